@@ -1,0 +1,1 @@
+"""What runs: flows that put the stages in order, and the command line that starts them."""

@@ -1,0 +1,116 @@
+"""`xmore-benchmark`: every stage of the method, for every dataset and inference model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow
+
+from tasks.candidates import candidates
+from tasks.captions import FineModel, captions
+from tasks.metrics import Scored, metrics
+from tasks.predictions import MethodRun, predictions
+from tasks.queries import queries
+from tasks.query_embeddings import query_embeddings
+from tasks.scores import ScoreInputs, scores
+from tasks.stage import Workspace
+from xmore.config import BenchmarkConfig
+from xmore.dataset import DatasetCard, load_card
+from xmore.errors import ConfigError
+from xmore.memory import in_use, open_snapshot, resolve_current
+from xmore.methods import METHODS
+from xmore.models import ModelCard, describe_model
+from xmore.runs import config_of, load_run, start_run, under_way
+from xmore.store import ArtifactRef
+from xmore.views import write_views
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with all that it names looked up: cards, models, the snapshot to read."""
+
+    config: BenchmarkConfig
+    cards: list[DatasetCard]
+    models: dict[str, ModelCard]
+    snapshot: Path
+
+    @property
+    def work(self) -> Workspace:
+        return Workspace(self.config.results, self.config.execution)
+
+
+@flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
+def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
+    """Run the benchmark and return the run's name; `resume` names an interrupted run to finish.
+
+    A resumed run keeps its config and its snapshot; a new one reads the memory's CURRENT.
+    """
+    old = load_run(params.results, resume) if resume else None
+    config = config_of(old) if old else params
+    name = old.snapshot["name"] if old else resolve_current(config.memory)
+    with in_use(config.memory, name):
+        snapshot = open_snapshot(config.memory, name)
+        plan = look_up(config, snapshot.path)
+        facts = {"name": name, "digest": snapshot.digest, "memory": str(config.memory)}
+        run = old or start_run(config, facts)
+        with under_way(run):
+            for card in plan.cards:
+                run.artifacts += run_dataset(plan, card)
+            write_views(run)
+    return run.name
+
+
+def look_up(config: BenchmarkConfig, snapshot: Path) -> Plan:
+    """Find the cards and models that `config` names; raises before any work is done."""
+    cards = [load_card(name) for name in config.datasets]
+    names = [card.name for card in cards]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
+    cache = config.results / "cache"
+    wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
+    models = {name: describe_model(name, config.model(name), cache) for name in wanted}
+    return Plan(config, cards, models, snapshot)
+
+
+def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
+    """All stages of one dataset, in the order in which a query walks them."""
+    config, work = plan.config, plan.work
+    query, classes, rejected = queries(work, card, config.prompt, config.max_rejected)
+    distinct = {model.digest: model for model in plan.models.values()}
+    embeddings = {
+        digest: query_embeddings(work, query, card.root, model)
+        for digest, model in distinct.items()
+    }
+    roles, retrieval = config.roles, config.retrieval
+    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
+    found = candidates(work, embeddings[coarse.digest], coarse, plan.snapshot, retrieval)
+    fine_model = FineModel(fine, embeddings[fine.digest])
+    kept = captions(work, found, plan.snapshot, fine_model, retrieval)
+
+    refs = [query, classes, rejected, *embeddings.values(), found, kept]
+    scored: list[Scored] = []
+    for name in roles.inference:
+        model = plan.models[name]
+        inputs = ScoreInputs(embeddings[model.digest], kept, classes)
+        by_m = {m: scores(work, inputs, model, m) for m in retrieval.captions}
+        refs += by_m.values()
+        for run, ref in method_runs(config, by_m):
+            said = predictions(work, ref, run)
+            refs.append(said)
+            scored.append(Scored(run.method, run.m, ref, said))
+    return [*refs, metrics(work, query, classes, scored)]
+
+
+def method_runs(
+    config: BenchmarkConfig, by_m: dict[int, ArtifactRef]
+) -> list[tuple[MethodRun, ArtifactRef]]:
+    """Each method with each M that it reads; once, where it reads no captions."""
+    runs = []
+    for name in config.methods:
+        reads_captions = "text_scores" in METHODS[name].needs
+        for m, ref in by_m.items() if reads_captions else [next(iter(by_m.items()))]:
+            m_read = m if reads_captions else None
+            run = MethodRun(name, m_read, tuple(config.adjustments), tuple(config.seeds))
+            runs.append((run, ref))
+    return runs

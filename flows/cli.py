@@ -1,0 +1,164 @@
+"""The command line: `xmore`. Heavy libraries are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xmore.errors import XmoreError
+from xmore.paths import PROJECT_ROOT
+
+commands = typer.Typer(
+    help="Zero-shot image classification from CLIP plus retrieved captions.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+memory_app = typer.Typer(help="Memories: what captions are retrieved from.", no_args_is_help=True)
+commands.add_typer(memory_app, name="memory")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
+RunName = Annotated[
+    str, typer.Argument(help="A run, the beginning of its name, or `latest`.", show_default=False)
+]
+Results = Annotated[Path, typer.Option(help="Folder with runs/ and store/.")]
+RESULTS = PROJECT_ROOT / "results"
+
+
+@commands.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
+) -> None:
+    """Set up logs before any command."""
+    _quiet(debug)
+
+
+@commands.command()
+def demo() -> None:
+    """Build the demo's models and memory, run its benchmark, print the leaderboard."""
+    from flows.show import show_run, step
+    from index_build.build import build_memory
+    from xmore.config import BenchmarkConfig, MemoryConfig, load_config
+
+    for lite in ("lite0", "lite2"):
+        folder = PROJECT_ROOT / "data" / "models" / lite
+        if not folder.is_dir():
+            from xmore.conse import build_model
+
+            with step(f"model {lite}"):
+                build_model(lite, folder)
+    with step("memory") as note:
+        built = build_memory(load_config(PROJECT_ROOT / "configs/demo-memory.yaml", MemoryConfig))
+        note(_describe(built))
+    config = load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig)
+    show_run(config.results, _start(config, None))
+
+
+@commands.command()
+def benchmark(
+    config: ConfigFile,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this interrupted run and its snapshot.")
+    ] = None,
+) -> None:
+    """Run every stage that CONFIG asks for; what is already there is not done again."""
+    from flows.show import show_run
+    from xmore.config import BenchmarkConfig, load_config
+
+    loaded = load_config(config, BenchmarkConfig)
+    show_run(loaded.results, _start(loaded, resume))
+
+
+@commands.command()
+def runs(results: Results = RESULTS) -> None:
+    """List all runs."""
+    from flows.show import show_runs
+    from xmore.runs import all_runs
+
+    show_runs(all_runs(results))
+
+
+@commands.command()
+def show(run: RunName, results: Results = RESULTS) -> None:
+    """Print a run's leaderboard and what its stages cost."""
+    from flows.show import show_run
+    from xmore.runs import load_run
+
+    show_run(results, load_run(results, run).name)
+
+
+@commands.command()
+def verify(
+    run: RunName,
+    results: Results = RESULTS,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move damaged artifacts aside, to be made again.")
+    ] = False,
+) -> None:
+    """Read every byte of a run's artifacts and snapshot and compare the hashes."""
+    from flows.show import show_faults
+    from flows.verify import verify_run
+    from xmore.runs import load_run
+
+    found = load_run(results, run)
+    if show_faults(found, verify_run(found, repair), repair):
+        raise typer.Exit(1)
+
+
+@memory_app.command("build")
+def memory_build(config: ConfigFile) -> None:
+    """Embed and index the image-text pairs of CONFIG and publish a snapshot."""
+    from flows.show import step
+    from index_build.build import build_memory
+    from xmore.config import MemoryConfig, load_config
+
+    with step("memory") as note:
+        note(_describe(build_memory(load_config(config, MemoryConfig))))
+
+
+def app() -> None:
+    """Entry point: a user's mistake is one line and exit code 2; `--debug` shows where."""
+    try:
+        commands()
+    except XmoreError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _start(config: Any, resume: str | None) -> str:
+    """Run the flow under Prefect where a server is configured, else as a plain function."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.benchmark import xmore_benchmark
+
+    call: Callable[..., str] = xmore_benchmark if PREFECT_API_URL.value() else xmore_benchmark.fn
+    return call(config, resume)
+
+
+def _describe(built: Any) -> str:
+    rejected = sum(built.rejected.values())
+    text = f"{built.rows} rows, index {built.index}, snapshot {built.snapshot}"
+    text += f", {rejected} rejected" if rejected else ""
+    return text + (" (unchanged: nothing embedded)" if built.skipped else "")
+
+
+def _quiet(debug: bool) -> None:
+    for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "false" if name.startswith("PREFECT") else "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s")

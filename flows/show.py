@@ -1,0 +1,140 @@
+"""What the command line prints: tables that line up, and where to look next."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from xmore.runs import Run, load_run
+from xmore.views import open_views
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+@contextmanager
+def step(name: str) -> Iterator[Callable[[str], None]]:
+    """Say what was done and how long it took; the value adds a note."""
+    notes: list[str] = []
+    begun = time.perf_counter()
+    yield notes.append
+    line = f"{name:<14} {time.perf_counter() - begun:7.1f} s  {'; '.join(notes)}"
+    console.print(escape(line.rstrip()), highlight=False, soft_wrap=True)
+
+
+def show_run(results: Path, name: str) -> None:
+    """The leaderboard, what the stages cost, and how to go on."""
+    run = load_run(results, name)
+    if not (run.path / "views.sql").exists():
+        console.print(f"run {run.name} is {run.status}: {run.error or 'no leaderboard yet'}")
+        return
+    _show_leaderboard(run)
+    _show_stages(run)
+    done = [ref for ref in run.artifacts if not ref.skipped]
+    if not done:
+        console.print("Nothing to do: every stage was there already and was skipped.")
+    console.print(f"Run {run.name}: {run.seconds} s. Open it in DuckDB:", highlight=False)
+    console.print(f"  duckdb -init {escape(str(run.path / 'views.sql'))}", soft_wrap=True,
+                  highlight=False)  # fmt: skip
+
+
+def show_runs(found: Sequence[Run]) -> None:
+    """One line a run, the newest last."""
+    if not found:
+        console.print("No runs yet. Start one: xmore demo, or xmore benchmark CONFIG.")
+        return
+    table = _table("run", "status", "datasets", "snapshot", "started", "seconds")
+    for column in table.columns[:5]:
+        column.justify = "left"
+    for run in found:
+        seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
+        datasets = ", ".join(str(d) for d in run.config["datasets"])
+        table.add_row(
+            *map(escape, (run.name, run.status, datasets, run.snapshot["name"], run.started)),
+            seconds,
+        )
+    console.print(table)
+
+
+def show_faults(run: Run, faults: Sequence[str], repaired: bool) -> bool:
+    """Print what is damaged, or that nothing is; returns whether something is."""
+    for fault in faults:
+        console.print(f"damaged: {escape(fault)}", soft_wrap=True, highlight=False)
+    if not faults:
+        count = len({ref.path for ref in run.artifacts})
+        console.print(
+            f"{run.name}: {count} artifacts and snapshot {run.snapshot['name']} are whole."
+        )
+    elif repaired:
+        console.print("Damaged artifacts were moved aside (.broken-<n>); run the benchmark again.")
+    else:
+        console.print(f"Make them again: xmore verify {run.name} --repair, then run the benchmark.")
+    return bool(faults)
+
+
+def _show_leaderboard(run: Run) -> None:
+    """One table a dataset and model, straight from the view `leaderboard`."""
+    rows = open_views(run).execute(
+        "select dataset, model, n, method, adjustment, m, top1, top1_std, ci_low, ci_high, "
+        "top1_covered, top5, n_short from leaderboard"
+    )
+    boards: dict[tuple[str, str, int], list[tuple]] = defaultdict(list)
+    for dataset, model, n, *rest in rows.fetchall():
+        boards[dataset, model, n].append(tuple(rest))
+    for (dataset, model, n), lines in boards.items():
+        table = _table("method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5",
+                       "short")  # fmt: skip
+        table.title = escape(f"{dataset}, {model}, n = {n}, memory {run.snapshot['name']}")
+        for line in lines:
+            table.add_row(*_leaderboard_cells(*line))
+        console.print(table)
+
+
+def _leaderboard_cells(
+    method: str, adjustment: str | None, m: int | None, top1: float, std: float | None,
+    low: float, high: float, covered: float | None, top5: float, short: int,
+) -> list[str]:  # fmt: skip
+    def percent(share: float | None) -> str:
+        return "" if share is None else f"{100 * share:.1f}"
+
+    return [
+        f"{method} {adjustment or ''}".strip(),
+        "" if m is None else str(m),
+        percent(top1),
+        percent(std),
+        f"{percent(low)} to {percent(high)}",
+        percent(covered),
+        percent(top5),
+        "" if m is None else str(short),
+    ]
+
+
+def _show_stages(run: Run) -> None:
+    groups = defaultdict(list)
+    for ref in run.artifacts:
+        groups[ref.stage].append(ref)
+    table = _table("stage", "artifacts", "skipped", "rows", "seconds", "peak memory MB")
+    for stage, refs in groups.items():
+        peaks = [ref.peak_rss_mb for ref in refs if ref.peak_rss_mb]
+        table.add_row(
+            stage, str(len(refs)), str(sum(ref.skipped for ref in refs)),
+            str(sum(ref.rows for ref in refs)), f"{sum(ref.seconds for ref in refs):.1f}",
+            f"{max(peaks):.0f}" if peaks else "",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _table(*names: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    for name in names:
+        table.add_column(name, no_wrap=True, justify="right" if table.columns else "left")
+    return table

@@ -1,0 +1,1 @@
+"""The memory: embed image-text pairs, index them, publish snapshots. Plain functions."""

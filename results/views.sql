@@ -1,0 +1,56 @@
+-- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
+-- captions, scores, predictions, metrics); each run's views.sql opens its own artifacts.
+
+-- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
+create or replace macro wilson(p, n, side) as
+  (p + 1.959963984540054 ** 2 / (2 * n)
+   + side * 1.959963984540054 * sqrt(p * (1 - p) / n + (1.959963984540054 / (2 * n)) ** 2))
+  / (1 + 1.959963984540054 ** 2 / n);
+
+create or replace view candidates_long as
+  select dataset, model, query_id, generate_subscripts(memory_ids, 1) as rank,
+         unnest(memory_ids) as memory_id, unnest(memory_keys) as memory_key,
+         unnest(similarities) as similarity
+  from candidates;
+
+create or replace view captions_long as
+  select dataset, model, query_id, generate_subscripts(memory_ids, 1) as rank,
+         unnest(memory_ids) as memory_id, unnest(memory_keys) as memory_key,
+         unnest(captions) as caption, unnest(similarities) as similarity
+  from captions;
+
+-- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
+create or replace view leaderboard as
+  select dataset, model, method, adjustment, m,
+         avg(top1) as top1,
+         stddev_samp(top1) as top1_std,
+         greatest(0, wilson(avg(top1), any_value(n), -1)) as ci_low,
+         least(1, wilson(avg(top1), any_value(n), 1)) as ci_high,
+         avg(top1_covered) as top1_covered,
+         avg(top5) as top5,
+         avg(ece) as ece,
+         any_value(n) as n,
+         any_value(n_covered) as n_covered,
+         any_value(n_short) as n_short,
+         count(seed) as seeds,
+         any_value(mean_image_entropy) as mean_image_entropy,
+         any_value(mean_text_entropy) as mean_text_entropy
+  from metrics
+  group by dataset, model, method, adjustment, m
+  order by dataset, model,
+           list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method) nulls last, method,
+           m, list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
+
+-- Where the image and the captions disagree, and who was right.
+create or replace view disagreements as
+  select p.dataset, p.model, p.m, p.query_id, q.uri, q.class_name,
+         image.class_name as image_says, text.class_name as captions_say,
+         (p.image_prediction = q.label) as image_right,
+         (p.text_prediction = q.label) as captions_right,
+         p.method, p.adjustment, p.seed, p.image_weight, p.text_weight,
+         (p.prediction = q.label) as method_right
+  from predictions p
+  join queries q using (dataset, query_id)
+  join classes image on image.dataset = p.dataset and image.label = p.image_prediction
+  join classes text on text.dataset = p.dataset and text.label = p.text_prediction
+  where p.image_prediction != p.text_prediction and p.image_weight is not null;

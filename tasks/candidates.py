@@ -1,0 +1,117 @@
+"""`candidates`: the K nearest memory images of each query, in the coarse model's space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.config import RetrievalConfig
+from xmore.errors import SnapshotError
+from xmore.memory import (
+    Snapshot,
+    embedding_blocks,
+    exact_is_affordable,
+    lookup,
+    open_snapshot,
+)
+from xmore.models import ModelCard
+from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+
+RECALL_QUERIES = 256  # real queries on which the index is held against exact search
+
+
+@stage("candidates {embeddings.dataset}")
+def candidates(
+    work: Workspace,
+    embeddings: ArtifactRef,
+    model: ModelCard,
+    snapshot: Path,
+    retrieval: RetrievalConfig,
+) -> ArtifactRef:
+    """Read the coarse `query_embeddings` and the snapshot -> ranked neighbours.
+
+    Exact or by the index, as `retrieval.search` says; either way the manifest holds the index's
+    recall against exact search on a sample of the queries.
+    """
+    memory = open_snapshot(snapshot.parents[1], snapshot.name)
+    if memory.manifest["model"]["identity"] != model.identity:
+        raise SnapshotError(
+            f"{snapshot}: its images were embedded by `{memory.manifest['model']['name']}`, which "
+            f"is not the coarse model `{model.name}`. Change `roles.coarse` or build the memory."
+        )
+    mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
+    params = {"k": retrieval.candidates, "search": mode}
+    if mode == "index":
+        params["index_sha256"] = memory.manifest["index"]["sha256"]
+    inputs = (embeddings.digest, memory.digest)
+    key = ArtifactKey("candidates", embeddings.dataset, params, inputs, model.name)
+    found = work.store.find(key)
+    if found:
+        return found
+
+    from xmore.encoders import pick_device
+    from xmore.search import Neighbours, exact_search, index_search
+
+    def search(queries: np.ndarray, mode: str) -> Neighbours:
+        if mode == "index":
+            return index_search(queries, memory.index_path, retrieval.candidates)
+        device = pick_device(work.execution.device)
+        return exact_search(queries, embedding_blocks(memory), retrieval.candidates, device)
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        rows = read_rows(embeddings, start, stop)
+        found = search(schemas.to_matrix(rows["embedding"]), mode)
+        return _table(rows["query_id"], found, memory)
+
+    return work.store.write(
+        key,
+        split_rows(embeddings.rows, work.execution.part_rows),
+        make_part,
+        lambda: {"index_recall": _index_recall(embeddings, memory, retrieval.candidates, search)},
+    )
+
+
+def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:
+    if retrieval.search == "index" and memory.manifest["index"] is None:
+        raise SnapshotError(f"{memory.path}: has no index; set `retrieval.search: exact`.")
+    if retrieval.search != "auto":
+        return retrieval.search
+    scans = -(-queries // part_rows)
+    affordable = exact_is_affordable(queries, memory.rows, memory.dim, scans)
+    return "exact" if affordable or memory.manifest["index"] is None else "index"
+
+
+def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
+    present = found.ids >= 0
+    keys = lookup(memory, found.ids[present], ["memory_key"])["memory_key"]
+    ids = schemas.lists(found.ids, present, pa.int64())
+    return pa.table(
+        {
+            "query_id": query_id,
+            "memory_ids": ids,
+            "memory_keys": pa.ListArray.from_arrays(ids.offsets, keys.combine_chunks()),
+            "similarities": schemas.lists(found.similarities, present, pa.float32()),
+        },
+        schema=schemas.CANDIDATES,
+    )
+
+
+def _index_recall(
+    embeddings: ArtifactRef, memory: Snapshot, k: int, search: Any
+) -> dict[str, Any] | None:
+    """recall@k of the index on a sample of real queries, as far as exact search is affordable."""
+    from xmore.search import recall
+
+    count = min(RECALL_QUERIES, embeddings.rows)
+    affordable = exact_is_affordable(count, memory.rows, memory.dim, scans=1)
+    if memory.manifest["index"] is None or not affordable:
+        return None
+    sample = np.sort(np.random.default_rng(0).permutation(embeddings.rows)[:count])
+    rows = schemas.to_matrix(read_rows(embeddings, columns=["embedding"])["embedding"])[sample]
+    measured = recall(search(rows, "index"), search(rows, "exact"))
+    return {"index": memory.manifest["index"]["key"], "k": k, "queries": count, "recall": measured}

@@ -1,0 +1,94 @@
+"""`metrics`: accuracy of every method on a dataset; the first stage that sees labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.methods import METHODS
+from xmore.metrics import Outcome, accuracy_row, mean_entropy
+from xmore.store import ArtifactKey, ArtifactRef, read_rows
+
+COLUMNS = ["adjustment", "seed", "query_id", "prediction", "probability", "top5"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The predictions of one method, and the scores that they were made from."""
+
+    method: str
+    m: int | None
+    scores: ArtifactRef
+    predictions: ArtifactRef
+
+
+@stage("metrics {queries.dataset}")
+def metrics(
+    work: Workspace, queries: ArtifactRef, classes: ArtifactRef, scored: list[Scored]
+) -> ArtifactRef:
+    """Join predictions with labels -> a row a method, adjustment, model, M and seed.
+
+    Holds the predictions of one method at a time, about 100 bytes a query and variant.
+    """
+    digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
+    params = {"hyperparameters": {s.method: METHODS[s.method].hyperparameters for s in scored}}
+    key = ArtifactKey("metrics", queries.dataset, params, (queries.digest, *digests))
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        label = read_rows(queries, columns=["label"])["label"].to_numpy()
+        rows = [row for item in scored for row in _rows(item, label, classes.rows)]
+        return pa.Table.from_pylist(rows, schema=schemas.METRICS)
+
+    return work.store.write(key, [1], make_part)
+
+
+def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]:
+    columns = ["image_confidence", "text_confidence", "caption_count"]
+    scores = read_rows(item.scores, columns=columns)
+    reads_captions = item.m is not None
+    common = {
+        "method": item.method,
+        "model": item.predictions.model,
+        "m": item.m,
+        "mean_image_entropy": mean_entropy(scores["image_confidence"].to_numpy(), classes),
+        "mean_text_entropy": mean_entropy(scores["text_confidence"].to_numpy(), classes)
+        if reads_captions
+        else None,
+        "hyperparameters": json.dumps(METHODS[item.method].hyperparameters, sort_keys=True),
+    }
+    table = read_rows(item.predictions, columns=COLUMNS)
+    rows = []
+    for variant in table.select(["adjustment", "seed"]).group_by(["adjustment", "seed"]).aggregate(
+        []
+    ).to_pylist():  # fmt: skip
+        mine = table.filter(_equal(table, variant))
+        outcome = Outcome(
+            label,
+            mine["prediction"].to_numpy().astype(np.float64),
+            mine["probability"].to_numpy(),
+            _in_top5(mine["top5"], label),
+            scores["caption_count"].to_numpy(),
+        )
+        rows.append(common | variant | accuracy_row(outcome, item.m))
+    return rows
+
+
+def _equal(table: pa.Table, variant: dict[str, Any]) -> pa.ChunkedArray:
+    masks = [
+        pc.is_null(table[name]) if value is None else pc.equal(table[name], value)
+        for name, value in variant.items()
+    ]
+    return pc.fill_null(pc.and_(*masks), False)
+
+
+def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:
+    flat, lengths = schemas.to_ragged(top5)
+    hit = flat == np.repeat(label, lengths)
+    return np.bincount(np.repeat(np.arange(len(label)), lengths)[hit], minlength=len(label)) > 0

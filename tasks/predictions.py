@@ -1,0 +1,133 @@
+"""`predictions`: what a method says of each query. It reads scores, never a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.methods import METHODS, Method, Scores, Stream, Variant, Weights
+from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method, and what a config says of how it is to run."""
+
+    method: str
+    m: int | None  # None where the method reads no captions
+    adjustments: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def variants(self) -> list[Variant]:
+        return METHODS[self.method].variants(self.adjustments, self.seeds)
+
+
+@stage("predictions {scores.dataset}, {scores.model}, {run.method}, M={run.m}")
+def predictions(work: Workspace, scores: ArtifactRef, run: MethodRun) -> ArtifactRef:
+    """Read `scores` -> one row a query and variant of the method.
+
+    Holds the confidences of the whole stream (16 bytes a query and variant) and one part.
+    """
+    method = METHODS[run.method]
+    params = {
+        "method": [method.name, method.version],
+        "model": scores.model,
+        "m": run.m,
+        "variants": [[v.adjustment, v.seed] for v in run.variants],
+    }
+    key = ArtifactKey("predictions", scores.dataset, params, (scores.digest,), scores.model)
+    found = work.store.find(key)
+    if found:
+        return found
+
+    stream = _stream(scores)
+    weights = {variant: method.weights(stream, variant) for variant in run.variants}
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        rows = read_rows(scores, start, stop)
+        shard = _shard(rows)
+        tables = [
+            _table(rows["query_id"], _Answer(method, variant, part_weights, shard))
+            for variant, part_weights in _slices(weights, start, stop)
+        ]
+        constants = {"method": method.name, "model": scores.model, "m": run.m}
+        return _merge(tables, constants)
+
+    classes = len(read_rows(scores, 0, 1, ["image_scores"])["image_scores"][0])
+    row_bytes = 8 * classes + 150 * len(run.variants)
+    return work.store.write(
+        key, split_rows(scores.rows, work.execution.part_rows, row_bytes), make_part
+    )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    method: Method
+    variant: Variant
+    weights: Weights | None
+    scores: Scores
+
+
+def _stream(scores: ArtifactRef) -> Stream:
+    table = read_rows(scores, columns=["image_confidence", "text_confidence"])
+    return Stream(
+        table["image_confidence"].to_numpy(),
+        table["text_confidence"].to_numpy(),  # null -> NaN
+    )
+
+
+def _shard(rows: pa.Table) -> Scores:
+    image = schemas.to_matrix(rows["image_scores"])
+    text = schemas.to_matrix(rows["text_scores"])
+    if text.shape[1] != image.shape[1]:  # no query of this shard has captions
+        text = np.full(image.shape, np.nan, np.float32)
+    return Scores(image, text)
+
+
+def _slices(
+    weights: dict[Variant, Weights | None], start: int, stop: int
+) -> list[tuple[Variant, Weights | None]]:
+    return [(v, w.rows(start, stop) if w else None) for v, w in weights.items()]
+
+
+def _table(query_id: pa.ChunkedArray, answer: _Answer) -> pa.Table:
+    class_scores = answer.method.class_scores(answer.scores, answer.weights)
+    answered = ~np.isnan(class_scores).any(1)
+    ranked = np.argsort(-class_scores, axis=1, kind="stable")[:, :TOP]
+    best = ranked[:, 0]
+    covered = ~np.isnan(answer.scores.text).any(1)
+    weights, n = answer.weights, len(best)
+    columns: dict[str, Any] = {
+        "query_id": query_id,
+        "adjustment": pa.array([answer.variant.adjustment] * n, pa.string()),
+        "seed": pa.array([answer.variant.seed] * n, pa.int64()),
+        "step": weights.step if weights and weights.step is not None else pa.nulls(n, pa.int64()),
+        "image_weight": weights.image if weights else pa.nulls(n, pa.float64()),
+        "text_weight": weights.text if weights else pa.nulls(n, pa.float64()),
+        "prediction": pa.array(best, pa.int32(), mask=~answered),
+        "probability": pa.array(class_scores[np.arange(n), best], mask=~answered),
+        "image_prediction": pa.array(answer.scores.image.argmax(1), pa.int32()),
+        "text_prediction": pa.array(answer.scores.text.argmax(1), pa.int32(), mask=~covered),
+        "top5": schemas.lists(ranked, np.repeat(answered[:, None], ranked.shape[1], 1), pa.int32()),
+    }
+    return pa.table(columns)
+
+
+def _merge(tables: list[pa.Table], constants: dict[str, Any]) -> pa.Table:
+    """Variants one after another -> sorted by query_id, then in the variants' order."""
+    table = pa.concat_tables(tables)
+    n, variants = tables[0].num_rows, len(tables)
+    order = np.arange(n * variants).reshape(variants, n).T.reshape(-1)
+    table = table.take(pa.array(order))
+    for name, value in constants.items():
+        column = pa.array([value] * len(table), schemas.PREDICTIONS.field(name).type)
+        table = table.append_column(name, column)
+    return table.select(schemas.PREDICTIONS.names).cast(schemas.PREDICTIONS).combine_chunks()

@@ -1,0 +1,109 @@
+"""`scores`: image and text probabilities with their confidences, under one inference model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.models import ModelCard
+from xmore.scoring import class_probabilities, confidence, mean_over_captions
+from xmore.store import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+
+if TYPE_CHECKING:
+    from tasks.texts import TextEncoder
+
+BLOCK_BYTES = 64 << 20  # of the float64 probabilities of captions held at a time
+
+
+@dataclass(frozen=True)
+class ScoreInputs:
+    """What scores are made from; none of it holds a label."""
+
+    embeddings: ArtifactRef  # of the inference model
+    captions: ArtifactRef
+    classes: ArtifactRef
+
+
+@stage("scores {inputs.embeddings.dataset}, {model.name}, M={m}")
+def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> ArtifactRef:
+    """P_I = softmax(tau x . t_c); P_T = mean over the first M captions of the same."""
+    refs = (inputs.embeddings, inputs.captions, inputs.classes)
+    params = {"m": m, "model": model.identity}
+    digests = tuple(ref.digest for ref in refs)
+    key = ArtifactKey("scores", inputs.captions.dataset, params, digests, model.name)
+    found = work.store.find(key)
+    if found:
+        return found
+
+    from tasks.texts import TextEncoder  # torch, only when there is work
+
+    encoder = TextEncoder(work, model)
+    prompts = read_rows(inputs.classes)["prompt"].to_pylist()
+    tau = read_manifest(Path(inputs.embeddings.path))["facts"]["logit_scale"]
+    scorer = _Scorer(encoder, encoder.features(prompts).unit, tau, m)
+    block = max(1, BLOCK_BYTES // (8 * m * len(prompts)))
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        edges = [*range(start, stop, block), stop]
+        blocks = [
+            scorer.table(
+                read_rows(inputs.embeddings, a, b), read_rows(inputs.captions, a, b, ["captions"])
+            )
+            for a, b in zip(edges, edges[1:], strict=False)
+        ]
+        return pa.concat_tables(blocks).combine_chunks()
+
+    sizes = split_rows(inputs.captions.rows, work.execution.part_rows, 8 * len(prompts))
+    return work.store.write(key, sizes, make_part)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    encoder: TextEncoder
+    class_features: np.ndarray  # (C, D) float32
+    tau: float
+    m: int
+
+    def table(self, images: pa.Table, captions: pa.Table) -> pa.Table:
+        """Rows of `query_embeddings` and `captions` -> rows of `scores`."""
+        which, texts = self._which(captions["captions"])
+        image_scores = self._probabilities(schemas.to_matrix(images["embedding"]))
+        image_scores = image_scores.astype(np.float32)
+        covered = which[:, 0] >= 0
+        text_scores = np.full(image_scores.shape, np.nan, np.float32)
+        truncated = np.zeros(len(which), np.int32)
+        if texts:
+            features = self.encoder.features(texts)
+            means = mean_over_captions(self._probabilities(features.unit), which)
+            text_scores = means.astype(np.float32)
+            truncated = (features.truncated[which] & (which >= 0)).sum(1)
+        return pa.table(
+            {
+                "query_id": images["query_id"],
+                "image_scores": schemas.matrix_lists(image_scores),
+                "text_scores": schemas.matrix_lists(text_scores, covered),
+                "image_confidence": confidence(image_scores),
+                "text_confidence": pa.array(confidence(text_scores), mask=~covered),
+                "caption_count": (which >= 0).sum(1),
+                "truncated_count": truncated,
+            },
+            schema=schemas.SCORES,
+        )
+
+    def _which(self, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+        """Captions -> (Q, M) rows of the distinct texts, -1 for none, and those texts."""
+        flat, lengths = schemas.to_ragged(column)
+        there = np.arange(max(self.m, lengths.max(initial=0))) < lengths[:, None]
+        encoded = pa.array(flat, pa.string()).dictionary_encode()
+        which = np.full(there.shape, -1, np.int64)
+        which[there] = encoded.indices.to_numpy()
+        return which[:, : self.m], encoded.dictionary.to_pylist()
+
+    def _probabilities(self, features: np.ndarray) -> np.ndarray:
+        return class_probabilities(features, self.class_features, self.tau)

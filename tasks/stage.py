@@ -1,0 +1,91 @@
+"""What all stages share: the `@stage` decorator and the workspace that they write to."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from xmore.config import ExecutionConfig
+from xmore.store import ArtifactRef, ArtifactStore
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where stages put things, and how they are to work."""
+
+    results: Path
+    execution: ExecutionConfig
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.results / "store")
+
+    @property
+    def cache(self) -> Path:
+        return self.results / "cache"
+
+
+class StageTask(Task):
+    """A Prefect task that is a plain function call outside a flow run.
+
+    So the same flow body runs under Prefect, or without any server. Whether the work is already
+    done is for the artifact store to say: Prefect's caching is off.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if FlowRunContext.get() is None:
+            return self.fn(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
+    """Make a function that returns ArtifactRefs a task whose runs are named by `run_name`.
+
+    `run_name` is a format string over the parameters. The refs come back with the seconds and
+    the peak resident memory of the call; of several, the first carries them.
+    """
+
+    def decorate(function: Callable[..., Any]) -> StageTask:
+        @functools.wraps(function)
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            _reset_peak()
+            result = function(*args, **kwargs)
+            cost = {"seconds": round(time.perf_counter() - begun, 3), "peak_rss_mb": _peak()}
+            if isinstance(result, ArtifactRef):
+                return replace(result, **cost)
+            return (replace(result[0], **cost), *result[1:])
+
+        return StageTask(
+            measured,
+            name=function.__name__,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+    return decorate
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the peak is then that of the whole process
+
+
+def _peak() -> float | None:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)

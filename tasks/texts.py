@@ -1,0 +1,29 @@
+"""Text features for stages: from the caption store, encoding only what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.stage import Workspace
+from xmore.caption_store import CaptionStore
+from xmore.encoders import TextFeatures, load_encoder, pick_device
+from xmore.features import encode_texts
+from xmore.models import ModelCard
+
+
+class TextEncoder:
+    """One model's text side; its weights are loaded only if a text is new."""
+
+    def __init__(self, work: Workspace, model: ModelCard) -> None:
+        self._work, self._model = work, model
+        self._store = CaptionStore(work.store.root, model)
+
+    def features(self, texts: Sequence[str]) -> TextFeatures:
+        """Features of `texts`, in their order, each distinct one encoded once, ever."""
+        if self._store.missing(texts):
+            self._store.add(texts, self._encode)
+        return self._store.lookup(texts)
+
+    def _encode(self, texts: list[str]) -> TextFeatures:
+        encoder = load_encoder(self._model, pick_device(self._work.execution.device))
+        return encode_texts(texts, encoder, self._work.execution.batch_size)

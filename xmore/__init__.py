@@ -1,0 +1,1 @@
+"""Pure code of X-MoRe: the method, the artifacts and the encoders. Knows nothing of Prefect."""

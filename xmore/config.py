@@ -1,0 +1,224 @@
+"""What a run can be told: pydantic models that YAML, the command line and Prefect's form fill."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from xmore.adjust import ADJUSTMENTS
+from xmore.errors import ConfigError
+from xmore.methods import METHODS
+from xmore.models import ModelSpec
+from xmore.paths import PROJECT_ROOT
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Section(BaseModel, frozen=True, extra="forbid"):
+    pass
+
+
+class RolesConfig(_Section):
+    """Which model does what. A model in two roles is run once."""
+
+    inference: list[str] = Field(
+        min_length=1, title="Inference models", description="Score images, captions and classes."
+    )
+    coarse: str = Field(description="Finds candidates: must be the model of the memory's images.")
+    fine: str = Field(description="Ranks the candidates' captions against the query image.")
+
+
+class RetrievalConfig(_Section):
+    """How captions are found for an image."""
+
+    candidates: int = Field(128, ge=1, title="K", description="Nearest memory images of a query.")
+    captions: list[int] = Field(
+        [16], min_length=1, title="M", description="Captions kept; several values make a sweep."
+    )
+    search: Literal["auto", "exact", "index"] = Field(
+        "auto", description="`auto`: exact while it is affordable, else the snapshot's index."
+    )
+    fine: Literal["direct", "indirect"] = Field(
+        "direct", description="`direct`: image against text; `indirect`: in coarse order."
+    )
+    deduplicate: bool = Field(True, description="Keep equal captions of a query once.")
+
+    @model_validator(mode="after")
+    def _captions_fit(self) -> Self:
+        wrong = [m for m in self.captions if not 1 <= m <= self.candidates]
+        if wrong:
+            raise ValueError(
+                f"`captions` must be in [1, {self.candidates}] (candidates), got {wrong[0]}; "
+                "lower it or raise `candidates`"
+            )
+        return self
+
+
+class ExecutionConfig(_Section):
+    """How the work is done. Changes speed and memory, never an artifact's digest."""
+
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
+    batch_size: int = Field(64, ge=1, description="Images or texts in one forward pass.")
+    workers: int = Field(2, ge=0, description="Processes that decode images; 0: none.")
+    part_rows: int = Field(
+        1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
+    )
+
+
+class BenchmarkConfig(_Section):
+    """One benchmark: datasets, a memory, models, retrieval and methods."""
+
+    name: str = Field(
+        "benchmark", pattern=r"^[A-Za-z0-9][\w.-]*$", description="Begins the name of each run."
+    )
+    datasets: list[str] = Field(
+        min_length=1, description="Cards: a name in data/, or the path of a card's YAML."
+    )
+    memory: Path = Field(description="Folder of the memory, with CURRENT in it.")
+    models: dict[str, ModelSpec] = Field(
+        default_factory=dict,
+        description="Names for local models; `ARCHITECTURE/TAG` of open_clip needs none.",
+    )
+    roles: RolesConfig
+    retrieval: RetrievalConfig = RetrievalConfig()
+    methods: list[str] = Field(list(METHODS), min_length=1)
+    adjustments: list[str] = Field(["minmax", "running-sum"], min_length=1)
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="Orders in which queries come.")
+    prompt: str = Field("a photo of a {}.", description="`{}` is the class name.")
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="Share of unreadable images that stops a run."
+    )
+    results: Path = Field(
+        PROJECT_ROOT / "results", description="Folder for artifacts (store/) and runs (runs/)."
+    )
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        for key, known in (("methods", METHODS), ("adjustments", ADJUSTMENTS)):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise ValueError(f"`{key}`: no `{name}`; there are {', '.join(known)}")
+        for key in ("datasets", "methods", "adjustments", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"`{key}` names something twice: {values}")
+        if min(self.seeds) < 0:
+            raise ValueError(f"`seeds` must not be negative, got {min(self.seeds)}")
+        if "{}" not in self.prompt:
+            raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
+        for name in (*self.roles.inference, self.roles.coarse, self.roles.fine):
+            if name not in self.models and "/" not in name:
+                raise ValueError(
+                    f"`roles`: no model `{name}`; name it under `models`, or write "
+                    "ARCHITECTURE/TAG as in RN50/openai"
+                )
+        return self
+
+    def model(self, name: str) -> ModelSpec:
+        """The model that a role names."""
+        return self.models.get(name) or ModelSpec.from_name(name)
+
+
+class MemoryConfig(_Section):
+    """A memory built from a folder of images and a Parquet file of their captions."""
+
+    memory: Path = Field(description="Folder to publish snapshots in.")
+    images: Path = Field(description="Folder that the captions' paths are relative to.")
+    captions: Path = Field(description="Parquet with columns `path` and `caption`.")
+    model_name: str = Field("coarse", description="The model's name in the manifest.")
+    model: ModelSpec = Field(description="Embeds the images: the benchmark's coarse model.")
+    index_key: str | None = Field(
+        None, description="A faiss factory string; none: autofaiss picks."
+    )
+    shard_rows: int = Field(1000, ge=1, description="Rows of a shard: the unit of resume.")
+    max_rejected: float = Field(0.5, ge=0, le=1, description="Share of bad rows that stops it.")
+    cache: Path = Field(PROJECT_ROOT / "results" / "cache", description="Folder for file hashes.")
+    execution: ExecutionConfig = ExecutionConfig()
+
+
+def load_config(path: Path, kind: type[Model]) -> Model:
+    """Read a YAML file into `kind`; relative paths in it are relative to the file's folder.
+
+    Raises ConfigError with one line: file, key, what it got, what to do.
+    """
+    data = load_yaml(path)
+    try:
+        return kind.model_validate(_anchor(data, kind, path.resolve().parent))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, kind)}") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; raises ConfigError."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path}{where}: not valid YAML ({what}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold keys and values, got {type(data).__name__}.")
+    return data
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """pydantic's first complaint as one sentence, with the nearest key for a misspelt one."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}."
+        return f"unknown key `{key}`; {hint}"
+    if first["type"] == "missing":
+        return f"key `{key}` is missing; add it."
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{message}."
+    if first["type"] == "value_error":
+        return f"{key}: {message}."
+    return f"`{key}`: {message[0].lower()}{message[1:]}, got {first['input']!r}."
+
+
+def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    fields = kind.model_fields
+    for part in location:
+        section = fields[part].annotation if part in fields else ModelSpec
+        fields = (
+            section.model_fields if hasattr(section, "model_fields") else ModelSpec.model_fields
+        )
+    return list(fields)
+
+
+def _anchor(data: Any, kind: type[BaseModel], base: Path) -> Any:
+    """`data` with the relative paths of `kind`'s fields made absolute from `base`."""
+    if not isinstance(data, dict):
+        return data
+    anchored = dict(data)
+    for key, field in kind.model_fields.items():
+        if key not in data:
+            continue
+        value = data[key]
+        if field.annotation in (Path, Path | None) and isinstance(value, str):
+            anchored[key] = os.path.normpath(base / Path(value).expanduser())
+        elif field.annotation == dict[str, ModelSpec] and isinstance(value, dict):
+            anchored[key] = {name: _anchor(spec, ModelSpec, base) for name, spec in value.items()}
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            anchored[key] = _anchor(value, field.annotation, base)
+        elif key == "datasets" and isinstance(value, list):
+            anchored[key] = [
+                os.path.normpath(base / v)
+                if isinstance(v, str) and v.endswith((".yaml", ".yml"))
+                else v
+                for v in value
+            ]
+    return anchored

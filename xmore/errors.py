@@ -1,0 +1,31 @@
+"""What a user can do something about: each of these ends as one line and exit code 2."""
+
+from __future__ import annotations
+
+
+class XmoreError(Exception):
+    """Base of all errors that are shown to a user as one line, without a traceback."""
+
+
+class ConfigError(XmoreError):
+    """A config or card is wrong: the message names the file, the key, what it got, what to do."""
+
+
+class DatasetError(XmoreError):
+    """A test dataset's folder does not hold what its card says."""
+
+
+class ModelError(XmoreError):
+    """A model cannot be found or loaded, or lacks a tower that its role needs."""
+
+
+class SnapshotError(XmoreError):
+    """A memory's snapshot is absent, damaged, or made by another model than the config's."""
+
+
+class ArtifactError(XmoreError):
+    """An artifact is damaged; the message says which file and how to make it again."""
+
+
+class RunError(XmoreError):
+    """A run is not known, or cannot be resumed."""

@@ -1,0 +1,195 @@
+"""Reading a memory: snapshots of image-text embeddings in clip-retrieval's layout.
+
+    <memory>/CURRENT                     the name of the snapshot to read
+    <memory>/snapshots/<name>/           img_emb/*.npy  text_emb/*.npy  metadata/*.parquet
+                                         image.index    manifest.json
+
+A row's memory_id is its position in the shards, in the order of their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmore.errors import SnapshotError
+from xmore.locks import locked
+
+BLOCK_BYTES = 64 << 20  # of float32 embeddings held at a time while streaming
+EXACT_MAX_MACS = 2e13  # multiply-adds; minutes on two cores, seconds on a GPU
+EXACT_MAX_BYTES = 500e9  # bytes of embeddings read from disk
+
+
+@dataclass(frozen=True)
+class MemoryShard:
+    """Two files of one shard and the memory_ids [start, start + rows) in them."""
+
+    embeddings: Path
+    metadata: Path
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One immutable version of a memory."""
+
+    path: Path
+    manifest: dict[str, Any]
+    shards: tuple[MemoryShard, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rows: embeddings and metadata, not the index."""
+        return self.manifest["digest"]
+
+    @property
+    def rows(self) -> int:
+        return self.manifest["rows"]
+
+    @property
+    def dim(self) -> int:
+        return self.manifest["dim"]
+
+    @property
+    def index_path(self) -> Path:
+        return self.path / "image.index"
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First memory_id of each shard."""
+        return np.array([shard.start for shard in self.shards])
+
+
+def resolve_current(memory: Path) -> str:
+    """The name of the snapshot that `CURRENT` points to now."""
+    try:
+        name = (memory / "CURRENT").read_text().strip()
+    except OSError as error:
+        raise SnapshotError(
+            f"{memory / 'CURRENT'}: not there, so no snapshot was ever published. "
+            "Build the memory with `xmore memory build CONFIG`."
+        ) from error
+    if not name or "/" in name or name.startswith("."):
+        raise SnapshotError(f"{memory / 'CURRENT'}: holds {name!r}, which is no snapshot's name.")
+    return name
+
+
+def open_snapshot(memory: Path, name: str) -> Snapshot:
+    """Open a snapshot and check its counts and sizes; raises SnapshotError."""
+    path = memory / "snapshots" / name
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        files = {file["file"]: file for file in manifest["files"]}
+        rows, dim = manifest["rows"], manifest["dim"]
+    except OSError as error:
+        raise SnapshotError(
+            f"{path / 'manifest.json'}: cannot be read ({error.strerror}). "
+            f"Name another snapshot in {memory / 'CURRENT'}, or build the memory again."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SnapshotError(f"{path / 'manifest.json'}: not a snapshot's manifest.") from error
+    for name_, file in files.items():
+        size = (path / name_).stat().st_size if (path / name_).is_file() else None
+        if size != file["bytes"]:
+            have = "is absent" if size is None else f"has {size} bytes"
+            raise SnapshotError(
+                f"{path / name_}: {have}, the manifest says {file['bytes']}. Build it again."
+            )
+    shards = tuple(_shards(path, dim))
+    counted = sum(shard.rows for shard in shards)
+    if counted != rows:
+        raise SnapshotError(f"{path}: its shards hold {counted} rows, its manifest says {rows}.")
+    return Snapshot(path, manifest, shards)
+
+
+def in_use(memory: Path, name: str) -> AbstractContextManager[None]:
+    """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
+    lock = memory / ".locks" / f"{name}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:
+        return nullcontext()  # a read-only memory cannot be cleaned up by anybody either
+    return locked(lock, shared=True)
+
+
+def exact_is_affordable(queries: int, rows: int, dim: int, scans: int) -> bool:
+    """Whether exact search stays below EXACT_MAX_MACS and EXACT_MAX_BYTES: the rule behind `search: auto`.
+
+    `scans` is how often the memory, (rows, dim) float16, is read from end to end.
+    """
+    return queries * rows * dim <= EXACT_MAX_MACS and scans * rows * dim * 2 <= EXACT_MAX_BYTES
+
+
+def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
+    """All image embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most."""
+    step = max(1, BLOCK_BYTES // (4 * snapshot.dim))
+    for shard in snapshot.shards:
+        rows = np.load(shard.embeddings, mmap_mode="r")
+        for first in range(0, shard.rows, step):
+            yield shard.start + first, rows[first : first + step].astype(np.float32)
+
+
+def lookup(snapshot: Snapshot, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    """Metadata of some memory_ids, in their order: (N,) int64 -> N rows of `columns`.
+
+    Reads only the row groups that hold them; bounded by one row group and the answer.
+    """
+    wanted, inverse = np.unique(ids, return_inverse=True)
+    where = np.searchsorted(snapshot.starts, wanted, side="right") - 1
+    found = [
+        _take(snapshot.shards[shard], wanted[where == shard], list(columns))
+        for shard in np.unique(where)
+    ]
+    if not found:
+        return _take(snapshot.shards[0], wanted, list(columns))
+    return pa.concat_tables(found).take(pa.array(inverse))
+
+
+def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str]) -> pa.Table:
+    local = ids - shard.start
+    with pq.ParquetFile(shard.metadata) as file:
+        pieces, first = [file.schema_arrow.empty_table().select(columns)], 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            inside = local[(local >= first) & (local < last)] - first
+            if len(inside):
+                pieces.append(file.read_row_group(group, columns).take(pa.array(inside)))
+            first = last
+    return pa.concat_tables(pieces)
+
+
+def _shards(path: Path, dim: int) -> Iterator[MemoryShard]:
+    embeddings = sorted((path / "img_emb").glob("*.npy"))
+    metadata = sorted((path / "metadata").glob("*.parquet"))
+    if len(embeddings) != len(metadata):
+        raise SnapshotError(
+            f"{path}: {len(embeddings)} files in img_emb but {len(metadata)} in metadata."
+        )
+    start = 0
+    for emb, meta in zip(embeddings, metadata, strict=True):
+        try:
+            shape = np.load(emb, mmap_mode="r").shape
+            rows = pq.read_metadata(meta).num_rows
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
+        if len(shape) != 2 or shape[1] != dim:
+            raise SnapshotError(f"{emb}: shape {shape}, the manifest says {dim} dimensions.")
+        if shape[0] != rows:
+            raise SnapshotError(f"{emb} has {shape[0]} rows but {meta.name} has {rows}.")
+        yield MemoryShard(emb, meta, start, rows)
+        start += rows

@@ -1,0 +1,21 @@
+"""`caption-ensemble`: the captions' opinion alone (paper Table 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmore.methods.base import Method, Scores, Weights
+
+
+class CaptionEnsemble(Method):
+    """Class scores are the text scores; no answer for a query without captions."""
+
+    name = "caption-ensemble"
+    needs = frozenset({"text_scores"})
+    hyperparameters = {"candidates": "config", "captions": "config"}  # noqa: RUF012
+
+    def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
+        return scores.text.astype(np.float64)
+
+
+METHOD = CaptionEnsemble()

@@ -1,0 +1,20 @@
+"""`clip`: CLIP's own opinion, the zero-shot baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmore.methods.base import Method, Scores, Weights
+
+
+class Clip(Method):
+    """Class scores are the image scores."""
+
+    name = "clip"
+    needs = frozenset({"image_scores"})
+
+    def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
+        return scores.image.astype(np.float64)
+
+
+METHOD = Clip()

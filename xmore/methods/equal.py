@@ -1,0 +1,25 @@
+"""`equal`: both opinions with the same weight (paper Table 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmore.methods.base import Method, Scores, Stream, Variant, Weights, combine
+
+
+class Equal(Method):
+    """Weights 0.5 and 0.5; 1 and 0 without captions."""
+
+    name = "equal"
+    needs = frozenset({"image_scores", "text_scores"})
+    hyperparameters = {"candidates": "config", "captions": "config"}  # noqa: RUF012
+
+    def weights(self, stream: Stream, variant: Variant) -> Weights:
+        covered = ~np.isnan(stream.text_confidence)
+        return Weights(np.where(covered, 0.5, 1.0), np.where(covered, 0.5, 0.0))
+
+    def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
+        return combine(scores, weights)
+
+
+METHOD = Equal()

@@ -1,0 +1,50 @@
+"""`xmore`: both opinions, each weighted by its adjusted confidence (paper section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xmore.adjust import ADJUSTMENTS, stream_order
+from xmore.methods.base import Method, Scores, Stream, Variant, Weights, combine
+
+
+class Xmore(Method):
+    """The method of the paper, under each adjustment and, where order matters, each seed."""
+
+    name = "xmore"
+    needs = frozenset({"image_scores", "text_scores"})
+    hyperparameters = {  # noqa: RUF012
+        "candidates": "config",
+        "captions": "config",
+        "adjustment": "config",
+        "order": "config (seed)",
+    }
+
+    def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
+        return [
+            Variant(name, seed)
+            for name in adjustments
+            for seed in (seeds if ADJUSTMENTS[name].ordered else [None])
+        ]
+
+    def weights(self, stream: Stream, variant: Variant) -> Weights:
+        adjustment = ADJUSTMENTS[str(variant.adjustment)]
+        n = len(stream.image_confidence)
+        order = np.arange(n) if variant.seed is None else stream_order(n, variant.seed)
+        image, text = np.empty(n), np.empty(n)
+        image[order] = adjustment.apply(stream.image_confidence[order])
+        text[order] = adjustment.apply(stream.text_confidence[order])
+        covered = ~np.isnan(stream.text_confidence)
+        step = None
+        if variant.seed is not None:
+            step = np.empty(n, np.int64)
+            step[order] = np.arange(1, n + 1)
+        return Weights(np.where(covered, image, 1.0), np.where(covered, text, 0.0), step)
+
+    def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
+        return combine(scores, weights)
+
+
+METHOD = Xmore()

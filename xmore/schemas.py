@@ -1,0 +1,171 @@
+"""Every artifact's columns, in one place. Bump a stage's version when its arithmetic changes.
+
+All per-query artifacts have one row a query (predictions: one per query, adjustment and seed),
+sorted by query_id, so that rows [a, b) of each speak of the same queries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+STAGE_VERSIONS = {
+    "queries": 1,
+    "rejected": 1,
+    "classes": 1,
+    "query_embeddings": 1,
+    "candidates": 1,
+    "captions": 1,
+    "caption_embeddings": 1,
+    "scores": 1,
+    "predictions": 1,
+    "metrics": 1,
+}
+
+_ids = pa.list_(pa.int64())
+_keys = pa.list_(pa.string())
+_floats = pa.list_(pa.float32())
+
+QUERIES = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("uri", pa.string()),  # relative to the card's root
+        ("sha256", pa.string()),
+    ]
+)
+REJECTED = pa.schema([("uri", pa.string()), ("cause", pa.string())])
+CLASSES = pa.schema(
+    [("label", pa.int32()), ("class_name", pa.string()), ("prompt", pa.string())],
+)
+CANDIDATES = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("memory_ids", _ids),
+        ("memory_keys", _keys),
+        ("similarities", _floats),
+    ]
+)
+CAPTIONS = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("memory_ids", _ids),
+        ("memory_keys", _keys),
+        ("captions", pa.list_(pa.string())),
+        ("similarities", _floats),  # image to text in the fine space; coarse if `indirect`
+        ("truncated_count", pa.int32()),  # of these, cut by the fine model's text limit
+    ]
+)
+SCORES = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("image_scores", _floats),  # C probabilities
+        ("text_scores", _floats),  # C probabilities; null without captions
+        ("image_confidence", pa.float64()),
+        ("text_confidence", pa.float64()),  # null without captions
+        ("caption_count", pa.int32()),
+        ("truncated_count", pa.int32()),  # of these, cut by the inference model's text limit
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        ("query_id", pa.int64()),
+        ("method", pa.string()),
+        ("adjustment", pa.string()),
+        ("model", pa.string()),
+        ("m", pa.int32()),  # null where the method reads no captions
+        ("seed", pa.int64()),  # seed and step are null where order plays no part
+        ("step", pa.int64()),
+        ("image_weight", pa.float64()),
+        ("text_weight", pa.float64()),
+        ("prediction", pa.int32()),  # null where the method has no answer
+        ("probability", pa.float64()),
+        ("image_prediction", pa.int32()),
+        ("text_prediction", pa.int32()),  # null without captions
+        ("top5", pa.list_(pa.int32())),
+    ]
+)
+METRICS = pa.schema(
+    [
+        ("method", pa.string()),
+        ("adjustment", pa.string()),
+        ("model", pa.string()),
+        ("m", pa.int32()),
+        ("seed", pa.int64()),
+        ("n", pa.int64()),
+        ("n_covered", pa.int64()),  # queries with a caption
+        ("n_short", pa.int64()),  # queries with fewer than m captions
+        ("top1", pa.float64()),
+        ("top1_covered", pa.float64()),
+        ("top5", pa.float64()),
+        ("ci_low", pa.float64()),  # Wilson, 95 %, of top1 over n
+        ("ci_high", pa.float64()),
+        ("ece", pa.float64()),
+        ("mean_image_entropy", pa.float64()),  # nats
+        ("mean_text_entropy", pa.float64()),
+        ("hyperparameters", pa.string()),  # JSON: name -> where its value comes from
+    ]
+)
+
+
+def query_embeddings(dim: int) -> pa.Schema:
+    """Schema of `query_embeddings` for a model of `dim` dimensions; rows are unit vectors."""
+    return pa.schema([("query_id", pa.int64()), ("embedding", pa.list_(pa.float32(), dim))])
+
+
+def caption_embeddings(dim: int) -> pa.Schema:
+    """Schema of `caption_embeddings`: unit rows; `norm` is their length before normalising."""
+    return pa.schema(
+        [
+            ("text_sha256", pa.string()),
+            ("embedding", pa.list_(pa.float32(), dim)),
+            ("norm", pa.float32()),
+            ("truncated", pa.bool_()),  # longer than the model's native limit
+        ]
+    )
+
+
+def fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    """(N, D) float32 -> a column of N fixed-size lists."""
+    flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def lists(values: np.ndarray, keep: np.ndarray, kind: pa.DataType) -> pa.ListArray:
+    """(N, K) values and the (N, K) mask of those to keep -> N lists of `kind`, in order."""
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[keep], kind))
+
+
+def matrix_lists(matrix: np.ndarray, present: np.ndarray | None = None) -> pa.ListArray:
+    """(N, C) float32 -> N lists of C values; rows that are not `present` become null."""
+    n, c = matrix.shape
+    if present is None:
+        present = np.ones(n, bool)
+    offsets = np.concatenate([[0], np.cumsum(present * c)]).astype(np.int32)
+    nulls = np.concatenate([~present, [False]])
+    values = pa.array(np.ascontiguousarray(matrix[present]).reshape(-1), pa.float32())
+    return pa.ListArray.from_arrays(pa.array(offsets, mask=nulls), values)
+
+
+def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of equally long lists -> (N, D); null rows become NaN."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # an empty column has no chunk to combine
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    width = len(flat) // max(int(valid.sum()), 1)
+    if valid.all():
+        return flat.reshape(len(array), width)
+    matrix = np.full((len(array), width), np.nan, flat.dtype)
+    matrix[valid] = flat.reshape(-1, width)
+    return matrix
+
+
+def to_ragged(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A column of lists -> (flat values, length of each list)."""
+    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    lengths = array.value_lengths().fill_null(0).to_numpy()
+    return array.flatten().to_numpy(zero_copy_only=False), lengths

@@ -1,0 +1,44 @@
+"""Image scores, text scores and their confidence (paper section 3; design steps 1, 5 and 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import entr, softmax
+
+
+def class_probabilities(features: np.ndarray, class_features: np.ndarray, tau: float) -> np.ndarray:
+    """softmax(tau * x . t_c): (N, D) and (C, D) float32 unit rows -> (N, C) float64.
+
+    Logits are float32, the softmax is float64.
+    """
+    logits = np.float32(tau) * (features @ class_features.T)
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+def mean_over_captions(probabilities: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """The mean of each query's captions' probabilities: the text scores of the method.
+
+    `probabilities` (U, C) float64 of distinct captions; `which` (Q, M) int64 rows of it, -1 for
+    none, captions first. Returns (Q, C) float64, a row of NaN for a query without captions.
+    Summed in rank order, so that the result does not depend on how queries are grouped.
+    """
+    total = np.zeros((len(which), probabilities.shape[1]))
+    for rank in range(which.shape[1]):
+        present = which[:, rank] >= 0
+        total[present] += probabilities[which[present, rank]]
+    count = (which >= 0).sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return total / count
+
+
+def confidence(scores: np.ndarray) -> np.ndarray:
+    """1 - H(P) / log C, clipped to [0, 1]: (Q, C) float32 *stored* scores -> (Q,) float64.
+
+    Natural log, 0 log 0 = 0; a row of NaN gives NaN. Raises ValueError for C = 1, where the
+    measure has no meaning.
+    """
+    classes = scores.shape[1]
+    if classes < 2:
+        raise ValueError(f"confidence needs at least 2 classes, got {classes}")
+    entropy = entr(scores.astype(np.float64)).sum(axis=1)
+    return np.clip(1 - entropy / np.log(classes), 0, 1)
