@@ -98,7 +98,7 @@ def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
         for run, ref in method_runs(config, by_m):
             said = predictions(work, ref, run)
             refs.append(said)
-            scored.append(Scored(run.method, run.m, ref, said))
+            scored.append(Scored(run, ref, said))
     return [*refs, metrics(work, query, classes, scored)]
 
 

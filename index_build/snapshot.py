@@ -26,7 +26,7 @@ def publish(staging: Path, memory: Path, model: ModelCard, facts: dict[str, Any]
             "file": str(path.relative_to(staging)),
             "bytes": path.stat().st_size,
             "sha256": digest_file(path),
-        }  # fmt: skip
+        }
         for path in _files(staging)
     ]
     rows_only = [[f["file"], f["sha256"]] for f in files if f["file"].split("/")[0] in ROW_FOLDERS]

@@ -8,23 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from tasks.predictions import MethodRun
 from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.methods import METHODS
 from xmore.metrics import Outcome, accuracy_row, mean_entropy
 from xmore.store import ArtifactKey, ArtifactRef, read_rows
 
-COLUMNS = ["adjustment", "seed", "query_id", "prediction", "probability", "top5"]
-
 
 @dataclass(frozen=True)
 class Scored:
     """The predictions of one method, and the scores that they were made from."""
 
-    method: str
-    m: int | None
+    run: MethodRun
     scores: ArtifactRef
     predictions: ArtifactRef
 
@@ -35,10 +32,12 @@ def metrics(
 ) -> ArtifactRef:
     """Join predictions with labels -> a row a method, adjustment, model, M and seed.
 
-    Holds the predictions of one method at a time, about 100 bytes a query and variant.
+    Holds the predictions of one method at a time, about 60 bytes a query and variant.
     """
     digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
-    params = {"hyperparameters": {s.method: METHODS[s.method].hyperparameters for s in scored}}
+    params = {
+        "hyperparameters": {s.run.method: METHODS[s.run.method].hyperparameters for s in scored}
+    }
     key = ArtifactKey("metrics", queries.dataset, params, (queries.digest, *digests))
 
     def make_part(start: int, stop: int) -> pa.Table:
@@ -50,25 +49,23 @@ def metrics(
 
 
 def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]:
-    columns = ["image_confidence", "text_confidence", "caption_count"]
-    scores = read_rows(item.scores, columns=columns)
-    reads_captions = item.m is not None
+    run = item.run
+    confidences = ["image_confidence", "text_confidence", "caption_count"]
+    scores = read_rows(item.scores, columns=confidences)
+    text_entropy = mean_entropy(scores["text_confidence"].to_numpy(), classes)
     common = {
-        "method": item.method,
+        "method": run.method,
         "model": item.predictions.model,
-        "m": item.m,
+        "m": run.m,
         "mean_image_entropy": mean_entropy(scores["image_confidence"].to_numpy(), classes),
-        "mean_text_entropy": mean_entropy(scores["text_confidence"].to_numpy(), classes)
-        if reads_captions
-        else None,
-        "hyperparameters": json.dumps(METHODS[item.method].hyperparameters, sort_keys=True),
+        "mean_text_entropy": None if run.m is None else text_entropy,
+        "hyperparameters": json.dumps(METHODS[run.method].hyperparameters, sort_keys=True),
     }
-    table = read_rows(item.predictions, columns=COLUMNS)
+    said = read_rows(item.predictions, columns=["prediction", "probability", "top5"])
     rows = []
-    for variant in table.select(["adjustment", "seed"]).group_by(["adjustment", "seed"]).aggregate(
-        []
-    ).to_pylist():  # fmt: skip
-        mine = table.filter(_equal(table, variant))
+    for i, variant in enumerate(run.variants):
+        # Predictions hold a query's variants next to each other, in this order.
+        mine = said.take(pa.array(np.arange(i, said.num_rows, len(run.variants))))
         outcome = Outcome(
             label,
             mine["prediction"].to_numpy().astype(np.float64),
@@ -76,16 +73,9 @@ def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]
             _in_top5(mine["top5"], label),
             scores["caption_count"].to_numpy(),
         )
-        rows.append(common | variant | accuracy_row(outcome, item.m))
+        which = {"adjustment": variant.adjustment, "seed": variant.seed}
+        rows.append(common | which | accuracy_row(outcome, run.m))
     return rows
-
-
-def _equal(table: pa.Table, variant: dict[str, Any]) -> pa.ChunkedArray:
-    masks = [
-        pc.is_null(table[name]) if value is None else pc.equal(table[name], value)
-        for name, value in variant.items()
-    ]
-    return pc.fill_null(pc.and_(*masks), False)
 
 
 def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> Ar
             scorer.table(
                 read_rows(inputs.embeddings, a, b), read_rows(inputs.captions, a, b, ["captions"])
             )
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in pairwise(edges)
         ]
         return pa.concat_tables(blocks).combine_chunks()
 

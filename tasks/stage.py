@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -76,10 +77,9 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
 
 
 def _reset_peak() -> None:
-    try:
+    # Not Linux, or not allowed: the peak is then that of the whole process.
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux, or not allowed: the peak is then that of the whole process
 
 
 def _peak() -> float | None:

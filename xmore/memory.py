@@ -128,7 +128,7 @@ def in_use(memory: Path, name: str) -> AbstractContextManager[None]:
 
 
 def exact_is_affordable(queries: int, rows: int, dim: int, scans: int) -> bool:
-    """Whether exact search stays below EXACT_MAX_MACS and EXACT_MAX_BYTES: the rule behind `search: auto`.
+    """Whether exact search stays below its two bounds: the rule behind `search: auto`.
 
     `scans` is how often the memory, (rows, dim) float16, is read from end to end.
     """

@@ -19,7 +19,7 @@ STAGE_VERSIONS = {
     "caption_embeddings": 1,
     "scores": 1,
     "predictions": 1,
-    "metrics": 1,
+    "metrics": 2,
 }
 
 _ids = pa.list_(pa.int64())

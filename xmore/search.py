@@ -1,4 +1,4 @@
-"""Coarse retrieval: the K nearest memory images of each query (paper section 3.1; design step 2)."""
+"""Coarse retrieval: the K nearest memory images of each query (paper section 3.1, step 2)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ class CaptionEnsemble(Method):
 
     name = "caption-ensemble"
     needs = frozenset({"text_scores"})
-    hyperparameters = {"candidates": "config", "captions": "config"}  # noqa: RUF012
+    hyperparameters = {"candidates": "config", "captions": "config"}
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return scores.text.astype(np.float64)

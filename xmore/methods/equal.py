@@ -12,7 +12,7 @@ class Equal(Method):
 
     name = "equal"
     needs = frozenset({"image_scores", "text_scores"})
-    hyperparameters = {"candidates": "config", "captions": "config"}  # noqa: RUF012
+    hyperparameters = {"candidates": "config", "captions": "config"}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         covered = ~np.isnan(stream.text_confidence)

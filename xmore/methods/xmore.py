@@ -15,7 +15,7 @@ class Xmore(Method):
 
     name = "xmore"
     needs = frozenset({"image_scores", "text_scores"})
-    hyperparameters = {  # noqa: RUF012
+    hyperparameters = {
         "candidates": "config",
         "captions": "config",
         "adjustment": "config",
