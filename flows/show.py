@@ -42,8 +42,9 @@ def show_run(results: Path, name: str) -> None:
     if not done:
         console.print("Nothing to do: every stage was there already and was skipped.")
     console.print(f"Run {run.name}: {run.seconds} s. Open it in DuckDB:", highlight=False)
-    console.print(f"  duckdb -init {escape(str(run.path / 'views.sql'))}", soft_wrap=True,
-                  highlight=False)  # fmt: skip
+    console.print(
+        f"  duckdb -init {escape(str(run.path / 'views.sql'))}", soft_wrap=True, highlight=False
+    )
 
 
 def show_runs(found: Sequence[Run]) -> None:
@@ -56,7 +57,7 @@ def show_runs(found: Sequence[Run]) -> None:
         column.justify = "left"
     for run in found:
         seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
-        datasets = ", ".join(str(d) for d in run.config["datasets"])
+        datasets = ", ".join(Path(name).stem for name in run.config["datasets"])
         table.add_row(
             *map(escape, (run.name, run.status, datasets, run.snapshot["name"], run.started)),
             seconds,
@@ -90,8 +91,9 @@ def _show_leaderboard(run: Run) -> None:
     for dataset, model, n, *rest in rows.fetchall():
         boards[dataset, model, n].append(tuple(rest))
     for (dataset, model, n), lines in boards.items():
-        table = _table("method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5",
-                       "short")  # fmt: skip
+        table = _table(
+            "method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5", "short"
+        )
         table.title = escape(f"{dataset}, {model}, n = {n}, memory {run.snapshot['name']}")
         for line in lines:
             table.add_row(*_leaderboard_cells(*line))
@@ -99,9 +101,17 @@ def _show_leaderboard(run: Run) -> None:
 
 
 def _leaderboard_cells(
-    method: str, adjustment: str | None, m: int | None, top1: float, std: float | None,
-    low: float, high: float, covered: float | None, top5: float, short: int,
-) -> list[str]:  # fmt: skip
+    method: str,
+    adjustment: str | None,
+    m: int | None,
+    top1: float,
+    std: float | None,
+    low: float,
+    high: float,
+    covered: float | None,
+    top5: float,
+    short: int,
+) -> list[str]:
     def percent(share: float | None) -> str:
         return "" if share is None else f"{100 * share:.1f}"
 
@@ -125,10 +135,13 @@ def _show_stages(run: Run) -> None:
     for stage, refs in groups.items():
         peaks = [ref.peak_rss_mb for ref in refs if ref.peak_rss_mb]
         table.add_row(
-            stage, str(len(refs)), str(sum(ref.skipped for ref in refs)),
-            str(sum(ref.rows for ref in refs)), f"{sum(ref.seconds for ref in refs):.1f}",
+            stage,
+            str(len(refs)),
+            str(sum(ref.skipped for ref in refs)),
+            str(sum(ref.rows for ref in refs)),
+            f"{sum(ref.seconds for ref in refs):.1f}",
             f"{max(peaks):.0f}" if peaks else "",
-        )  # fmt: skip
+        )
     console.print(table)
 
 

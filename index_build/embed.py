@@ -95,8 +95,12 @@ def _embed_shard(
         )
         _save_table(folder / "metadata" / f"metadata_{name}.parquet", table)
     causes = Counter(features.rejected.values())
-    return {"rows": len(kept), "asked": len(rows), "rejected": dict(causes),
-            "dim": int(features.unit.shape[1])}  # fmt: skip
+    return {
+        "rows": len(kept),
+        "asked": len(rows),
+        "rejected": dict(causes),
+        "dim": int(features.unit.shape[1]),
+    }
 
 
 def _save_array(path: Path, unit: np.ndarray) -> None:

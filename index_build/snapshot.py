@@ -21,7 +21,7 @@ def publish(staging: Path, memory: Path, model: ModelCard, facts: dict[str, Any]
     `facts` go into the manifest beside counts and checksums. The name is the beginning of the
     content's digest: the same rows make the same snapshot.
     """
-    files = [
+    files: list[dict[str, Any]] = [
         {
             "file": str(path.relative_to(staging)),
             "bytes": path.stat().st_size,

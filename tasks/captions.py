@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ def captions(
     M is the largest that the config asks for. Each distinct caption is encoded once, ever.
     """
     m = max(retrieval.captions)
-    params = {"m": m, "deduplicate": retrieval.deduplicate, "fine": retrieval.fine}
+    params: dict[str, Any] = {"m": m, "deduplicate": retrieval.deduplicate, "fine": retrieval.fine}
     inputs = [candidates.digest]
     if retrieval.fine == "direct":
         params["model"] = fine.model.identity

@@ -53,7 +53,7 @@ def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]
     confidences = ["image_confidence", "text_confidence", "caption_count"]
     scores = read_rows(item.scores, columns=confidences)
     text_entropy = mean_entropy(scores["text_confidence"].to_numpy(), classes)
-    common = {
+    common: dict[str, Any] = {
         "method": run.method,
         "model": item.predictions.model,
         "m": run.m,

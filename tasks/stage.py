@@ -60,10 +60,10 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
             begun = time.perf_counter()
             _reset_peak()
             result = function(*args, **kwargs)
-            cost = {"seconds": round(time.perf_counter() - begun, 3), "peak_rss_mb": _peak()}
+            seconds, peak = round(time.perf_counter() - begun, 3), _peak()
             if isinstance(result, ArtifactRef):
-                return replace(result, **cost)
-            return (replace(result[0], **cost), *result[1:])
+                return replace(result, seconds=seconds, peak_rss_mb=peak)
+            return (replace(result[0], seconds=seconds, peak_rss_mb=peak), *result[1:])
 
         return StageTask(
             measured,

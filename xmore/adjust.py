@@ -59,7 +59,7 @@ def advance(confidence: np.ndarray, state: StreamState = StreamState()) -> Strea
 def global_minmax(confidence: np.ndarray) -> np.ndarray:
     """Min and max over the whole set: free of order, but not online."""
     state = advance(confidence)
-    return _rescale(confidence, np.float64(state.minimum), np.float64(state.maximum))
+    return _rescale(confidence, np.array(state.minimum), np.array(state.maximum))
 
 
 def unadjusted(confidence: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
 def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     fields = kind.model_fields
     for part in location:
-        section = fields[part].annotation if part in fields else ModelSpec
+        section: Any = fields[str(part)].annotation if part in fields else ModelSpec
         fields = (
             section.model_fields if hasattr(section, "model_fields") else ModelSpec.model_fields
         )

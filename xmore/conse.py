@@ -42,7 +42,7 @@ class ConseImageTower(nn.Module):
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
-        self.net = classifier
+        self.net: Any = classifier  # a timm model, whose methods torch's types do not know
         self.register_buffer("name_embeddings", torch.zeros(1000, TEXT_DIM))
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
@@ -65,6 +65,7 @@ class ConsePooler(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.names_mean: torch.Tensor
         self.register_buffer("names_mean", torch.zeros(TEXT_DIM))
 
     def forward(self, output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -177,8 +178,9 @@ def _assemble(lite: str, lite_weights: Path, minilm: Path) -> nn.Module:
         raise ValueError(f"the sentence model's weights lack {missing[0]}")
     with torch.inference_mode():
         prompts = [f"a photo of a {name}." for name in IMAGENET_CLASSNAMES]
-        embeddings = torch.cat([model.encode_text(tokenizer(prompts[i : i + 100], 32))
-                                for i in range(0, 1000, 100)])  # fmt: skip
+        embeddings = torch.cat(
+            [model.encode_text(tokenizer(prompts[i : i + 100], 32)) for i in range(0, 1000, 100)]
+        )
         mean = embeddings.mean(0)
         model.text.pooler.names_mean.copy_(mean)
         model.visual.trunk.name_embeddings.copy_(embeddings - mean)

@@ -108,7 +108,8 @@ def pick_device(wanted: str) -> str:
 
 
 def _load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
-    spec, options = card.spec, {}
+    spec = card.spec
+    options: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         if spec.folder is not None:
             architecture, options = _register_folder(spec.folder, Path(scratch))

@@ -20,8 +20,18 @@ from xmore.locks import is_locked, locked
 from xmore.paths import write_whole
 from xmore.store import ArtifactRef
 
-VERSIONS_OF = ("xmore", "torch", "open_clip_torch", "timm", "transformers", "numpy", "pyarrow",
-               "faiss-cpu", "autofaiss", "prefect")  # fmt: skip
+VERSIONS_OF = (
+    "xmore",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "numpy",
+    "pyarrow",
+    "faiss-cpu",
+    "autofaiss",
+    "prefect",
+)
 
 
 @dataclass

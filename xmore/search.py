@@ -38,8 +38,10 @@ def exact_search(
         values = merged[:, :k]
         ids = torch.cat([ids, block_ids + first], 1).gather(1, order[:, :k])
     found = torch.isfinite(values)
-    values = torch.where(found, values, torch.nan).cpu().numpy()
-    return Neighbours(torch.where(found, ids, -1).cpu().numpy(), values)
+    return Neighbours(
+        torch.where(found, ids, -1).cpu().numpy(),
+        torch.where(found, values, torch.nan).cpu().numpy(),
+    )
 
 
 def index_search(queries: np.ndarray, index_path: Path, k: int) -> Neighbours:

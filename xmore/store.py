@@ -206,7 +206,8 @@ def read_rows(
     """Rows [start, stop) of an artifact, reading only the parts that hold them."""
     path = Path(ref.path)
     stop = ref.rows if stop is None else min(stop, ref.rows)
-    tables, first = [], 0
+    tables: list[pa.Table] = []
+    first = 0
     for part in read_manifest(path)["parts"]:
         last = first + part["rows"]
         if (first < stop and last > start) or (part["rows"] == 0 and not tables):
@@ -228,7 +229,7 @@ def read_parts(ref: ArtifactRef, columns: list[str] | None = None) -> Iterator[p
 
 def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, Any]:
     """The manifest to go on from: that of a killed run up to its last whole part, or a new one."""
-    fresh = {
+    fresh: dict[str, Any] = {
         "stage": key.stage,
         "version": schemas.STAGE_VERSIONS[key.stage],
         "dataset": key.dataset,
@@ -258,8 +259,13 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, 
     for stray in [path for path in partial.iterdir() if path.name not in whole]:
         stray.unlink()
     if fresh["parts"]:
-        log.info("%s %s: %d of %d parts are there", key.dataset, key.stage,
-                 len(fresh["parts"]), len(part_rows))  # fmt: skip
+        log.info(
+            "%s %s: %d of %d parts are there",
+            key.dataset,
+            key.stage,
+            len(fresh["parts"]),
+            len(part_rows),
+        )
     return fresh
 
 

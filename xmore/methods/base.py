@@ -69,11 +69,13 @@ class Method(ABC):
         """(Q, C) float64 for one shard; a row of NaN where the method has no answer."""
 
 
-def combine(scores: Scores, weights: Weights) -> np.ndarray:
+def combine(scores: Scores, weights: Weights | None) -> np.ndarray:
     """(w_I P_I + w_T P_T) / (w_I + w_T), float64, in that order (design step 8).
 
     Where both weights are 0 both count as 0.5; a query without captions has its image alone.
     """
+    if weights is None:
+        raise ValueError("a method that combines needs weights")
     covered = ~np.isnan(scores.text).any(axis=1)
     image_weight = np.where(covered, weights.image, 1.0)
     text_weight = np.where(covered, weights.text, 0.0)

@@ -1,0 +1,86 @@
+"""The flow under a real (temporary) Prefect server, and runs that go on."""
+
+import asyncio
+import json
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.benchmark import xmore_benchmark
+from xmore.errors import ConfigError, RunError, SnapshotError
+from xmore.runs import all_runs, load_run
+
+
+async def _states():
+    async with get_client() as client:
+        flows, tasks = await client.read_flow_runs(), await client.read_task_runs()
+        return [(f.name, f.state_name) for f in flows], {t.name: t.state_name for t in tasks}
+
+
+def test_under_prefect_the_flow_and_its_tasks_are_named_and_complete(done, monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(tmp_path))
+    with prefect_test_harness(server_startup_timeout=120):
+        xmore_benchmark(done.config)
+        flows, tasks = asyncio.run(_states())
+    assert flows == [("tiny", "Completed")]
+    assert set(tasks.values()) == {"Completed"}
+    assert {"queries tiny", "candidates tiny", "scores tiny, lite0, M=8"} <= set(tasks)
+    assert not list(tmp_path.iterdir())  # nothing is persisted by Prefect
+
+
+def test_a_second_run_skips_every_stage_and_shares_its_artifacts(done):
+    name = xmore_benchmark.fn(done.config)
+    first, second = (load_run(done.config.results, n) for n in (done.name, name))
+    assert all(ref.skipped for ref in second.artifacts)
+    assert [r.digest for r in first.artifacts] == [r.digest for r in second.artifacts]
+    assert first.status == second.status == "completed"
+
+
+def test_a_resumed_run_keeps_its_snapshot(done, world, tmp_path):
+    config = world.config(tmp_path)
+    name = xmore_benchmark.fn(config)
+    path = tmp_path / "runs" / name / "run.json"
+    data = json.loads(path.read_text()) | {"finished": None, "artifacts": []}
+    path.write_text(json.dumps(data))
+    assert load_run(tmp_path, name).status == "interrupted"
+    elsewhere = config.model_copy(update={"memory": tmp_path / "no-memory"})
+    assert xmore_benchmark.fn(elsewhere, resume=name) == name
+    again = load_run(tmp_path, name)
+    assert again.status == "completed" and again.snapshot == data["snapshot"]
+    assert len(all_runs(tmp_path)) == 1
+
+
+def test_a_failed_run_says_so(world, tmp_path):
+    card = tmp_path / "card.yaml"
+    card.write_text(f"name: x\nroot: {tmp_path / 'nowhere'}\n")
+    with pytest.raises(Exception, match="no folder"):
+        xmore_benchmark.fn(world.config(tmp_path, datasets=[str(card)]))
+    run = load_run(tmp_path, "latest")
+    assert run.status == "failed" and "no folder" in run.error
+
+
+def test_what_cannot_start_leaves_no_run(world, tmp_path):
+    for change, error in (
+        ({"memory": tmp_path}, SnapshotError),
+        ({"datasets": [str(world.root / "tiny.yaml"), str(tmp_path / "t.yaml")]}, ConfigError),
+    ):
+        (tmp_path / "t.yaml").write_text("name: tiny\nroot: .\n")
+        with pytest.raises(error):
+            xmore_benchmark.fn(world.config(tmp_path, **change))
+    assert not all_runs(tmp_path)
+    with pytest.raises(RunError, match="no runs"):
+        load_run(tmp_path, "latest")
+
+
+def test_a_coarse_model_that_is_not_the_memorys_is_refused(world, tmp_path):
+    roles = {"inference": ["lite0"], "coarse": "lite0", "fine": "lite0"}
+    with pytest.raises(SnapshotError, match="not the coarse model `lite0`"):
+        xmore_benchmark.fn(world.config(tmp_path, roles=roles))
+
+
+def test_a_model_in_two_roles_is_run_once(world, tmp_path):
+    roles = {"inference": ["lite0", "lite2"], "coarse": "lite0-pooled", "fine": "lite2"}
+    run = load_run(tmp_path, xmore_benchmark.fn(world.config(tmp_path, roles=roles)))
+    models = [ref.model for ref in run.artifacts if ref.stage == "query_embeddings"]
+    assert models == ["lite0", "lite2", "lite0-pooled"]
