@@ -3,7 +3,7 @@
     <store>/caption_embeddings/<model's name>/<digest>/part-*.parquet  manifest.json
 
 Unlike other artifacts this one grows: parts are appended, never changed, and its digest is of the
-model alone. In memory: 40 bytes a text for the index, one part while reading, and the answer.
+model alone. In memory: 72 bytes a text for the index, one part while reading, and the answer.
 """
 
 from __future__ import annotations

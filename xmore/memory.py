@@ -136,12 +136,19 @@ def exact_is_affordable(queries: int, rows: int, dim: int, scans: int) -> bool:
 
 
 def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
-    """All image embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most."""
+    """All image embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most.
+
+    Read, not mapped: mapped pages would count as this process's memory until somebody needs it.
+    """
     step = max(1, BLOCK_BYTES // (4 * snapshot.dim))
     for shard in snapshot.shards:
-        rows = np.load(shard.embeddings, mmap_mode="r")
+        mapped = np.load(shard.embeddings, mmap_mode="r")
+        dtype, offset = mapped.dtype, mapped.offset
         for first in range(0, shard.rows, step):
-            yield shard.start + first, rows[first : first + step].astype(np.float32)
+            count = min(step, shard.rows - first)
+            skip = offset + first * snapshot.dim * dtype.itemsize
+            block = np.fromfile(shard.embeddings, dtype, count * snapshot.dim, offset=skip)
+            yield shard.start + first, block.reshape(count, snapshot.dim).astype(np.float32)
 
 
 def lookup(snapshot: Snapshot, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
