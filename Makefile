@@ -28,7 +28,6 @@ lint: setup ## Check style, imports and types
 
 bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py
-	$(BIN)/python benchmarks/exact_search.py
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock

@@ -58,7 +58,7 @@ def captions(
     def make_part(start: int, stop: int) -> pa.Table:
         part = _read_candidates(candidates, memory, start, stop)
         keep = usable(part.codes, retrieval.deduplicate)
-        if retrieval.fine == "direct":
+        if retrieval.fine == "direct" and part.texts:
             features = encoder.features(part.texts)
             rows = read_rows(fine.embeddings, start, stop, ["embedding"])
             queries = schemas.to_matrix(rows["embedding"])

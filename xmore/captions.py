@@ -28,11 +28,14 @@ def fine_similarities(queries: np.ndarray, texts: np.ndarray, codes: np.ndarray)
 
     `queries` (Q, D) and `texts` (U, D) float32; `codes` (Q, K) are rows of `texts`.
     """
-    similarities = np.empty(codes.shape, np.float32)
+    similarities = np.full(codes.shape, -np.inf, np.float32)
+    if not len(texts):
+        return similarities
     for start in range(0, len(codes), GATHER_ROWS):
         rows = slice(start, start + GATHER_ROWS)
         gathered = texts[np.maximum(codes[rows], 0)]
-        similarities[rows] = (gathered @ queries[rows, :, None])[:, :, 0]
+        # Not BLAS: it sums some columns in another order, and equal texts would not tie.
+        similarities[rows] = np.einsum("qkd,qd->qk", gathered, queries[rows])
     return np.where(codes >= 0, similarities, -np.inf)
 
 

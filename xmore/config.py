@@ -51,6 +51,8 @@ class RetrievalConfig(_Section):
     @model_validator(mode="after")
     def _captions_fit(self) -> Self:
         wrong = [m for m in self.captions if not 1 <= m <= self.candidates]
+        if len(set(self.captions)) != len(self.captions):
+            raise ValueError(f"`captions` names something twice: {self.captions}")
         if wrong:
             raise ValueError(
                 f"`captions` must be in [1, {self.candidates}] (candidates), got {wrong[0]}; "
@@ -152,6 +154,8 @@ def load_config(path: Path, kind: type[Model]) -> Model:
         return kind.model_validate(_anchor(data, kind, path.resolve().parent))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
+    except RuntimeError as error:  # a `~user` that is none
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -160,7 +164,15 @@ def load_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:  # PyYAML's own constructors raise what they like
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -172,7 +184,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """pydantic's first complaint as one sentence, with the nearest key for a misspelt one."""
-    first = error.errors()[0]
+    complaints = error.errors()
+    unknown = [c for c in complaints if c["type"] == "extra_forbidden"]
+    first = (unknown or complaints)[0]  # a misspelt required key is also missing
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_at(kind, first["loc"][:-1])

@@ -6,6 +6,9 @@ from __future__ import annotations
 class XmoreError(Exception):
     """Base of all errors that are shown to a user as one line, without a traceback."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # also where a key or path has line breaks
+
 
 class ConfigError(XmoreError):
     """A config or card is wrong: the message names the file, the key, what it got, what to do."""

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 )
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; the largest photo that a camera commonly writes
 
 
@@ -41,7 +42,7 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ImageRejected as `decode_image` would, at a fraction of its cost for JPEG."""
     image = _open(data, max_pixels)
     try:
-        image.draft("RGB", (image.width // 8, image.height // 8))
+        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     except Exception as error:
         raise ImageRejected("truncated or damaged") from error
@@ -61,7 +62,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: our bound is the one
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageRejected("too many pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -75,7 +76,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips 16-bit grey at 255 where it should scale.
         grey = np.asarray(image, dtype=np.float64)
-        scale = 255.0 / 65535.0 if grey.max(initial=0) > 255 else 1.0
+        scale = 255.0 / 65535.0 if image.mode.startswith("I") else 1.0
         return Image.fromarray((grey * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")

@@ -157,7 +157,7 @@ def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
     flat = array.flatten().to_numpy(zero_copy_only=False)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     width = len(flat) // max(int(valid.sum()), 1)
-    if valid.all():
+    if valid.all() or not width:
         return flat.reshape(len(array), width)
     matrix = np.full((len(array), width), np.nan, flat.dtype)
     matrix[valid] = flat.reshape(-1, width)

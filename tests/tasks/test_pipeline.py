@@ -240,8 +240,12 @@ def test_views_open_with_duckdb_alone_from_anywhere(done, tmp_path, monkeypatch)
     path = done.config.results / "runs" / done.name / "views.sql"
     connection = duckdb.connect()
     connection.execute(path.read_text())
-    views = [name for (name,) in connection.execute("select view_name from duckdb_views() "
-             "where not internal").fetchall()]
+    views = [
+        name
+        for (name,) in connection.execute(
+            "select view_name from duckdb_views() where not internal"
+        ).fetchall()
+    ]
     for view in views:
         connection.execute(f"select * from {view}").fetchall()
     assert {"queries", "candidates_long", "captions_long", "leaderboard", "disagreements"} <= set(

@@ -105,7 +105,6 @@ def test_a_nan_in_a_list_is_not_a_null():
     assert column.null_count == 0 and column[0].as_py()[1] == 1.0
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="reshape(-1, 0) cannot guess the rows")
 def test_only_nulls():
     column = matrix_lists(np.ones((3, 2), np.float32), np.zeros(3, bool))
     assert column.to_pylist() == [None, None, None]
