@@ -131,9 +131,6 @@ def app() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _start(config: Any, resume: str | None) -> str:
@@ -143,7 +140,11 @@ def _start(config: Any, resume: str | None) -> str:
     from flows.benchmark import xmore_benchmark
 
     call: Callable[..., str] = xmore_benchmark if PREFECT_API_URL.value() else xmore_benchmark.fn
-    return call(config, resume)
+    try:
+        return call(config, resume)
+    except KeyboardInterrupt:  # typer makes it exit code 130
+        print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
+        raise
 
 
 def _describe(built: Any) -> str:
