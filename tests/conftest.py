@@ -34,7 +34,7 @@ class World:
             "model": {"folder": self.root / "models" / "lite0", "pooled": True},
             "shard_rows": 100,
             "cache": self.root / "cache",
-            "execution": ExecutionConfig(workers=0),
+            "execution": ExecutionConfig(workers=1),
         }
         return MemoryConfig.model_validate(values | changes)
 
@@ -53,7 +53,7 @@ class World:
             "retrieval": {"candidates": 24, "captions": [8]},
             "adjustments": ["minmax", "running-sum", "global", "none"],
             "results": results,
-            "execution": {"workers": 0, "part_rows": 4},
+            "execution": {"workers": 1, "part_rows": 4},
         }
         return BenchmarkConfig.model_validate(values | changes)
 

@@ -66,7 +66,7 @@ class ExecutionConfig(_Section):
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
     batch_size: int = Field(64, ge=1, description="Images or texts in one forward pass.")
-    workers: int = Field(2, ge=0, description="Processes that decode images; 0: none.")
+    workers: int = Field(2, ge=1, description="Threads that decode images.")
     part_rows: int = Field(
         1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
     )

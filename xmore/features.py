@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from xmore.config import ExecutionConfig
 from xmore.encoders import OpenClipEncoder, TextFeatures
 from xmore.images import ImageRejected, decode_image
+
+Decoded = tuple[int, torch.Tensor | str]
+"""An image's position, and its pixels or the cause why it has none."""
 
 
 @dataclass(frozen=True)
@@ -23,34 +27,23 @@ class ImageFeatures:
     rejected: dict[int, str]  # position -> cause
 
 
-class _Pixels(Dataset):
-    """Decoded and transformed images, or the cause why not."""
-
-    def __init__(
-        self, count: int, read: Callable[[int], bytes], transform: Callable[..., torch.Tensor]
-    ) -> None:
-        self.count, self.read, self.transform = count, read, transform
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
-        try:
-            return i, self.transform(decode_image(self.read(i)))
-        except ImageRejected as error:
-            return i, error.cause
-
-
 def encode_images(
     count: int, read: Callable[[int], bytes], encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> ImageFeatures:
     """Features of `count` images whose bytes `read(i)` gives (or raises ImageRejected).
 
-    Decoding runs in worker processes, at most two batches a worker ahead: memory holds those
-    batches and the result.
+    Decoding runs in threads, one batch ahead: memory holds two batches and the result. Pillow
+    works without the interpreter's lock; forked workers die beside Prefect's own threads.
     """
+
+    def decode(i: int) -> Decoded:
+        try:
+            return i, encoder.transform(decode_image(read(i)))
+        except ImageRejected as error:
+            return i, error.cause
+
     rows, kept, rejected = [], [], {}
-    for batch in _batches(_Pixels(count, read, encoder.transform), execution):
+    for batch in _batches(count, decode, execution):
         good = [(i, pixels) for i, pixels in batch if isinstance(pixels, torch.Tensor)]
         rejected.update({i: cause for i, cause in batch if isinstance(cause, str)})
         if good:
@@ -75,15 +68,15 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
     )
 
 
-def _batches(pixels: _Pixels, execution: ExecutionConfig) -> Iterator[list]:
-    # A few images are decoded sooner than processes start.
-    workers = execution.workers if len(pixels) > execution.batch_size else 0
-    return iter(
-        DataLoader(
-            pixels,
-            batch_size=execution.batch_size,
-            num_workers=workers,
-            collate_fn=list,
-            multiprocessing_context="fork" if workers else None,
-        )
-    )
+def _batches(
+    count: int, decode: Callable[[int], Decoded], execution: ExecutionConfig
+) -> Iterator[list[Decoded]]:
+    ahead: deque[list[Future[Decoded]]] = deque()
+    with ThreadPoolExecutor(max(1, execution.workers)) as pool:
+        for start in range(0, count, execution.batch_size):
+            batch = range(start, min(start + execution.batch_size, count))
+            ahead.append([pool.submit(decode, i) for i in batch])
+            if len(ahead) > 1:
+                yield [image.result() for image in ahead.popleft()]
+        while ahead:
+            yield [image.result() for image in ahead.popleft()]

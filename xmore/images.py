@@ -77,7 +77,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         # Pillow clips 16-bit grey at 255 where it should scale.
         grey = np.asarray(image, dtype=np.float64)
         scale = 255.0 / 65535.0 if image.mode.startswith("I") else 1.0
-        return Image.fromarray((grey * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((grey * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

@@ -1,8 +1,7 @@
 """Artifacts: whole or none, resumable part by part, damage found."""
 
-import json
-import multiprocessing
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,23 +135,26 @@ def test_reading_past_the_end_is_said(tmp_path):
         read_rows(ref, 5, 6)
 
 
-def _write_slowly(root, log):
-    def slow(start, stop):
-        with open(log, "a") as stream:
-            stream.write(json.dumps(start) + "\n")
-        time.sleep(0.2)
-        return rows(start, stop)
+WRITE_SLOWLY = """
+import sys, time
+from pathlib import Path
+import pyarrow as pa
+from xmore import schemas
+from xmore.store import ArtifactKey, ArtifactStore
 
-    ArtifactStore(root).write(KEY, [1, 1, 1], slow)
+def slow(start, stop):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{start}\\n")
+    time.sleep(0.3)
+    return pa.table({"uri": ["u"], "cause": ["c"]}, schema=schemas.REJECTED)
+
+ArtifactStore(Path(sys.argv[1])).write(ArtifactKey("rejected", "d", {}), [1, 1, 1], slow)
+"""
 
 
 def test_two_processes_never_write_one_artifact(tmp_path):
-    context = multiprocessing.get_context("fork")
     log = tmp_path / "log"
-    both = [context.Process(target=_write_slowly, args=(tmp_path / "s", log)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert [process.exitcode for process in both] == [0, 0]
+    command = [sys.executable, "-c", WRITE_SLOWLY, str(tmp_path / "store"), str(log)]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
     assert log.read_text().split() == ["0", "1", "2"]
