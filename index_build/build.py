@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from xmore.errors import SnapshotError
 from xmore.locks import locked
 from xmore.memory import open_snapshot, resolve_current
 from xmore.models import ModelCard, describe_model
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from xmore.features import encode_images, encode_texts
 from xmore.images import ImageRejected, read_image
 from xmore.paths import write_whole
 from xmore.store import BAR
-
-log = logging.getLogger(__name__)
 
 ROW_GROUP = 4096  # small, so that the captions of a few rows are cheap to look up
 METADATA = pa.schema(
@@ -72,11 +69,11 @@ def _embed_shard(
         path = pairs.images / pairs.paths[rows[i]]
         if not path.resolve().is_relative_to(pairs.images.resolve()):
             raise ImageRejected("path out of the folder")
-        return read_image(path)
+        data = read_image(path)
+        keys[i] = hashlib.sha256(data).hexdigest()
+        return data
 
     features = encode_images(len(rows), read, how.encoder, how.execution)
-    for i in features.kept:
-        keys[i] = hashlib.sha256(read(i)).hexdigest()
     kept = [rows[i] for i in features.kept]
     if kept:
         name = f"{number:05d}"

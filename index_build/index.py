@@ -13,8 +13,6 @@ from typing import Any
 from xmore.errors import SnapshotError
 from xmore.paths import fsync_file
 
-log = logging.getLogger(__name__)
-
 
 def build_index(folder: Path, index_key: str | None) -> dict[str, Any]:
     """Index `folder`/img_emb as `folder`/image.index -> its key and parameters.

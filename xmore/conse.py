@@ -12,7 +12,6 @@ angle between them says something.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 import tempfile
@@ -26,12 +25,9 @@ from torch import nn
 
 from xmore.paths import fsync_dir, fsync_file
 
-log = logging.getLogger(__name__)
-
 LOGIT_SCALE = 12.0  # mean confidence met accuracy there, on a set that is not in the demo
 TEXT_DIM = 384
 TEXT_LIMIT = 256  # tokens the sentence model was trained for
-LITES = ("lite0", "lite2")
 
 
 class ConseImageTower(nn.Module):
