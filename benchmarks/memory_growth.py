@@ -20,25 +20,19 @@ DIM, QUERIES, K, CLUSTERS, SHARD = 384, 2000, 128, 500, 50_000
 
 
 def make_memory(folder: Path, rows: int) -> None:
-    """A snapshot of `rows` rows around CLUSTERS centres, the same centres at each size."""
-    from index_build.snapshot import publish
-    from xmore.models import ModelCard, ModelSpec
-
-    staging = folder / "staging"
+    """A clip-retrieval folder of `rows` rows around CLUSTERS centres, the same at each size."""
     for kind in ("img_emb", "metadata"):
-        (staging / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True)
     centres = unit(np.random.default_rng(0).standard_normal((CLUSTERS, DIM)))
     for shard, start in enumerate(range(0, rows, SHARD)):
         generator = np.random.default_rng([1, shard])
         which = generator.integers(0, CLUSTERS, min(SHARD, rows - start))
         points = unit(centres[which] + 0.03 * generator.standard_normal((len(which), DIM)))
-        np.save(staging / "img_emb" / f"img_emb_{shard:05d}.npy", points.astype(np.float16))
+        np.save(folder / "img_emb" / f"img_emb_{shard:05d}.npy", points.astype(np.float16))
         names = [f"picture {start + i} of subject {c}" for i, c in enumerate(which)]
-        table = pa.table({"memory_key": names, "image_path": names, "caption": names})
-        path = staging / "metadata" / f"metadata_{shard:05d}.parquet"
+        table = pa.table({"url": names, "caption": names})
+        path = folder / "metadata" / f"metadata_{shard:05d}.parquet"
         pq.write_table(table, path, row_group_size=4096)
-    card = ModelCard("synthetic", ModelSpec(architecture="RN50", pretrained="openai"), {"id": 1})
-    publish(staging, folder, card, {"rows": rows, "dim": DIM, "index": None})
 
 
 def retrieve(folder: Path) -> None:
@@ -47,8 +41,8 @@ def retrieve(folder: Path) -> None:
     from tasks.captions import FineModel, captions
     from tasks.stage import Workspace
     from xmore import schemas
+    from xmore.adopt import adopt
     from xmore.config import ExecutionConfig, RetrievalConfig
-    from xmore.memory import open_snapshot, resolve_current
     from xmore.models import ModelCard, ModelSpec
     from xmore.store import ArtifactKey
 
@@ -64,7 +58,7 @@ def retrieve(folder: Path) -> None:
 
     embeddings = work.store.write(ArtifactKey("query_embeddings", "d", {}), [QUERIES], table)
     card = ModelCard("synthetic", ModelSpec(architecture="RN50", pretrained="openai"), {"id": 1})
-    snapshot = open_snapshot(folder, resolve_current(folder)).path
+    snapshot = adopt(folder, folder / "cache")
     retrieval = RetrievalConfig(candidates=K, captions=[16], fine="indirect", search="exact")
     found = candidates(work, embeddings, card, snapshot, retrieval)
     kept = captions(work, found, snapshot, FineModel(card, embeddings), retrieval)

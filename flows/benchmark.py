@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
+from flows.artifacts import show_leaderboard
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
 from tasks.metrics import Scored, metrics
@@ -15,10 +15,11 @@ from tasks.queries import queries
 from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
+from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig
 from xmore.dataset import DatasetCard, load_card
 from xmore.errors import ConfigError
-from xmore.memory import in_use, open_snapshot, resolve_current
+from xmore.memory import Snapshot
 from xmore.methods import METHODS
 from xmore.models import ModelCard, describe_model
 from xmore.runs import config_of, load_run, start_run, under_way
@@ -33,7 +34,7 @@ class Plan:
     config: BenchmarkConfig
     cards: list[DatasetCard]
     models: dict[str, ModelCard]
-    snapshot: Path
+    snapshot: Snapshot
 
     @property
     def work(self) -> Workspace:
@@ -48,20 +49,24 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
     """
     old = load_run(params.results, resume) if resume else None
     config = config_of(old) if old else params
-    name = old.snapshot["name"] if old else resolve_current(config.memory)
-    with in_use(config.memory, name):
-        snapshot = open_snapshot(config.memory, name)
-        plan = look_up(config, snapshot.path)
-        facts = {"name": name, "digest": snapshot.digest, "memory": str(config.memory)}
+    name = old.snapshot["name"] if old else None
+    with open_memory(config.memory, config.results / "cache", name) as snapshot:
+        plan = look_up(config, snapshot)
+        facts = {
+            "name": snapshot.name,
+            "digest": snapshot.digest,
+            "memory": str(config.memory),
+        }
         run = old or start_run(config, facts)
         with under_way(run):
             for card in plan.cards:
                 run.artifacts += run_dataset(plan, card)
             write_views(run)
+            show_leaderboard(run)
     return run.name
 
 
-def look_up(config: BenchmarkConfig, snapshot: Path) -> Plan:
+def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     """Find the cards and models that `config` names; raises before any work is done."""
     cards = [load_card(name) for name in config.datasets]
     names = [card.name for card in cards]

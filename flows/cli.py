@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +19,6 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-memory_app = typer.Typer(help="Memories: what captions are retrieved from.", no_args_is_help=True)
-commands.add_typer(memory_app, name="memory")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
 RunName = Annotated[
@@ -41,10 +38,10 @@ def options(
 
 @commands.command()
 def demo() -> None:
-    """Build the demo's models and memory, run its benchmark, print the leaderboard."""
+    """Build the demo's models, download and index its memory, run its benchmark."""
+    from flows.demo_server import demo_server
     from flows.show import show_run, step
-    from index_build.build import build_memory
-    from xmore.config import BenchmarkConfig, MemoryConfig, load_config
+    from xmore.config import BenchmarkConfig, ReindexConfig, load_config
 
     for lite in ("lite0", "lite2"):
         folder = PROJECT_ROOT / "data" / "models" / lite
@@ -53,9 +50,9 @@ def demo() -> None:
 
             with step(f"model {lite}"):
                 build_model(lite, folder)
-    with step("memory") as note:
-        built = build_memory(load_config(PROJECT_ROOT / "configs/demo-memory.yaml", MemoryConfig))
-        note(_describe(built))
+    memory = load_config(PROJECT_ROOT / "configs" / "demo-memory.yaml", ReindexConfig)
+    with step("memory") as note, demo_server():
+        note(_reindex(memory))
     config = load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig)
     show_run(config.results, _start(config, None))
 
@@ -111,15 +108,15 @@ def verify(
         raise typer.Exit(1)
 
 
-@memory_app.command("build")
-def memory_build(config: ConfigFile) -> None:
-    """Embed and index the image-text pairs of CONFIG and publish a snapshot."""
+@commands.command()
+def reindex(config: ConfigFile) -> None:
+    """Make the memory of CONFIG, or make it anew; what is already there is not done again."""
     from flows.show import step
-    from index_build.build import build_memory
-    from xmore.config import MemoryConfig, load_config
+    from xmore.config import ReindexConfig, load_config
 
+    loaded = load_config(config, ReindexConfig)
     with step("memory") as note:
-        note(_describe(build_memory(load_config(config, MemoryConfig))))
+        note(_reindex(loaded))
 
 
 def app() -> None:
@@ -134,24 +131,36 @@ def app() -> None:
 
 
 def _start(config: Any, resume: str | None) -> str:
-    """Run the flow under Prefect where a server is configured, else as a plain function."""
-    from prefect.settings import PREFECT_API_URL
-
+    """Run the flow and return the run's name."""
     from flows.benchmark import xmore_benchmark
 
-    call: Callable[..., str] = xmore_benchmark if PREFECT_API_URL.value() else xmore_benchmark.fn
+    return _call(xmore_benchmark, config, resume)
+
+
+def _reindex(config: Any) -> str:
+    """Run the flow and say in a line what it came to."""
+    from flows.reindex import xmore_reindex
+
+    made = _call(xmore_reindex, config)
+    facts = made.snapshot.manifest
+    text = f"{facts['rows']} rows, index {facts['index']['key']}, snapshot {made.snapshot.name}"
+    if facts["failures"]:
+        causes = ", ".join(f"{count} {cause}" for cause, count in facts["failures"].items())
+        text += f"; of {facts['asked']} rows failed: {causes}"
+    if made.skipped:
+        return f"{text} (unchanged: nothing downloaded, nothing embedded)"
+    return f"{text} ({made.fetched} shards downloaded, {made.embedded} embedded)"
+
+
+def _call(flow: Any, *arguments: Any) -> Any:
+    """Run a flow under Prefect where a server is configured, else as a plain function."""
+    from prefect.settings import PREFECT_API_URL
+
     try:
-        return call(config, resume)
+        return flow(*arguments) if PREFECT_API_URL.value() else flow.fn(*arguments)
     except KeyboardInterrupt:  # typer makes it exit code 130
         print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
         raise
-
-
-def _describe(built: Any) -> str:
-    rejected = sum(built.rejected.values())
-    text = f"{built.rows} rows, index {built.index}, snapshot {built.snapshot}"
-    text += f", {rejected} rejected" if rejected else ""
-    return text + (" (unchanged: nothing embedded)" if built.skipped else "")
 
 
 def _quiet(debug: bool) -> None:

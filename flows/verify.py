@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from index_build.snapshot import verify_snapshot
+from xmore.adopt import open_memory
 from xmore.errors import SnapshotError
-from xmore.memory import open_snapshot
+from xmore.progress import track
 from xmore.runs import Run
-from xmore.store import BAR, check_hashes, move_aside
+from xmore.store import check_hashes, move_aside
 
 
 def verify_run(run: Run, repair: bool) -> list[str]:
     """Faults of a run's artifacts and snapshot; `repair` moves damaged artifacts aside."""
     faults = []
-    for path in tqdm(
-        {ref.path: None for ref in run.artifacts}, "verifying", unit="artifact", **BAR
-    ):
+    for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
         found = check_hashes(Path(path))
         faults += found
         if found and repair and Path(path).exists():
             move_aside(Path(path))
     try:
-        snapshot = open_snapshot(Path(run.snapshot["memory"]), run.snapshot["name"])
+        memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
+        with open_memory(memory, cache, run.snapshot["name"]) as snapshot:
+            return faults + verify_snapshot(snapshot)
     except SnapshotError as error:
         return [*faults, str(error)]
-    return faults + verify_snapshot(snapshot)

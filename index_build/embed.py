@@ -1,11 +1,11 @@
-"""Embed pairs shard by shard into clip-retrieval's layout; a killed run goes on at its shard."""
+"""Embed shards into clip-retrieval's layout; a killed run goes on at its shard."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,90 +13,78 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from index_build.source import Pairs
+from index_build.shards import Shard
 from xmore.config import ExecutionConfig
 from xmore.encoders import OpenClipEncoder
 from xmore.features import encode_images, encode_texts
-from xmore.images import ImageRejected, read_image
 from xmore.paths import write_whole
-from xmore.store import BAR
+from xmore.progress import track
 
 ROW_GROUP = 4096  # small, so that the captions of a few rows are cheap to look up
-METADATA = pa.schema(
-    [
-        ("memory_key", pa.string()),  # sha256 of the image's bytes
-        ("image_path", pa.string()),
-        ("caption", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """How a source is embedded."""
+class Embedded:
+    """What embedding came to."""
 
-    encoder: OpenClipEncoder
-    execution: ExecutionConfig
-    shard_rows: int
+    rows: int
+    dim: int
+    failures: Counter[str]
+    without_caption: int
+    embedded: int  # shards that this call has embedded; the others were there
 
 
-def embed_shards(pairs: Pairs, how: Embedding, folder: Path) -> list[dict[str, Any]]:
+def embed_shards(
+    shard: Callable[[int], Shard],
+    count: int,
+    folder: Path,
+    encoder: OpenClipEncoder,
+    execution: ExecutionConfig,
+) -> Embedded:
     """Write img_emb/, text_emb/ (where the model has texts) and metadata/ under `folder`.
 
-    A shard is done when its `shards/<n>.json` is there, written last: those are not embedded
-    again. Returns these records. Memory is bounded by one shard's features.
+    A shard is done when its `<folder>.done/<n>.json` is there, written last: those are not
+    embedded again. Memory: what `encode_images` holds, and one shard's features and metadata.
     """
-    starts = range(0, len(pairs.paths), how.shard_rows)
-    records = []
-    for number, start in enumerate(tqdm(starts, "memory embedding", unit="shard", **BAR)):
-        done = folder / "shards" / f"{number:05d}.json"
+    records, new = [], 0
+    for number in track(range(count), "memory embedding", "shard"):
+        done = folder.with_name(f"{folder.name}.done") / f"{number:05d}.json"
         if not done.exists():
-            stop = min(start + how.shard_rows, len(pairs.paths))
-            record = _embed_shard(pairs, range(start, stop), how, folder, number)
+            record = _embed_shard(shard(number), folder, encoder, execution)
             write_whole(done, json.dumps(record).encode())
+            new += 1
         records.append(json.loads(done.read_bytes()))
-    return records
+    return Embedded(
+        rows=sum(record["rows"] for record in records),
+        dim=max(record["dim"] for record in records),
+        failures=sum((Counter(record["failures"]) for record in records), Counter()),
+        without_caption=sum(record["without_caption"] for record in records),
+        embedded=new,
+    )
 
 
 def _embed_shard(
-    pairs: Pairs, rows: range, how: Embedding, folder: Path, number: int
+    shard: Shard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> dict[str, Any]:
-    keys: dict[int, str] = {}
-
-    def read(i: int) -> bytes:
-        path = pairs.images / pairs.paths[rows[i]]
-        if not path.resolve().is_relative_to(pairs.images.resolve()):
-            raise ImageRejected("path out of the folder")
-        data = read_image(path)
-        keys[i] = hashlib.sha256(data).hexdigest()
-        return data
-
-    features = encode_images(len(rows), read, how.encoder, how.execution)
-    kept = [rows[i] for i in features.kept]
-    if kept:
-        name = f"{number:05d}"
+    features = encode_images(shard.images, encoder, execution)
+    without_caption = 0
+    if features.kept:
+        name = f"{shard.number:05d}"
+        rows = shard.rows.take(features.kept)
+        captions = rows["caption"].to_pylist()
+        without_caption = sum(not caption.strip() for caption in captions)
         _save_array(folder / "img_emb" / f"img_emb_{name}.npy", features.unit)
-        captions = [pairs.captions[i] for i in kept]
-        if how.encoder.has_text:
-            texts = encode_texts(captions, how.encoder, how.execution.batch_size)
+        if encoder.has_text:
+            texts = encode_texts(captions, encoder, execution.batch_size)
             _save_array(folder / "text_emb" / f"text_emb_{name}.npy", texts.unit)
-        table = pa.table(
-            {
-                "memory_key": [keys[i] for i in features.kept],
-                "image_path": [pairs.paths[i] for i in kept],
-                "caption": captions,
-            },
-            schema=METADATA,
-        )
-        _save_table(folder / "metadata" / f"metadata_{name}.parquet", table)
-    causes = Counter(features.rejected.values())
+        _save_table(folder / "metadata" / f"metadata_{name}.parquet", rows)
+    failures = shard.failures + Counter(features.rejected.values())
     return {
-        "rows": len(kept),
-        "asked": len(rows),
-        "rejected": dict(causes),
+        "rows": len(features.kept),
         "dim": int(features.unit.shape[1]),
+        "failures": dict(failures),
+        "without_caption": without_caption,
     }
 
 

@@ -1,57 +1,103 @@
-"""Publish a memory's snapshot: manifest last, one rename, then CURRENT; and verify one."""
+"""Publish a memory's snapshot: manifest last, verified, one rename, then CURRENT."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from index_build.plan import Plan
 from xmore.digest import digest_file, digest_of
-from xmore.memory import Snapshot
-from xmore.models import ModelCard
+from xmore.errors import SnapshotError
+from xmore.memory import Snapshot, embedding_blocks, read_snapshot
 from xmore.paths import fsync_dir, fsync_file, write_whole
+from xmore.progress import track
+from xmore.store import move_aside
 
 ROW_FOLDERS = ("img_emb", "text_emb", "metadata")
 
 
-def publish(staging: Path, memory: Path, model: ModelCard, facts: dict[str, Any]) -> str:
-    """Turn a staging folder into a snapshot and point CURRENT to it; returns its name.
-
-    `facts` go into the manifest beside counts and checksums. The name is the beginning of the
-    content's digest: the same rows make the same snapshot.
-    """
-    files: list[dict[str, Any]] = [
+def hash_files(folder: Path) -> list[dict[str, Any]]:
+    """Names, sizes and checksums of a snapshot's files, for its manifest."""
+    return [
         {
-            "file": str(path.relative_to(staging)),
+            "file": str(path.relative_to(folder)),
             "bytes": path.stat().st_size,
             "sha256": digest_file(path),
         }
-        for path in _files(staging)
+        for path in track(_files(folder), "memory hashing", "file")
     ]
+
+
+def write_manifest(plan: Plan, files: list[dict[str, Any]], facts: dict[str, Any]) -> Snapshot:
+    """Describe what lies in the features folder: files, digests and `facts`. Not published."""
+    folder, model = plan.features_folder, plan.model
     rows_only = [[f["file"], f["sha256"]] for f in files if f["file"].split("/")[0] in ROW_FOLDERS]
-    digest = digest_of([rows_only, model.identity])
-    by_name = {file["file"]: file["sha256"] for file in files}
-    if facts["index"]:
-        facts["index"]["sha256"] = by_name["image.index"]
     manifest = {
-        "digest": digest,
+        "digest": digest_of([rows_only, model.identity]),
+        "plan": plan.digest,
         "model": {"name": model.name, "identity": model.identity},
         "files": files,
         **facts,
     }
     text = json.dumps(manifest, indent=1, sort_keys=True)
-    write_whole(staging / "manifest.json", text.encode())
-    name = digest[:16]
-    target = memory / "snapshots" / name
+    write_whole(folder / "manifest.json", text.encode())
+    return read_snapshot(folder)
+
+
+def publish(plan: Plan, snapshot: Snapshot) -> str:
+    """Turn the features folder into a snapshot and point CURRENT to it; returns its name.
+
+    The name is of the rows' content and of the plan. Raises SnapshotError where `check_rows`
+    finds a fault; nothing is published then.
+    """
+    faults = check_rows(snapshot)
+    if faults:
+        raise SnapshotError(f"{faults[0]}. Nothing was published; the files are left to look at.")
+    name = digest_of([snapshot.digest, plan.digest])[:16]
+    target = plan.config.memory / "snapshots" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    for path in _files(staging):
+    for path in _files(snapshot.path):
         fsync_file(path)
-    if not target.exists():
-        os.rename(staging, target)
-        fsync_dir(target.parent)
-    write_whole(memory / "CURRENT", f"{name}\n".encode())
+    if target.exists():
+        move_aside(target)  # a whole one would have been found before any work was done
+    os.rename(snapshot.path, target)
+    fsync_dir(target.parent)
+    point_current(plan, name)
     return name
+
+
+def point_current(plan: Plan, name: str) -> None:
+    """Make `name` the snapshot that new runs read, and clear away what is not needed to go on."""
+    write_whole(plan.config.memory / "CURRENT", f"{name}\n".encode())
+    kept = {plan.rows_folder.name, plan.images_folder.name}
+    work = plan.config.memory / "work"
+    for path in work.iterdir() if work.is_dir() else ():
+        # Downloads stay: another model embeds them anew without asking the servers again.
+        if path.name.split(".")[0] not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def check_rows(snapshot: Snapshot) -> list[str]:
+    """Faults in a snapshot's content: rows that are no unit vectors or have no key, its index."""
+    faults = []
+    for first, rows in embedding_blocks(snapshot):
+        wrong = np.flatnonzero(~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01))
+        if len(wrong):
+            faults.append(f"{snapshot.path}: row {first + wrong[0]} is no unit vector")
+            break
+    for shard in snapshot.shards:
+        keys = pq.read_table(shard.metadata, columns=["memory_key"])["memory_key"]
+        if keys.null_count or not pc.all(pc.equal(pc.utf8_length(keys), 64)).as_py():
+            faults.append(f"{shard.metadata}: has rows without a memory_key")
+            break
+    return faults + _check_index(snapshot)
 
 
 def verify_snapshot(snapshot: Snapshot) -> list[str]:
@@ -63,7 +109,22 @@ def verify_snapshot(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _files(staging: Path) -> list[Path]:
-    names = [path for folder in ROW_FOLDERS for path in sorted((staging / folder).glob("*"))]
-    index = staging / "image.index"
+def _check_index(snapshot: Snapshot) -> list[str]:
+    import faiss
+
+    try:
+        index = faiss.read_index(str(snapshot.index_path), faiss.IO_FLAG_MMAP)
+    except RuntimeError as error:
+        return [f"{snapshot.index_path}: cannot be read ({str(error).splitlines()[0]})"]
+    if (index.ntotal, index.d) != (snapshot.rows, snapshot.dim):
+        return [
+            f"{snapshot.index_path}: holds {index.ntotal} rows of {index.d} dimensions, the "
+            f"memory {snapshot.rows} of {snapshot.dim}"
+        ]
+    return []
+
+
+def _files(folder: Path) -> list[Path]:
+    names = [path for kind in ROW_FOLDERS for path in sorted((folder / kind).glob("*"))]
+    index = folder / "image.index"
     return [*names, index] if index.exists() else names

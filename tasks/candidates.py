@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,7 @@ from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.config import RetrievalConfig
 from xmore.errors import SnapshotError
-from xmore.memory import (
-    Snapshot,
-    embedding_blocks,
-    exact_is_affordable,
-    lookup,
-    open_snapshot,
-)
+from xmore.memory import Snapshot, embedding_blocks, exact_is_affordable, keys_of
 from xmore.models import ModelCard
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -30,7 +23,7 @@ def candidates(
     work: Workspace,
     embeddings: ArtifactRef,
     model: ModelCard,
-    snapshot: Path,
+    memory: Snapshot,
     retrieval: RetrievalConfig,
 ) -> ArtifactRef:
     """Read the coarse `query_embeddings` and the snapshot -> ranked neighbours.
@@ -38,12 +31,7 @@ def candidates(
     Exact or by the index, as `retrieval.search` says; either way the manifest holds the index's
     recall against exact search on a sample of the queries.
     """
-    memory = open_snapshot(snapshot.parents[1], snapshot.name)
-    if memory.manifest["model"]["identity"] != model.identity:
-        raise SnapshotError(
-            f"{snapshot}: its images were embedded by `{memory.manifest['model']['name']}`, which "
-            f"is not the coarse model `{model.name}`. Change `roles.coarse` or build the memory."
-        )
+    _check_model(memory, model)
     mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
     params = {"k": retrieval.candidates, "search": mode}
     if mode == "index":
@@ -65,7 +53,13 @@ def candidates(
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(embeddings, start, stop)
-        found = search(schemas.to_matrix(rows["embedding"]), mode)
+        queries = schemas.to_matrix(rows["embedding"])
+        if queries.shape[1] != memory.dim:
+            raise SnapshotError(
+                f"{memory.path}: its embeddings have {memory.dim} dimensions, those of the coarse "
+                f"model `{model.name}` {queries.shape[1]}. Change `roles.coarse`."
+            )
+        found = search(queries, mode)
         return _table(rows["query_id"], found, memory)
 
     return work.store.write(
@@ -74,6 +68,15 @@ def candidates(
         make_part,
         lambda: {"index_recall": _index_recall(embeddings, memory, retrieval.candidates, search)},
     )
+
+
+def _check_model(memory: Snapshot, model: ModelCard) -> None:
+    theirs = memory.manifest["model"]  # none: an adopted folder, which names no model
+    if theirs and theirs["identity"] != model.identity:
+        raise SnapshotError(
+            f"{memory.path}: its images were embedded by `{theirs['name']}`, which is not the "
+            f"coarse model `{model.name}`. Change `roles.coarse` or build the memory."
+        )
 
 
 def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:
@@ -88,13 +91,13 @@ def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows:
 
 def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
     present = found.ids >= 0
-    keys = lookup(memory, found.ids[present], ["memory_key"])["memory_key"]
+    keys = keys_of(memory, found.ids[present])
     ids = schemas.lists(found.ids, present, pa.int64())
     return pa.table(
         {
             "query_id": query_id,
             "memory_ids": ids,
-            "memory_keys": pa.ListArray.from_arrays(ids.offsets, keys.combine_chunks()),
+            "memory_keys": pa.ListArray.from_arrays(ids.offsets, keys),
             "similarities": schemas.lists(found.similarities, present, pa.float32()),
         },
         schema=schemas.CANDIDATES,

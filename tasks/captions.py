@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.captions import coarse_rank, fine_similarities, rank, usable
 from xmore.config import RetrievalConfig
-from xmore.memory import Snapshot, lookup, open_snapshot
+from xmore.memory import Snapshot, captions_of
 from xmore.models import ModelCard
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -31,7 +30,7 @@ class FineModel:
 def captions(
     work: Workspace,
     candidates: ArtifactRef,
-    snapshot: Path,
+    memory: Snapshot,
     fine: FineModel,
     retrieval: RetrievalConfig,
 ) -> ArtifactRef:
@@ -52,7 +51,6 @@ def captions(
 
     from tasks.texts import TextEncoder
 
-    memory = open_snapshot(snapshot.parents[1], snapshot.name)
     encoder = TextEncoder(work, fine.model)
 
     def make_part(start: int, stop: int) -> pa.Table:
@@ -90,7 +88,7 @@ def _read_candidates(ref: ArtifactRef, memory: Snapshot, start: int, stop: int) 
     rows = read_rows(ref, start, stop)
     flat_ids, lengths = schemas.to_ragged(rows["memory_ids"])
     there = np.arange(lengths.max(initial=1)) < lengths[:, None]
-    caption = lookup(memory, flat_ids, ["caption"])["caption"].fill_null("")
+    caption = captions_of(memory, flat_ids)
     blank = pc.equal(pc.utf8_trim_whitespace(caption), "")
     encoded = pc.if_else(blank, None, caption).combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow as pa
 from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.errors import DatasetError
-from xmore.images import ImageRejected, read_image
+from xmore.images import FileImages
 from xmore.models import ModelCard
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -34,17 +33,12 @@ def query_embeddings(
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(queries, start, stop)
-        uris, hashes = rows["uri"].to_pylist(), rows["sha256"].to_pylist()
-
-        def read(i: int) -> bytes:
-            data = read_image(root / uris[i])
-            if hashlib.sha256(data).hexdigest() != hashes[i]:
-                raise ImageRejected("changed since it was listed")
-            return data
-
-        features = encode_images(len(uris), read, encoder, work.execution)
+        images = FileImages(root, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
+        features = encode_images(images, encoder, work.execution)
         for i, cause in features.rejected.items():
-            raise DatasetError(f"{root / uris[i]}: {cause}. Run again to list the images anew.")
+            raise DatasetError(
+                f"{root / images.names[i]}: {cause}. Run again to list the images anew."
+            )
         return pa.table(
             {"query_id": rows["query_id"], "embedding": schemas.fixed_lists(features.unit)},
             schema=schemas.query_embeddings(features.unit.shape[1]),

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from xmore.config import ExecutionConfig
+from xmore.progress import listener
 from xmore.store import ArtifactRef, ArtifactStore
+
+EVERY = 2.0  # seconds between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,25 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
                 return replace(result, seconds=seconds, peak_rss_mb=peak)
             return (replace(result[0], seconds=seconds, peak_rss_mb=peak), *result[1:])
 
+        return step(run_name)(measured)
+
+    return decorate
+
+
+def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
+    """Make a function a task whose runs are named by `run_name`, and whose progress is shown."""
+
+    def decorate(function: Callable[..., Any]) -> StageTask:
+        @functools.wraps(function)
+        def listened(*args: Any, **kwargs: Any) -> Any:
+            token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                listener.reset(token)
+
         return StageTask(
-            measured,
+            listened,
             name=function.__name__,
             task_run_name=run_name,
             cache_policy=NO_CACHE,
@@ -74,6 +95,25 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
+
+
+class ProgressArtifact:
+    """A Prefect artifact that follows a task's work, from two seconds after it began."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + EVERY
+        self.artifact: Any = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Tell the server, at most once in EVERY seconds and at the end."""
+        if time.monotonic() < self.next and not (self.artifact and done == total):
+            return
+        self.next = time.monotonic() + EVERY
+        share, text = 100 * done / max(total, 1), f"{name}: {done} of {total}"
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(share, description=text)
+        else:
+            update_progress_artifact(self.artifact, share, description=text)
 
 
 def _reset_peak() -> None:

@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pyarrow.parquet as pq
 import pytest
 
-from xmore.config import BenchmarkConfig, ExecutionConfig, MemoryConfig
+from xmore.config import BenchmarkConfig, ExecutionConfig, ReindexConfig
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
@@ -25,18 +25,20 @@ class World:
 
     root: Path
 
-    def memory_config(self, **changes) -> MemoryConfig:
+    def memory_config(self, captions: Path | None = None, **changes) -> ReindexConfig:
         values = {
             "memory": self.root / "memory",
-            "images": DEMO / "memory" / "images",
-            "captions": self.root / "captions.parquet",
+            "images": {
+                "folder": DEMO / "memory" / "images",
+                "captions": captions or self.root / "captions.parquet",
+            },
             "model_name": "lite0-pooled",
             "model": {"folder": self.root / "models" / "lite0", "pooled": True},
             "shard_rows": 100,
             "cache": self.root / "cache",
             "execution": ExecutionConfig(workers=1),
         }
-        return MemoryConfig.model_validate(values | changes)
+        return ReindexConfig.model_validate(values | changes)
 
     def config(self, results: Path, **changes) -> BenchmarkConfig:
         lite0, lite2 = self.root / "models" / "lite0", self.root / "models" / "lite2"
@@ -61,7 +63,7 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     """5 classes x 4 stamps, 240 captioned drawings, the two demo models."""
-    from index_build.build import build_memory
+    from flows.reindex import xmore_reindex
     from xmore.conse import build_model
 
     root = tmp_path_factory.mktemp("world")
@@ -76,7 +78,7 @@ def world(tmp_path_factory) -> World:
     every_ninth = table.take(list(range(0, table.num_rows, 9)))
     pq.write_table(every_ninth, root / "captions.parquet")
     tiny = World(root)
-    build_memory(tiny.memory_config())
+    xmore_reindex.fn(tiny.memory_config())
     return tiny
 
 

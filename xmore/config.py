@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,6 +17,7 @@ from xmore.models import ModelSpec
 from xmore.paths import PROJECT_ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
+NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
 class _Section(BaseModel, frozen=True, extra="forbid"):
@@ -66,7 +67,12 @@ class ExecutionConfig(_Section):
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
     batch_size: int = Field(64, ge=1, description="Images or texts in one forward pass.")
-    workers: int = Field(2, ge=1, description="Threads that decode images.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that decode images; 0: one for a model on the CPU, all cores but "
+        "one beside a GPU.",
+    )
     part_rows: int = Field(
         1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
     )
@@ -75,9 +81,7 @@ class ExecutionConfig(_Section):
 class BenchmarkConfig(_Section):
     """One benchmark: datasets, a memory, models, retrieval and methods."""
 
-    name: str = Field(
-        "benchmark", pattern=r"^[A-Za-z0-9][\w.-]*$", description="Begins the name of each run."
-    )
+    name: str = Field("benchmark", pattern=NAME, description="Begins the name of each run.")
     datasets: list[str] = Field(
         min_length=1, description="Cards: a name in data/, or the path of a card's YAML."
     )
@@ -127,21 +131,100 @@ class BenchmarkConfig(_Section):
         return self.models.get(name) or ModelSpec.from_name(name)
 
 
-class MemoryConfig(_Section):
-    """A memory built from a folder of images and a Parquet file of their captions."""
+class ColumnsConfig(_Section):
+    """How a URL list names its columns."""
 
-    memory: Path = Field(description="Folder to publish snapshots in.")
-    images: Path = Field(description="Folder that the captions' paths are relative to.")
+    url: str = Field("url", description="Column of the image's address.")
+    caption: str = Field("caption", description="Column of its caption.")
+    keep: list[str] = Field([], description="Columns to carry into the memory's metadata.")
+
+
+COLUMN_PRESETS = {
+    "laion-400m": ColumnsConfig(url="URL", caption="TEXT", keep=["LICENSE", "NSFW", "similarity"]),
+    "re-laion": ColumnsConfig(keep=["similarity", "punsafe", "pwatermark"]),
+}
+
+
+class UrlListConfig(_Section):
+    """Which rows of a URL list become the memory."""
+
+    path: Path = Field(
+        title="URL list", description="A Parquet, CSV or JSONL file, or a folder of such files."
+    )
+    columns: Literal["laion-400m", "re-laion"] | ColumnsConfig = Field(
+        "laion-400m", description="A preset, or the names of the columns."
+    )
+    where: str | None = Field(
+        None, description="A condition on the list's columns in DuckDB's SQL: similarity > 0.3"
+    )
+    sample: float = Field(
+        1.0, gt=0, le=1, description="Share of the rows, by a hash of each: 0.1 is part of 0.2."
+    )
+    limit: int | None = Field(None, ge=1, description="At most so many rows, by the same hash.")
+
+    @property
+    def names(self) -> ColumnsConfig:
+        """The columns' names, a preset looked up."""
+        return COLUMN_PRESETS[self.columns] if isinstance(self.columns, str) else self.columns
+
+
+class ImageFolderConfig(_Section):
+    """Images that are here already."""
+
+    folder: Path = Field(description="Folder that the captions' paths are relative to.")
     captions: Path = Field(description="Parquet with columns `path` and `caption`.")
+
+
+class DownloadConfig(_Section):
+    """How images are fetched, and the bounds that keep strangers' servers harmless."""
+
+    processes: int = Field(2, ge=1, description="Download processes.")
+    threads: int = Field(32, ge=1, description="Requests at a time in each process.")
+    timeout: float = Field(
+        10, gt=0, description="Seconds that one request may take, from connecting to the last byte."
+    )
+    retries: int = Field(1, ge=0, description="Further tries of a request that failed.")
+    max_bytes: int = Field(20_000_000, ge=1, description="Bytes of an image; larger are refused.")
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="Pixels of an image, told by its header before decoding."
+    )
+    image_size: int = Field(
+        256, ge=32, description="Images with a longer short side are scaled down to it."
+    )
+    honour_opt_out: bool = Field(
+        True, description="Leave out images whose server says noai or noindex (X-Robots-Tag)."
+    )
+
+
+class ReindexConfig(_Section):
+    """One memory: where its pairs come from, which model embeds them, how they are indexed."""
+
+    name: str = Field("memory", pattern=NAME, description="Names the flow's runs.")
+    memory: Path = Field(description="Folder to publish snapshots in.")
+    urls: UrlListConfig | None = Field(
+        None, title="URL list", description="Download images; or name `images`."
+    )
+    images: ImageFolderConfig | None = Field(
+        None, title="Image folder", description="Take images that are here; or name `urls`."
+    )
+    download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")
     model: ModelSpec = Field(description="Embeds the images: the benchmark's coarse model.")
     index_key: str | None = Field(
         None, description="A faiss factory string; none: autofaiss picks."
     )
-    shard_rows: int = Field(1000, ge=1, description="Rows of a shard: the unit of resume.")
-    max_rejected: float = Field(0.5, ge=0, le=1, description="Share of bad rows that stops it.")
+    shard_rows: int = Field(10_000, ge=10, description="Rows of a shard: the unit of resume.")
+    max_rejected: float = Field(
+        0.5, ge=0, le=1, description="Share of failed rows that stops it before publishing."
+    )
     cache: Path = Field(PROJECT_ROOT / "results" / "cache", description="Folder for file hashes.")
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.urls is None) == (self.images is None):
+            raise ValueError("name one source: `urls` (a list to download) or `images` (a folder)")
+        return self
 
 
 def load_config(path: Path, kind: type[Model]) -> Model:
@@ -206,11 +289,17 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
 def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     fields = kind.model_fields
     for part in location:
-        section: Any = fields[str(part)].annotation if part in fields else ModelSpec
-        fields = (
-            section.model_fields if hasattr(section, "model_fields") else ModelSpec.model_fields
-        )
+        section = _section(fields[str(part)].annotation) if part in fields else None
+        fields = (section or ModelSpec).model_fields
     return list(fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone or as `Model | None`."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _anchor(data: Any, kind: type[BaseModel], base: Path) -> Any:
@@ -226,8 +315,8 @@ def _anchor(data: Any, kind: type[BaseModel], base: Path) -> Any:
             anchored[key] = os.path.normpath(base / Path(value).expanduser())
         elif field.annotation == dict[str, ModelSpec] and isinstance(value, dict):
             anchored[key] = {name: _anchor(spec, ModelSpec, base) for name, spec in value.items()}
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            anchored[key] = _anchor(value, field.annotation, base)
+        elif section := _section(field.annotation):
+            anchored[key] = _anchor(value, section, base)
         elif key == "datasets" and isinstance(value, list):
             anchored[key] = [
                 os.path.normpath(base / v)

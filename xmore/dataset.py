@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
-from tqdm import tqdm
 
 from xmore.config import explain, load_yaml
 from xmore.digest import FactCache
 from xmore.errors import ConfigError, DatasetError
 from xmore.images import IMAGE_SUFFIXES, ImageRejected, check_image, read_image
 from xmore.paths import PROJECT_ROOT
-from xmore.store import BAR
+from xmore.progress import track
 
 CARDS = PROJECT_ROOT / "data"
 
@@ -87,8 +86,7 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
     queries, rejected = [], []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         checked = pool.map(lambda uri: (uri, _check(card.root, uri, facts)), sorted(files))
-        progress = tqdm(checked, f"{card.name} reading", len(files), unit="image", **BAR)
-        for uri, fact in progress:
+        for uri, fact in track(checked, f"{card.name} reading", "image", len(files)):
             if "cause" in fact:
                 rejected.append((uri, fact["cause"]))
             else:

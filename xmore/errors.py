@@ -26,6 +26,10 @@ class SnapshotError(XmoreError):
     """A memory's snapshot is absent, damaged, or made by another model than the config's."""
 
 
+class LockedError(XmoreError):
+    """Another process works on what this one would change."""
+
+
 class ArtifactError(XmoreError):
     """An artifact is damaged; the message says which file and how to make it again."""
 

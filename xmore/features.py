@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import logging
+import multiprocessing
+import multiprocessing.forkserver
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.context import BaseContext
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from xmore.config import ExecutionConfig
 from xmore.encoders import OpenClipEncoder, TextFeatures
 from xmore.images import ImageRejected, decode_image
 
-Decoded = tuple[int, torch.Tensor | str]
-"""An image's position, and its pixels or the cause why it has none."""
+log = logging.getLogger(__name__)
+
+FEW = 512  # images that are decoded sooner than worker processes are up
+AHEAD = 2  # batches that each worker decodes ahead
+
+
+class ImageSource(Protocol):
+    """Images by their number; can be sent to another process."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> bytes:
+        """The bytes of image `i`; raises ImageRejected."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +40,33 @@ class ImageFeatures:
     """Of a run of images: rows of those that decoded, and the causes of those that did not."""
 
     unit: np.ndarray  # (n, D) float32 unit rows
-    kept: list[int]  # their positions among the images asked for
+    kept: list[int]  # their positions in the source
     rejected: dict[int, str]  # position -> cause
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Some images, decoded."""
+
+    pixels: torch.Tensor | None  # (n, 3, H, W) float32; none where all were rejected
+    kept: list[int]
+    rejected: dict[int, str]
+
+
 def encode_images(
-    count: int, read: Callable[[int], bytes], encoder: OpenClipEncoder, execution: ExecutionConfig
+    source: ImageSource, encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> ImageFeatures:
-    """Features of `count` images whose bytes `read(i)` gives (or raises ImageRejected).
+    """Features of all images of `source`.
 
-    Decoding runs in threads, one batch ahead: memory holds two batches and the result. Pillow
-    works without the interpreter's lock; forked workers die beside Prefect's own threads.
+    Worker processes decode while the model works. Memory holds AHEAD batches a worker, and the
+    features.
     """
-
-    def decode(i: int) -> Decoded:
-        try:
-            return i, encoder.transform(decode_image(read(i)))
-        except ImageRejected as error:
-            return i, error.cause
-
     rows, kept, rejected = [], [], {}
-    for batch in _batches(count, decode, execution):
-        good = [(i, pixels) for i, pixels in batch if isinstance(pixels, torch.Tensor)]
-        rejected.update({i: cause for i, cause in batch if isinstance(cause, str)})
-        if good:
-            kept += [i for i, _ in good]
-            rows.append(encoder.encode_images(torch.stack([pixels for _, pixels in good])))
+    for batch in _decoded(source, encoder, execution):
+        kept += batch.kept
+        rejected.update(batch.rejected)
+        if batch.pixels is not None:
+            rows.append(encoder.encode_images(batch.pixels))
     unit = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
     return ImageFeatures(unit, kept, rejected)
 
@@ -68,15 +86,75 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
     )
 
 
-def _batches(
-    count: int, decode: Callable[[int], Decoded], execution: ExecutionConfig
-) -> Iterator[list[Decoded]]:
-    ahead: deque[list[Future[Decoded]]] = deque()
-    with ThreadPoolExecutor(max(1, execution.workers)) as pool:
-        for start in range(0, count, execution.batch_size):
-            batch = range(start, min(start + execution.batch_size, count))
-            ahead.append([pool.submit(decode, i) for i in batch])
-            if len(ahead) > 1:
-                yield [image.result() for image in ahead.popleft()]
-        while ahead:
-            yield [image.result() for image in ahead.popleft()]
+class _Decoding(Dataset):
+    """`source` as a torch dataset: (position, pixels), or (position, cause) of a rejected one."""
+
+    def __init__(self, source: ImageSource, transform: Any) -> None:
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
+        try:
+            return i, self.transform(decode_image(self.source.read(i)))
+        except ImageRejected as error:
+            return i, error.cause
+
+
+def _decoded(
+    source: ImageSource, encoder: OpenClipEncoder, execution: ExecutionConfig
+) -> Iterator[_Batch]:
+    workers = _worker_count(len(source), execution, encoder.device)
+    options: dict[str, Any] = {"multiprocessing_context": _context()} if workers else {}
+    if workers:
+        options["prefetch_factor"] = AHEAD
+    yield from DataLoader(
+        _Decoding(source, encoder.preprocess),
+        batch_size=execution.batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        **options,
+    )
+
+
+def _collate(images: list[tuple[int, torch.Tensor | str]]) -> _Batch:
+    good = [(i, pixels) for i, pixels in images if isinstance(pixels, torch.Tensor)]
+    causes = {i: cause for i, cause in images if isinstance(cause, str)}
+    pixels = torch.stack([image for _, image in good]) if good else None
+    return _Batch(pixels, [i for i, _ in good], causes)
+
+
+def _worker_count(images: int, execution: ExecutionConfig, device: str) -> int:
+    """How many processes decode; 0: this one does, as they would not pay or not fit."""
+    if images <= FEW:
+        return 0
+    cores = os.cpu_count() or 1
+    # A model on the CPU wants the cores for itself; one beside it keeps up with it.
+    workers = execution.workers or (1 if device == "cpu" else max(1, min(16, cores - 1)))
+    needed = workers * (AHEAD + 1) * execution.batch_size * 4 * 3 * 336**2
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:  # not Linux: shared memory is not a folder there
+        return workers
+    if stat.f_bavail * stat.f_frsize < needed:
+        log.warning(
+            "/dev/shm is too small for %d decoding processes (%d MB wanted): decoding in this one. "
+            "Give the container more shared memory, or lower execution.workers or batch_size.",
+            workers,
+            needed >> 20,
+        )
+        return 0
+    return workers
+
+
+@cache
+def _context() -> BaseContext:
+    """Workers are forked from a clean server process.
+
+    Not from this one: its threads (Prefect's, torch's) would leave locks held in a fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    multiprocessing.forkserver.ensure_running()
+    return context

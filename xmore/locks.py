@@ -8,18 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xmore.errors import LockedError
+
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold `path` locked, waiting for whoever holds it now; says so once if it has to wait."""
+def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> Iterator[None]:
+    """Hold `path` locked, waiting for whoever holds it now; says so once if it has to wait.
+
+    With `refuse`, raises LockedError(refuse) instead of waiting.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.open("a") as stream:
         try:
             fcntl.flock(stream, kind | fcntl.LOCK_NB)
         except BlockingIOError:
+            if refuse:
+                raise LockedError(refuse) from None
             log.warning("waiting for another process that works on %s", path.stem)
             fcntl.flock(stream, kind)
         yield

@@ -10,7 +10,7 @@ A row's memory_id is its position in the shards, in the order of their names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.digest import digest_text
 from xmore.errors import SnapshotError
 from xmore.locks import locked
 
@@ -40,16 +41,26 @@ class MemoryShard:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of the metadata say what."""
+
+    key: str | None  # none: the key is the sha256 of place and caption
+    caption: str
+    place: str | None = None
+
+
+OURS = Columns(key="memory_key", caption="caption")
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One immutable version of a memory."""
 
     path: Path
+    name: str
     manifest: dict[str, Any]
     shards: tuple[MemoryShard, ...]
-
-    @property
-    def name(self) -> str:
-        return self.path.name
+    columns: Columns = OURS
 
     @property
     def digest(self) -> str:
@@ -81,7 +92,7 @@ def resolve_current(memory: Path) -> str:
     except OSError as error:
         raise SnapshotError(
             f"{memory / 'CURRENT'}: not there, so no snapshot was ever published. "
-            "Build the memory with `xmore memory build CONFIG`."
+            "Build the memory with `xmore reindex CONFIG`."
         ) from error
     if not name or "/" in name or name.startswith("."):
         raise SnapshotError(f"{memory / 'CURRENT'}: holds {name!r}, which is no snapshot's name.")
@@ -90,7 +101,11 @@ def resolve_current(memory: Path) -> str:
 
 def open_snapshot(memory: Path, name: str) -> Snapshot:
     """Open a snapshot and check its counts and sizes; raises SnapshotError."""
-    path = memory / "snapshots" / name
+    return read_snapshot(memory / "snapshots" / name)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Open the folder of a snapshot, published or not, and check its counts and sizes."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
         files = {file["file"]: file for file in manifest["files"]}
@@ -98,7 +113,7 @@ def open_snapshot(memory: Path, name: str) -> Snapshot:
     except OSError as error:
         raise SnapshotError(
             f"{path / 'manifest.json'}: cannot be read ({error.strerror}). "
-            f"Name another snapshot in {memory / 'CURRENT'}, or build the memory again."
+            "Name another snapshot in CURRENT, or build the memory again."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SnapshotError(f"{path / 'manifest.json'}: not a snapshot's manifest.") from error
@@ -109,11 +124,11 @@ def open_snapshot(memory: Path, name: str) -> Snapshot:
             raise SnapshotError(
                 f"{path / name_}: {have}, the manifest says {file['bytes']}. Build it again."
             )
-    shards = tuple(_shards(path, dim))
+    shards = tuple(read_shards(path, dim))
     counted = sum(shard.rows for shard in shards)
     if counted != rows:
         raise SnapshotError(f"{path}: its shards hold {counted} rows, its manifest says {rows}.")
-    return Snapshot(path, manifest, shards)
+    return Snapshot(path, path.name, manifest, shards)
 
 
 def in_use(memory: Path, name: str) -> AbstractContextManager[None]:
@@ -151,19 +166,37 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
             yield shard.start + first, block.reshape(count, snapshot.dim).astype(np.float32)
 
 
-def lookup(snapshot: Snapshot, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """Metadata of some memory_ids, in their order: (N,) int64 -> N rows of `columns`.
+def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
+    """Captions of some memory_ids, in their order: (N,) int64 -> N strings, "" where none."""
+    column = snapshot.columns.caption
+    return _lookup(snapshot, ids, [column])[column].cast(pa.string()).fill_null("")
 
-    Reads only the row groups that hold them; bounded by one row group and the answer.
-    """
+
+def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
+    """memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
+    columns = snapshot.columns
+    if columns.key:
+        return _lookup(snapshot, ids, [columns.key])[columns.key].combine_chunks()
+    rows = _lookup(snapshot, ids, [str(columns.place), columns.caption])
+    places, captions = (column.cast(pa.string()).fill_null("") for column in rows.columns)
+    return pa.array(
+        [
+            digest_text(f"{p}\n{c}")
+            for p, c in zip(places.to_pylist(), captions.to_pylist(), strict=True)
+        ],
+        pa.string(),
+    )
+
+
+def _lookup(snapshot: Snapshot, ids: np.ndarray, columns: list[str]) -> pa.Table:
+    """N rows of `columns`; reads only the row groups that hold them, one at a time."""
     wanted, inverse = np.unique(ids, return_inverse=True)
     where = np.searchsorted(snapshot.starts, wanted, side="right") - 1
     found = [
-        _take(snapshot.shards[shard], wanted[where == shard], list(columns))
-        for shard in np.unique(where)
+        _take(snapshot.shards[shard], wanted[where == shard], columns) for shard in np.unique(where)
     ]
     if not found:
-        return _take(snapshot.shards[0], wanted, list(columns))
+        return _take(snapshot.shards[0], wanted, columns)
     return pa.concat_tables(found).take(pa.array(inverse))
 
 
@@ -180,7 +213,8 @@ def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str]) -> pa.Table:
     return pa.concat_tables(pieces)
 
 
-def _shards(path: Path, dim: int) -> Iterator[MemoryShard]:
+def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
+    """The shards of a folder in clip-retrieval's layout; raises SnapshotError where they differ."""
     embeddings = sorted((path / "img_emb").glob("*.npy"))
     metadata = sorted((path / "metadata").glob("*.parquet"))
     if len(embeddings) != len(metadata):

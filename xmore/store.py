@@ -19,13 +19,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from xmore import schemas
 from xmore.digest import digest_file, digest_of
 from xmore.errors import ArtifactError
 from xmore.locks import locked
 from xmore.paths import fsync_dir, fsync_file, write_whole
+from xmore.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class ArtifactStore:
             manifest = _resume(partial, key, list(part_rows))
             stops = [sum(part_rows[: i + 1]) for i in range(len(part_rows))]
             todo = range(len(manifest["parts"]), len(part_rows))
-            for i in tqdm(todo, desc=f"{key.dataset} {key.stage}", unit="part", **BAR):
+            for i in track(todo, f"{key.dataset} {key.stage}", "part"):
                 table = make_part(stops[i] - part_rows[i], stops[i])
                 part = write_part(partial / f"part-{i:05d}.parquet", table)
                 manifest["parts"].append(part)
@@ -129,10 +129,6 @@ class ArtifactStore:
 
     def _lock(self, key: ArtifactKey) -> Path:
         return self.root / ".locks" / f"{key.stage}-{key.dataset}-{key.digest[:16]}.lock"
-
-
-BAR: dict[str, Any] = {"delay": 2, "disable": None, "leave": False, "dynamic_ncols": True}
-"""tqdm's settings everywhere: a bar on a terminal, on what takes over two seconds."""
 
 
 def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:

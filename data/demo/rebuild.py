@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,7 @@ LEGAL_FILES = (
     "memory/LICENSE.md",
 )
 
+DEMO_SERVER = "http://127.0.0.1:8711/"  # `xmore demo` and `xmore up` serve memory/ there
 SHORT_SIDE = 224
 QUALITY = 85
 # The largest source image has 10562 x 16000 pixels: above the size at which Pillow warns of a
@@ -322,6 +324,53 @@ def build_memory(root: Path, out: Path) -> list[dict[str, str]]:
     return rows
 
 
+def build_urls(rows: list[dict[str, str]], out: Path) -> None:
+    """Write memory/urls.parquet, a URL list in LAION-400M's columns, and what its bad rows name."""
+    images, bad = out / "memory/images", out / "memory/bad"
+    shutil.rmtree(bad, ignore_errors=True)
+    bad.mkdir()
+    (bad / "page.jpg").write_text("<!doctype html><title>This picture has moved</title>\n")
+    whole = (images / rows[0]["path"]).read_bytes()
+    (bad / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (20_000, 20_000)).save(bad / "bomb.png", optimize=True)
+    listed = [(f"images/{row['path']}", row["caption"]) for row in rows]
+    listed += [
+        ("images/gone-1.jpg", "a picture that is gone"),
+        ("images/gone-2.jpg", "another picture that is gone"),
+        ("images/gone-3.jpg", "one more picture that is gone"),
+        ("bad/page.jpg", "a picture that is a web page"),
+        ("bad/truncated.jpg", "half a picture"),
+        ("bad/bomb.png", "400 million black pixels in 50 kilobytes"),
+        (f"images/{rows[0]['path']}", ""),
+    ]
+    urls = [DEMO_SERVER + quote(path) for path, _ in listed]
+    texts = [text for _, text in listed]
+    urls.append("file:///etc/hostname")
+    texts.append("a file of whoever downloads")
+    sizes = [_size(out / "memory" / path) for path, _ in listed] + [(None, None)]
+    columns = {
+        "SAMPLE_ID": pa.array(range(len(urls)), pa.int64()),
+        "URL": pa.array(urls, pa.string()),
+        "TEXT": pa.array(texts, pa.string()),
+        "LICENSE": pa.array(
+            ["CC0-1.0/public domain"] * len(rows) + ["?"] * (len(urls) - len(rows))
+        ),
+        "NSFW": pa.array(["UNSURE"] * len(urls), pa.string()),
+        "similarity": pa.nulls(len(urls), pa.float64()),  # nobody has measured it
+        "WIDTH": pa.array([width for width, _ in sizes], pa.int32()),
+        "HEIGHT": pa.array([height for _, height in sizes], pa.int32()),
+    }
+    pq.write_table(pa.table(columns), out / "memory/urls.parquet", compression="zstd")
+
+
+def _size(path: Path) -> tuple[int | None, int | None]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        return None, None
+
+
 def main() -> None:
     """Make the images and captions anew and print the counts."""
     parser = argparse.ArgumentParser(description="Rebuild the demo data from Debian packages.")
@@ -341,6 +390,7 @@ def main() -> None:
         root = unpack(args.debs, Path(scratch))
         counts = build_queries(root, out)
         rows = build_memory(root, out)
+    build_urls(rows, out)
     if out != HERE:  # the licences travel with the data
         for name in LEGAL_FILES:
             shutil.copyfile(HERE / name, out / name)

@@ -82,7 +82,7 @@ def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp
     [
         (["benchmark", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["show", "latest", "--results", "."], "no runs in"),
-        (["memory", "build", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["reindex", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, says):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from flows.benchmark import xmore_benchmark
-from index_build.build import build_memory
+from flows.reindex import xmore_reindex
 from xmore.runs import load_run
 from xmore.store import read_rows
 
@@ -36,9 +36,9 @@ def test_rn50_and_vit_run_from_local_checkpoints(world, checkpoints, tmp_path):
     memory = world.memory_config(
         memory=tmp_path / "memory", captions=tmp_path / "few.parquet", model=models["ViT-B-32"]
     )
-    built = build_memory(memory)
-    snapshot = tmp_path / "memory" / "snapshots" / built.snapshot
-    assert built.rows == 24 and len(list((snapshot / "text_emb").iterdir())) == 1
+    built = xmore_reindex.fn(memory)
+    snapshot = tmp_path / "memory" / "snapshots" / built.snapshot.name
+    assert built.snapshot.rows == 24 and len(list((snapshot / "text_emb").iterdir())) == 1
     assert json.loads((snapshot / "manifest.json").read_text())["dim"] == 512
 
     config = world.config(

@@ -9,7 +9,7 @@ import pytest
 
 from flows.benchmark import xmore_benchmark
 from xmore.encoders import OpenClipEncoder
-from xmore.memory import embedding_blocks, lookup, open_snapshot
+from xmore.memory import captions_of, embedding_blocks, keys_of, open_snapshot
 from xmore.runs import load_run
 from xmore.store import read_manifest, read_rows
 
@@ -42,10 +42,10 @@ def test_candidates_are_the_nearest_rows_of_the_memory(done):
 def test_keys_and_captions_are_those_of_the_memory(done):
     snapshot = snapshot_of(done)
     for row in rows(done, "candidates"):
-        keys = lookup(snapshot, np.array(row["memory_ids"]), ["memory_key"])["memory_key"]
+        keys = keys_of(snapshot, np.array(row["memory_ids"]))
         assert row["memory_keys"] == keys.to_pylist()
     for row in rows(done, "captions"):
-        captions = lookup(snapshot, np.array(row["memory_ids"]), ["caption"])["caption"]
+        captions = captions_of(snapshot, np.array(row["memory_ids"]))
         assert row["captions"] == captions.to_pylist()
         assert len(set(row["captions"])) == len(row["captions"]) and all(row["captions"])
 
@@ -179,7 +179,7 @@ def test_each_text_and_image_is_encoded_once_per_model(world, tmp_path, encoded)
     found = next(ref for ref in run.artifacts if ref.stage == "candidates")
     snapshot = open_snapshot(config.memory, run.snapshot["name"])
     ids = np.unique([i for row in read_rows(found).to_pylist() for i in row["memory_ids"]])
-    captions = set(lookup(snapshot, ids, ["caption"])["caption"].to_pylist()) - {""}
+    captions = set(captions_of(snapshot, ids).to_pylist()) - {""}
     assert encoded == {"texts": len(captions) + 5, "images": 20 * 2}
 
     xmore_benchmark.fn(config)

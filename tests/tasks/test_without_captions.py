@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from index_build.build import build_memory
+from flows.reindex import xmore_reindex
 from xmore.runs import load_run
 from xmore.store import read_rows
 
@@ -16,7 +16,9 @@ def test_queries_without_captions_have_their_image_alone(world, tmp_path, keep):
     texts = [text if i < keep else "  " for i, text in enumerate(table["caption"].to_pylist())]
     table = table.set_column(table.column_names.index("caption"), "caption", pa.array(texts))
     pq.write_table(table, tmp_path / "captions.parquet")
-    build_memory(world.memory_config(memory=tmp_path / "m", captions=tmp_path / "captions.parquet"))
+    xmore_reindex.fn(
+        world.memory_config(memory=tmp_path / "m", captions=tmp_path / "captions.parquet")
+    )
     config = world.config(tmp_path / "r", memory=tmp_path / "m")
     run = load_run(config.results, xmore_benchmark.fn(config))
     scores = next(read_rows(r).to_pylist() for r in run.artifacts if r.stage == "scores")

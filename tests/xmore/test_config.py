@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmore.config import BenchmarkConfig, MemoryConfig, load_config
+from xmore.config import BenchmarkConfig, ReindexConfig, load_config
 from xmore.errors import ConfigError
 from xmore.models import ModelSpec
 
@@ -67,17 +67,18 @@ def test_m_may_equal_k(tmp_path):
 
 
 def test_a_memory_config(tmp_path):
-    data = {"memory": "m", "images": "../i", "captions": "c.parquet", "model": {"folder": "t"}}
-    config = load_config(write(tmp_path, data), MemoryConfig)
-    assert (config.images, config.model.folder) == (tmp_path.parent / "i", tmp_path / "t")
+    images = {"folder": "../i", "captions": "c.parquet"}
+    data = {"memory": "m", "images": images, "model": {"folder": "t"}}
+    config = load_config(write(tmp_path, data), ReindexConfig)
+    assert (config.images.folder, config.model.folder) == (tmp_path.parent / "i", tmp_path / "t")
     assert "`model.fodler`" in refused(
-        write(tmp_path, data | {"model": {"fodler": "t"}}), MemoryConfig
+        write(tmp_path, data | {"model": {"fodler": "t"}}), ReindexConfig
     )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_configs_of_the_repository_load(path):
-    kind = MemoryConfig if "images" in yaml.safe_load(path.read_text()) else BenchmarkConfig
+    kind = BenchmarkConfig if "datasets" in yaml.safe_load(path.read_text()) else ReindexConfig
     assert load_config(path, kind).memory.is_absolute()
 
 
@@ -139,7 +140,7 @@ near = st.recursive(
 @given(near, st.booleans())
 def test_whatever_it_holds_it_loads_or_is_refused(tmp_path_factory, data, complete):
     path = write(tmp_path_factory.getbasetemp(), CASES["good"] | data if complete else data)
-    for kind in (BenchmarkConfig, MemoryConfig):
+    for kind in (BenchmarkConfig, ReindexConfig):
         try:
             load_config(path, kind)
         except ConfigError as error:

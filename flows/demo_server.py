@@ -1,0 +1,40 @@
+"""The web of the demo: an HTTP server on this machine for the shipped images."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+from xmore.errors import ConfigError
+from xmore.paths import PROJECT_ROOT
+
+PORT = 8711  # the demo's URL list names it
+FOLDER = PROJECT_ROOT / "data" / "demo" / "memory"
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each request."""
+
+
+@contextmanager
+def demo_server() -> Iterator[None]:
+    """Serve the demo's images on 127.0.0.1 for as long as the block runs."""
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", PORT), partial(_Quiet, directory=FOLDER))
+    except OSError as error:
+        raise ConfigError(
+            f"the demo serves its images at 127.0.0.1:{PORT}, which is taken "
+            f"({error.strerror}). End what listens there, then run the demo again."
+        ) from error
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,20 @@
+"""What one img2dataset process is told to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from xmore.config import DownloadConfig
+
+VARIABLE = "XMORE_DOWNLOAD"  # environment variable that holds a Job as JSON
+
+
+class Job(BaseModel, frozen=True):
+    """Rows to download, where to, and within which bounds."""
+
+    rows: Path  # folder of 00000.parquet ...
+    target: Path
+    shard_rows: int
+    bounds: DownloadConfig
