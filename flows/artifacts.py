@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
+from flows.show import leaderboards
 from xmore.memory import Snapshot
 from xmore.runs import Run
-from xmore.views import open_views
 
 
 def show_leaderboard(run: Run) -> None:
     """Leave the run's leaderboard as a table artifact; nothing outside a flow run."""
     if FlowRunContext.get() is None:
         return
-    rows = open_views(run).execute(
-        "select dataset, model, method, adjustment, m, n, top1, ci_low, ci_high, top1_std, top5 "
-        "from leaderboard"
-    )
-    names = [column[0] for column in rows.description]
-    table = [dict(zip(names, map(_cell, row), strict=True)) for row in rows.fetchall()]
+    table = [
+        {"dataset": board.dataset, "model": board.model, "n": board.n}
+        | dict(zip(board.columns, line, strict=True))
+        for board in leaderboards(run)
+        for line in board.lines
+    ]
+    memory = Path(run.snapshot["memory"])
     create_table_artifact(
         table,
-        key="leaderboard",
+        key=_key("leaderboard", run.config["name"]),
         description=(
-            f"Run **{run.name}**, memory `{run.snapshot['name']}`. Accuracies in %.\n\n"
+            f"Run **{run.name}**, memory [{run.snapshot['name']}]"
+            f"(/artifacts/key/{_key('snapshot', memory.name)}).\n\n"
             f"Open it in DuckDB: `duckdb -init {run.path / 'views.sql'}`"
         ),
     )
 
 
-def show_snapshot(snapshot: Snapshot) -> None:
+def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
     """Leave the snapshot's card as a Markdown artifact; nothing outside a flow run."""
     if FlowRunContext.get() is not None:
-        create_markdown_artifact(snapshot_card(snapshot), key="snapshot")
+        key = _key("snapshot", memory.name)
+        create_markdown_artifact(snapshot_card(snapshot), key=key, description=str(memory))
 
 
 def snapshot_card(snapshot: Snapshot) -> str:
@@ -45,11 +50,8 @@ def snapshot_card(snapshot: Snapshot) -> str:
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
-        f"`{snapshot.path}`",
-        "",
-        "| | |",
-        "|---|---|",
         f"| source | `{facts['source']}` |",
+        "|---|---|",
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
@@ -62,11 +64,15 @@ def snapshot_card(snapshot: Snapshot) -> str:
         )
     if facts["failures"]:
         lines += ["", "## Failures", "", "| cause | rows |", "|---|---:|"]
-        lines += [f"| {cause} | {count:,} |" for cause, count in facts["failures"].items()]
+        lines += [f"| {cause} | {count:,} |" for cause, count in most_common(facts["failures"])]
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{100 * value:.1f}"
-    return "" if value is None else value
+def most_common(failures: dict[str, int]) -> list[tuple[str, int]]:
+    """Causes and counts, the commonest first."""
+    return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _key(*parts: Any) -> str:
+    """An artifact's key: Prefect takes small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")

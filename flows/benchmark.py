@@ -16,7 +16,7 @@ from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore.adopt import open_memory
-from xmore.config import BenchmarkConfig
+from xmore.config import BenchmarkConfig, absolute
 from xmore.dataset import DatasetCard, load_card
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot
@@ -43,10 +43,15 @@ class Plan:
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
 def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
-    """Run the benchmark and return the run's name; `resume` names an interrupted run to finish.
+    """Run the benchmark and return the run's name.
 
     A resumed run keeps its config and its snapshot; a new one reads the memory's CURRENT.
+
+    Args:
+        params: Datasets, memory, models, retrieval and methods.
+        resume: An interrupted run to finish, by its name or `latest`.
     """
+    params = absolute(params)
     old = load_run(params.results, resume) if resume else None
     config = config_of(old) if old else params
     name = old.snapshot["name"] if old else None

@@ -73,6 +73,24 @@ def benchmark(
 
 
 @commands.command()
+def up(port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200) -> None:
+    """Start Prefect's server and a worker, and deploy both flows."""
+    from flows import services
+    from flows.show import show_up
+
+    show_up(services.up(port), services.HOME)
+
+
+@commands.command()
+def down() -> None:
+    """End all that `xmore up` has started."""
+    from flows import services
+
+    ended = services.down()
+    print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+@commands.command()
 def runs(results: Results = RESULTS) -> None:
     """List all runs."""
     from flows.show import show_runs
@@ -138,18 +156,18 @@ def _start(config: Any, resume: str | None) -> str:
 
 
 def _reindex(config: Any) -> str:
-    """Run the flow and say in a line what it came to."""
+    """Run the flow and say what it came to."""
+    from flows.artifacts import most_common
     from flows.reindex import xmore_reindex
 
     made = _call(xmore_reindex, config)
     facts = made.snapshot.manifest
     text = f"{facts['rows']} rows, index {facts['index']['key']}, snapshot {made.snapshot.name}"
-    if facts["failures"]:
-        causes = ", ".join(f"{count} {cause}" for cause, count in facts["failures"].items())
-        text += f"; of {facts['asked']} rows failed: {causes}"
-    if made.skipped:
-        return f"{text} (unchanged: nothing downloaded, nothing embedded)"
-    return f"{text} ({made.fetched} shards downloaded, {made.embedded} embedded)"
+    done = f"{made.fetched} shards downloaded, {made.embedded} embedded"
+    text += f" ({'unchanged: nothing downloaded, nothing embedded' if made.skipped else done})"
+    for cause, count in most_common(facts["failures"]):
+        text += f"\n{count:>20,} of {facts['asked']:,} rows failed: {cause}"
+    return text
 
 
 def _call(flow: Any, *arguments: Any) -> Any:

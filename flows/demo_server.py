@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,9 @@ def demo_server() -> Iterator[None]:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", PORT), partial(_Quiet, directory=FOLDER))
     except OSError as error:
+        if _is_there():  # `xmore up` serves it
+            yield
+            return
         raise ConfigError(
             f"the demo serves its images at 127.0.0.1:{PORT}, which is taken "
             f"({error.strerror}). End what listens there, then run the demo again."
@@ -38,3 +42,11 @@ def demo_server() -> Iterator[None]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _is_there() -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/urls.parquet", timeout=5) as answer:
+            return answer.read() == (FOLDER / "urls.parquet").read_bytes()
+    except OSError:
+        return False

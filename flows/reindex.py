@@ -12,7 +12,7 @@ from index_build.plan import Plan, already_published, make_plan
 from index_build.snapshot import point_current
 from tasks import reindex as tasks
 from tasks.reindex import Pieces
-from xmore.config import ReindexConfig
+from xmore.config import ReindexConfig, absolute
 from xmore.locks import locked
 from xmore.memory import Snapshot, open_snapshot
 
@@ -32,13 +32,17 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     """Select rows, download, embed, index, verify, publish: each step goes on at its shard.
 
     Running benchmarks keep the snapshot that they began with.
+
+    Args:
+        params: Where the pairs come from, which model embeds them, how they are indexed.
     """
+    params = absolute(params)
     busy = f"{params.memory}: another re-index of this memory is running; wait for its end."
     with locked(params.memory / ".locks" / "reindex.lock", refuse=busy):
         plan = make_plan(params)
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _made(plan)
-    show_snapshot(result.snapshot)
+    show_snapshot(result.snapshot, params.memory)
     return result
 
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -28,6 +29,18 @@ def step(name: str) -> Iterator[Callable[[str], None]]:
     yield notes.append
     line = f"{name:<14} {time.perf_counter() - begun:7.1f} s  {'; '.join(notes)}"
     console.print(escape(line.rstrip()), highlight=False, soft_wrap=True)
+
+
+def show_up(api: str, logs: Path) -> None:
+    """Where the server is, and what to type next."""
+    for line in (
+        f"Prefect is up: {api.removesuffix('/api')} (logs in {logs}). Now, in this shell:",
+        f"  export PREFECT_API_URL={api}",
+        "  prefect deployment run xmore-reindex/xmore-reindex --watch",
+        "  prefect deployment run xmore-benchmark/xmore-benchmark --watch",
+        "End it with: xmore down",
+    ):
+        console.print(escape(line), soft_wrap=True, highlight=False)
 
 
 def show_run(results: Path, name: str) -> None:
@@ -81,22 +94,38 @@ def show_faults(run: Run, faults: Sequence[str], repaired: bool) -> bool:
     return bool(faults)
 
 
-def _show_leaderboard(run: Run) -> None:
-    """One table a dataset and model, straight from the view `leaderboard`."""
+@dataclass(frozen=True)
+class Leaderboard:
+    """The methods on one dataset under one model, as people read them."""
+
+    dataset: str
+    model: str
+    n: int
+    lines: list[list[str]]
+
+    columns = ("method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5", "short")
+
+
+def leaderboards(run: Run) -> list[Leaderboard]:
+    """Straight from the view `leaderboard`."""
     rows = open_views(run).execute(
         "select dataset, model, n, method, adjustment, m, top1, top1_std, ci_low, ci_high, "
         "top1_covered, top5, n_short from leaderboard"
     )
-    boards: dict[tuple[str, str, int], list[tuple]] = defaultdict(list)
+    boards: dict[tuple[str, str, int], list[list[str]]] = defaultdict(list)
     for dataset, model, n, *rest in rows.fetchall():
-        boards[dataset, model, n].append(tuple(rest))
-    for (dataset, model, n), lines in boards.items():
-        table = _table(
-            "method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5", "short"
+        boards[dataset, model, n].append(_leaderboard_cells(*rest))
+    return [Leaderboard(*of, lines) for of, lines in boards.items()]
+
+
+def _show_leaderboard(run: Run) -> None:
+    for board in leaderboards(run):
+        table = _table(*board.columns)
+        table.title = escape(
+            f"{board.dataset}, {board.model}, n = {board.n}, memory {run.snapshot['name']}"
         )
-        table.title = escape(f"{dataset}, {model}, n = {n}, memory {run.snapshot['name']}")
-        for line in lines:
-            table.add_row(*_leaderboard_cells(*line))
+        for line in board.lines:
+            table.add_row(*line)
         console.print(table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -18,6 +19,11 @@ from xmore.paths import PROJECT_ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
 NAME = r"^[A-Za-z0-9][\w.-]*$"
+
+
+def _one_of(names: Iterable[str]) -> dict[str, Any]:
+    """Lets a form offer a list's items; what may be in it is checked by the model itself."""
+    return {"items": {"type": "string", "enum": sorted(names)}}
 
 
 class _Section(BaseModel, frozen=True, extra="forbid"):
@@ -92,8 +98,18 @@ class BenchmarkConfig(_Section):
     )
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
-    methods: list[str] = Field(list(METHODS), min_length=1)
-    adjustments: list[str] = Field(["minmax", "running-sum"], min_length=1)
+    methods: list[str] = Field(
+        list(METHODS),
+        min_length=1,
+        description="What joins the two opinions.",
+        json_schema_extra=_one_of(METHODS),
+    )
+    adjustments: list[str] = Field(
+        ["minmax", "running-sum"],
+        min_length=1,
+        description="How `xmore` turns confidences into weights; `minmax` is the paper's.",
+        json_schema_extra=_one_of(ADJUSTMENTS),
+    )
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="Orders in which queries come.")
     prompt: str = Field("a photo of a {}.", description="`{}` is the class name.")
     max_rejected: float = Field(
@@ -131,7 +147,7 @@ class BenchmarkConfig(_Section):
         return self.models.get(name) or ModelSpec.from_name(name)
 
 
-class ColumnsConfig(_Section):
+class ColumnsConfig(_Section, title="Names"):
     """How a URL list names its columns."""
 
     url: str = Field("url", description="Column of the image's address.")
@@ -145,7 +161,7 @@ COLUMN_PRESETS = {
 }
 
 
-class UrlListConfig(_Section):
+class UrlListConfig(_Section, title="Download"):
     """Which rows of a URL list become the memory."""
 
     path: Path = Field(
@@ -168,7 +184,7 @@ class UrlListConfig(_Section):
         return COLUMN_PRESETS[self.columns] if isinstance(self.columns, str) else self.columns
 
 
-class ImageFolderConfig(_Section):
+class ImageFolderConfig(_Section, title="Folder"):
     """Images that are here already."""
 
     folder: Path = Field(description="Folder that the captions' paths are relative to.")
@@ -192,7 +208,9 @@ class DownloadConfig(_Section):
         256, ge=32, description="Images with a longer short side are scaled down to it."
     )
     honour_opt_out: bool = Field(
-        True, description="Leave out images whose server says noai or noindex (X-Robots-Tag)."
+        True,
+        title="Honour opt-outs",
+        description="Leave out images whose server says noai or noindex (X-Robots-Tag).",
     )
 
 
@@ -239,6 +257,16 @@ def load_config(path: Path, kind: type[Model]) -> Model:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
     except RuntimeError as error:  # a `~user` that is none
         raise ConfigError(f"{path}: {error}") from error
+
+
+def absolute(config: Model) -> Model:
+    """The same config with its relative paths made absolute from the working directory.
+
+    A deployment's parameters come without a file that they could be relative to.
+    """
+    kind = type(config)
+    data = config.model_dump(mode="json", exclude_unset=True)
+    return kind.model_validate(_anchor(data, kind, Path.cwd()))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -34,5 +34,9 @@ class ArtifactError(XmoreError):
     """An artifact is damaged; the message says which file and how to make it again."""
 
 
+class ServiceError(XmoreError):
+    """Prefect's server or worker cannot be started or reached."""
+
+
 class RunError(XmoreError):
     """A run is not known, or cannot be resumed."""

@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> Iterator[int]:
     """Hold `path` locked, waiting for whoever holds it now; says so once if it has to wait.
 
-    With `refuse`, raises LockedError(refuse) instead of waiting.
+    The value is the file descriptor. With `refuse`, raises LockedError(refuse) instead of waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -29,7 +29,7 @@ def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> It
                 raise LockedError(refuse) from None
             log.warning("waiting for another process that works on %s", path.stem)
             fcntl.flock(stream, kind)
-        yield
+        yield stream.fileno()
 
 
 def is_locked(path: Path) -> bool:

@@ -131,7 +131,7 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(path, path.name, manifest, shards)
 
 
-def in_use(memory: Path, name: str) -> AbstractContextManager[None]:
+def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
     """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
     lock = memory / ".locks" / f"{name}.lock"
     try:
