@@ -47,6 +47,8 @@ def embed_shards(
     A shard is done when its `<folder>.done/<n>.json` is there, written last: those are not
     embedded again. Memory: what `encode_images` holds, and one shard's features and metadata.
     """
+    for leftover in folder.rglob(".*.tmp"):  # of a killed run, in the middle of a write
+        leftover.unlink()
     records, new = [], 0
     for number in track(range(count), "memory embedding", "shard"):
         done = folder.with_name(f"{folder.name}.done") / f"{number:05d}.json"

@@ -59,7 +59,10 @@ def publish(plan: Plan, snapshot: Snapshot) -> str:
     """
     faults = check_rows(snapshot)
     if faults:
-        raise SnapshotError(f"{faults[0]}. Nothing was published; the files are left to look at.")
+        raise SnapshotError(
+            f"{faults[0]}. Nothing was published. Remove {snapshot.path} and {snapshot.path}.done "
+            "to have all embedded anew."
+        )
     name = digest_of([snapshot.digest, plan.digest])[:16]
     target = plan.config.memory / "snapshots" / name
     target.parent.mkdir(parents=True, exist_ok=True)

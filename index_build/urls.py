@@ -125,7 +125,8 @@ def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
             f"`urls.where`: {_first_line(error)}. The list has {', '.join(there)}."
         ) from error
     except duckdb.Error as error:
-        raise DatasetError(f"{config.path}: cannot be read ({_first_line(error)}).") from error
+        what = "cannot be read, or `urls.where` fails on it" if config.where else "cannot be read"
+        raise DatasetError(f"{config.path}: {what} ({_first_line(error)}).") from error
     return db
 
 

@@ -1,8 +1,17 @@
-"""A tiny world that all tests share: real models, a few real images, a real memory."""
+"""A tiny world that all tests share: real models, a few real images, a real memory, a web."""
 
+import contextlib
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -10,6 +19,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -39,6 +49,16 @@ class World:
             "execution": ExecutionConfig(workers=1),
         }
         return ReindexConfig.model_validate(values | changes)
+
+    def url_config(self, urls: Path, memory: Path, **changes) -> ReindexConfig:
+        values = {
+            "memory": memory,
+            "images": None,
+            "urls": {"path": urls},
+            "shard_rows": 60,
+            "download": {"timeout": 5, "threads": 8, "processes": 1, "retries": 0},
+        }
+        return self.memory_config(**(values | changes))
 
     def config(self, results: Path, **changes) -> BenchmarkConfig:
         lite0, lite2 = self.root / "models" / "lite0", self.root / "models" / "lite2"
@@ -97,3 +117,182 @@ def done(world, tmp_path_factory) -> Done:
 
     config = world.config(tmp_path_factory.mktemp("done"))
     return Done(config, xmore_benchmark.fn(config))
+
+
+class Web(ThreadingHTTPServer):
+    """A web server with the demo's images, and with all that a stranger's server may do."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+        self.outage = False
+
+    def handle_error(self, *_) -> None:
+        """Clients that hang up are wanted here."""
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{path}"
+
+    def url_list(self, path: Path, extra: list[tuple[str, str]] = (), rows: int = 240) -> Path:
+        """A list in LAION-400M's columns of `rows` demo images, and (URL, caption) pairs."""
+        table = pq.read_table(DEMO / "memory" / "captions.parquet")
+        every = table.take(list(range(0, table.num_rows, table.num_rows // rows)))[:rows]
+        pairs = [(self.url(f"images/{r['path']}"), r["caption"]) for r in every.to_pylist()]
+        pairs += extra
+        columns = {
+            "SAMPLE_ID": range(len(pairs)),
+            "URL": [url for url, _ in pairs],
+            "TEXT": [text for _, text in pairs],
+            "LICENSE": ["?"] * len(pairs),
+            "NSFW": ["UNLIKELY"] * len(pairs),
+            "similarity": [i / len(pairs) for i in range(len(pairs))],
+        }
+        pq.write_table(pa.table(columns), path)
+        return path
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments, directory=DEMO / "memory")
+
+    def do_GET(self) -> None:
+        self.server.asked[self.path] += 1
+        trick = getattr(self, "_" + self.path[1:].split("/")[0].replace("-", "_"), None)
+        if self.server.outage:
+            self.send_error(503)
+        elif trick:
+            trick()
+        else:
+            super().do_GET()
+
+    def _status(self) -> None:
+        self.send_error(int(self.path.split("/")[2]))
+
+    def _whole(self, headers=(), data: bytes | None = None, length: int | None = None) -> None:
+        data = IMAGE.read_bytes() if data is None else data
+        self.send_response(200)
+        if length != -1:
+            self.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _no_ai(self) -> None:
+        self._whole([("X-Robots-Tag", "noai")])
+
+    def _big(self) -> None:
+        self._whole(data=bytes(3_000_000), length=-1 if "unannounced" in self.path else None)
+
+    def _short(self) -> None:
+        self._whole(length=1_000_000)
+
+    def _empty(self) -> None:
+        self._whole(data=b"")
+
+    def _to_file(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "file:///etc/hostname")
+        self.end_headers()
+
+    def _loop(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "/loop")
+        self.end_headers()
+
+    def _hang(self) -> None:
+        time.sleep(30)
+
+    def _drip(self) -> None:
+        """A byte now and then: each socket operation succeeds, the whole never does."""
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n"
+        self.wfile.write(head[:10] if "headers" in self.path else head)
+        for _ in range(300):
+            self.wfile.write(b"x")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+IMAGE = min((DEMO / "memory" / "images").iterdir())
+
+
+@pytest.fixture(scope="session")
+def web_server() -> Iterator[Web]:
+    server = Web()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def web(web_server) -> Iterator[Web]:
+    """The web, up, its requests counted from nought."""
+    web_server.asked.clear()
+    yield web_server
+    web_server.outage = False
+
+
+# Imports once, then forks a child for each config that it is told: a run starts in no time, and
+# nothing has run yet when it forks.
+STARTER = """
+import os, sys
+from pathlib import Path
+import torch, faiss, autofaiss, xmore.search, xmore.features, index_build.embed
+from flows.benchmark import xmore_benchmark
+from flows.reindex import xmore_reindex
+from xmore.config import BenchmarkConfig, ReindexConfig
+flows = {"benchmark": (xmore_benchmark, BenchmarkConfig), "reindex": (xmore_reindex, ReindexConfig)}
+print("ready", flush=True)
+for line in sys.stdin:
+    name, path = line.split()
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        flow, kind = flows[name]
+        flow.fn(kind.model_validate_json(Path(path).read_text()))
+        os._exit(0)
+    print(pid, flush=True)
+    _, status = os.waitpid(pid, 0)
+    print("killed" if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+"""
+
+
+class Starter:
+    """Runs flows in processes that can be killed."""
+
+    def __init__(self, configs: Path) -> None:
+        self.configs = configs
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", STARTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout.readline().strip() == "ready"
+
+    def run(self, flow: str, config, kill_after: float | None = None) -> str:
+        """ "0", another exit code, or "killed": after so many seconds, its process group too."""
+        path = self.configs / f"{flow}.json"
+        path.write_text(config.model_dump_json())
+        self.process.stdin.write(f"{flow} {path}\n")
+        self.process.stdin.flush()
+        pid = int(self.process.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with contextlib.suppress(ProcessLookupError):  # it was done already
+                os.killpg(pid, signal.SIGKILL)
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def starter(tmp_path) -> Iterator[Starter]:
+    started = Starter(tmp_path)
+    yield started
+    started.process.stdin.close()
+    started.process.wait(10)
