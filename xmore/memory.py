@@ -229,7 +229,7 @@ def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
         if len(shape) != 2 or shape[1] != dim:
-            raise SnapshotError(f"{emb}: shape {shape}, the manifest says {dim} dimensions.")
+            raise SnapshotError(f"{emb}: shape {shape}, wanted {dim} dimensions as in the rest.")
         if shape[0] != rows:
             raise SnapshotError(f"{emb} has {shape[0]} rows but {meta.name} has {rows}.")
         yield MemoryShard(emb, meta, start, rows)

@@ -95,7 +95,7 @@ def test_a_bad_condition_is_one_line_and_leaves_nothing(lists, tmp_path, where, 
 
 def test_columns_by_preset_and_by_name(lists, tmp_path):
     path = lists / "list.parquet"
-    with pytest.raises(ConfigError, match="no column `url`.*SAMPLE_ID"):
+    with pytest.raises(ConfigError, match=r"no column `url`.*SAMPLE_ID"):
         select_rows(UrlListConfig(path=path, columns={"caption": "TEXT"}), 100, tmp_path / "a")
     names = {"url": "URL", "caption": "LICENSE", "keep": ["SAMPLE_ID", "row_key", "absent"]}
     _, tables = select(UrlListConfig(path=path, columns=names), tmp_path / "b")
