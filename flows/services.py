@@ -36,7 +36,7 @@ class Service:
 
     name: str
     pid: int
-    log: str
+    api: str  # of the Prefect server that it is, or works with
 
     @property
     def alive(self) -> bool:
@@ -51,7 +51,8 @@ def up(port: int) -> str:
     """
     HOME.mkdir(parents=True, exist_ok=True)
     url = os.environ.get("PREFECT_API_URL")
-    api = url or f"http://127.0.0.1:{port}/api"
+    running = next((s.api for s in _services() if s.name == "server" and s.alive), None)
+    api = url or running or f"http://127.0.0.1:{port}/api"
     try:
         if not url:
             _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], api, port)
@@ -108,7 +109,7 @@ def _start(name: str, command: list[str], api: str, port: int | None = None) -> 
             env=_environment(api),
             pass_fds=[held],  # the lock is the process's own from here on, until it ends
         )
-    services = [*others, Service(name, process.pid, str(log))]
+    services = [*others, Service(name, process.pid, api)]
     write_whole(HOME / "services.json", json.dumps([asdict(s) for s in services]).encode())
 
 

@@ -1,0 +1,169 @@
+"""A real Prefect server and worker: both deployments, their artifacts, the schedule."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from flows import services
+from xmore.config import BenchmarkConfig, ReindexConfig, absolute, load_config
+from xmore.errors import ServiceError
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = {
+    "xmore-benchmark": ("demo.yaml", BenchmarkConfig),
+    "xmore-reindex": ("demo-memory.yaml", ReindexConfig),
+}
+PATIENCE = 240  # seconds; a slow machine is no failure
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_deployments_parameters_are_the_demos_configs(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    parameters = next(d for d in deployments if d["name"] == name)["parameters"]["params"]
+    file, kind = DEPLOYMENTS[name]
+    assert absolute(kind.model_validate(parameters)) == load_config(ROOT / "configs" / file, kind)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Prefect's API, asked directly."""
+
+    def __init__(self, api: str) -> None:
+        self.api = api
+
+    def post(self, path: str, data) -> list | dict:
+        answer = httpx.post(f"{self.api}/{path}", json=data, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def deployment(self, name: str) -> dict:
+        return next(d for d in self.post("deployments/filter", {}) if d["name"] == name)
+
+    def states(self, deployment: str) -> Counter[str]:
+        """How many of its runs are in which state."""
+        wanted = {"deployments": {"name": {"any_": [deployment]}}}
+        return Counter(run["state"]["type"] for run in self.post("flow_runs/filter", wanted))
+
+    def artifact(self, key: str) -> dict:
+        found = self.post("artifacts/filter", {"sort": "CREATED_DESC"})
+        return next(artifact for artifact in found if artifact["key"] == key)
+
+    def wait(self, deployment: str, expected: Counter[str]) -> None:
+        """Until there are at least so many runs in these states."""
+        until = time.monotonic() + PATIENCE
+        while not (states := self.states(deployment)) >= expected:
+            assert time.monotonic() < until, states
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """`xmore up`, in a home of its own and on free ports, ended by `xmore down`."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(services, "HOME", tmp_path_factory.mktemp("prefect"))
+    patch.setattr(services, "PORT", free_port())
+    patch.delenv("PREFECT_API_URL", raising=False)
+    try:
+        yield Server(services.up(free_port()))
+    finally:
+        services.down()
+        assert not services._marked()
+        patch.undo()
+
+
+def prefect(server: Server, *arguments, cwd) -> subprocess.CompletedProcess:
+    command = [str(Path(sys.executable).with_name("prefect")), *arguments]
+    environment = os.environ | {"PREFECT_API_URL": server.api, "PREFECT_HOME": str(cwd / "home")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def watched(server: Server, name: str, config, cwd) -> None:
+    before = server.states(name)["COMPLETED"]
+    params = f"params={config.model_dump_json(exclude_unset=True)}"
+    answer = prefect(
+        server, "deployment", "run", f"{name}/{name}", "--watch", "--param", params, cwd=cwd
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert server.states(name)["COMPLETED"] == before + 1
+
+
+def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, world, web, tmp_path):
+    urls = web.url_list(tmp_path / "urls.parquet", [(web.url("images/gone.jpg"), "gone")], rows=120)
+    memory = tmp_path / "memory"
+    watched(server, "xmore-reindex", world.url_config(urls, memory), tmp_path)
+    card = server.artifact("snapshot-memory")
+    assert card["type"] == "markdown"
+    for part in ("| rows asked for | 121 |", "| rows in the memory | 120", "| HTTP 404 | 1 |"):
+        assert part in card["data"]
+    watched(server, "xmore-benchmark", world.config(tmp_path / "results", memory=memory), tmp_path)
+    board = server.artifact("leaderboard-tiny")
+    assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
+    assert "/artifacts/key/snapshot-memory" in board["description"]
+
+
+def test_a_name_without_a_slash_is_refused_by_prefect(server, tmp_path):
+    answer = prefect(server, "deployment", "run", "xmore-benchmark", cwd=tmp_path)
+    assert answer.returncode != 0
+    assert "<FLOW_NAME>/<DEPLOYMENT_NAME>" in answer.stdout + answer.stderr
+
+
+def test_the_second_of_two_reindexes_is_cancelled(server, world, web, tmp_path):
+    deployment = server.deployment("xmore-reindex")
+    assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    before = server.states("xmore-reindex")
+    config = world.url_config(web.url_list(tmp_path / "urls.parquet", rows=60), tmp_path / "memory")
+    run = {"parameters": {"params": config.model_dump(mode="json", exclude_unset=True)}}
+    for _ in range(2):
+        server.post(f"deployments/{deployment['id']}/create_flow_run", run)
+    server.wait("xmore-reindex", before + Counter({"COMPLETED": 1, "CANCELLED": 1}))
+
+
+def test_the_schedule_fires_once_it_is_switched_on(server, world, tmp_path):
+    deployment = server.deployment("xmore-reindex")
+    (weekly,) = deployment["schedules"]
+    assert (weekly["active"], weekly["schedule"]["timezone"]) == (False, "UTC")
+    before = server.states("xmore-reindex")
+    config = world.memory_config(memory=tmp_path / "memory")
+    schedule = {
+        "schedule": {"cron": "* * * * *", "timezone": "UTC"},
+        "active": True,
+        "parameters": {"params": config.model_dump(mode="json", exclude_unset=True)},
+    }
+    (made,) = server.post(f"deployments/{deployment['id']}/schedules", [schedule])
+    try:
+        server.wait("xmore-reindex", before + Counter({"COMPLETED": 1}))
+    finally:
+        httpx.delete(f"{server.api}/deployments/{deployment['id']}/schedules/{made['id']}")
+    assert (tmp_path / "memory" / "CURRENT").exists()
+
+
+def test_up_again_changes_nothing_that_runs(server):
+    before = services._services()
+    assert services.up(free_port()) == server.api
+    assert services._services() == before
+
+
+def test_a_taken_port_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(services, "HOME", tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=rf"port {port} is taken.*--port"):
+            services.up(port)
+    assert not services._services()
