@@ -28,6 +28,7 @@ lint: setup ## Check style, imports and types
 
 bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py
+	$(BIN)/python benchmarks/embedding.py
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock
@@ -35,4 +36,5 @@ lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(VENV)-lock/bin/pip freeze --exclude xmore --exclude dataclasses > requirements.lock
 
 clean: ## Remove what runs have made; keeps .venv
-	rm -rf data/models data/memory results/store results/runs results/cache
+	-test ! -x $(BIN)/xmore || $(BIN)/xmore down
+	rm -rf data/models data/memory results/store results/runs results/cache results/prefect

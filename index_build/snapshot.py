@@ -78,7 +78,9 @@ def publish(plan: Plan, snapshot: Snapshot) -> str:
 
 def point_current(plan: Plan, name: str) -> None:
     """Make `name` the snapshot that new runs read, and clear away what is not needed to go on."""
-    write_whole(plan.config.memory / "CURRENT", f"{name}\n".encode())
+    current = plan.config.memory / "CURRENT"
+    if not current.exists() or current.read_text().strip() != name:
+        write_whole(current, f"{name}\n".encode())
     kept = {plan.rows_folder.name, plan.images_folder.name}
     work = plan.config.memory / "work"
     for path in work.iterdir() if work.is_dir() else ():

@@ -1,0 +1,84 @@
+"""Images through worker processes: the same features, the same causes, nothing left behind."""
+
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmore import features
+from xmore.config import ExecutionConfig
+from xmore.digest import digest_file
+from xmore.encoders import load_encoder
+from xmore.features import encode_images
+from xmore.images import FileImages
+from xmore.models import describe_model
+
+
+@pytest.fixture(scope="module")
+def encoder(world):
+    spec = world.memory_config().model
+    return load_encoder(describe_model("lite0-pooled", spec, world.root / "cache"), "cpu")
+
+
+@pytest.fixture
+def images(world, tmp_path) -> FileImages:
+    """30 drawings; number 3 is no image, number 8 has changed, number 11 is gone."""
+    folder = world.memory_config().images.folder
+    names = []
+    for number, path in enumerate(sorted(folder.iterdir())[:30]):
+        names.append(f"{number:02d}.jpg")
+        (tmp_path / names[-1]).write_bytes(b"?" if number == 3 else path.read_bytes())
+    hashes = [digest_file(tmp_path / name) for name in names]
+    hashes[8] = "0" * 64
+    (tmp_path / names[11]).unlink()
+    return FileImages(tmp_path, names, hashes)
+
+
+EXECUTION = ExecutionConfig(batch_size=4, workers=2)
+REJECTED = {3: "not an image", 8: "changed since it was listed", 11: "unreadable file"}
+
+
+def test_worker_processes_give_what_this_process_gives(encoder, images, monkeypatch):
+    here = encode_images(images, encoder, EXECUTION)
+    assert here.rejected == REJECTED and here.kept == [i for i in range(30) if i not in REJECTED]
+    monkeypatch.setattr(features, "FEW", 5)
+    pids = set()
+    decode = features._decoded
+
+    def watch(*arguments):
+        for batch in decode(*arguments):
+            pids.update(child.pid for child in multiprocessing.active_children())
+            yield batch
+
+    monkeypatch.setattr(features, "_decoded", watch)
+    there = encode_images(images, encoder, EXECUTION)
+    assert len(pids) == 2
+    assert (there.kept, there.rejected) == (here.kept, here.rejected)
+    np.testing.assert_array_equal(there.unit, here.unit)
+    assert not any(Path(f"/proc/{pid}").exists() and not _zombie(pid) for pid in pids)
+
+
+def _zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_too_little_shared_memory_is_said_and_done_without(encoder, images, monkeypatch, caplog):
+    monkeypatch.setattr(features, "FEW", 5)
+    monkeypatch.setattr(
+        os, "statvfs", lambda _: os.statvfs_result((1, 1024, 9, 9, 9, 9, 9, 9, 0, 9))
+    )
+    with caplog.at_level(logging.WARNING):
+        assert features._worker_count(30, EXECUTION, "cpu") == 0
+    assert "/dev/shm is too small for 2 decoding processes" in caplog.text
+
+
+def test_how_many_workers(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    many = features.FEW + 1
+    assert features._worker_count(features.FEW, ExecutionConfig(), "cuda") == 0
+    assert features._worker_count(many, ExecutionConfig(), "cpu") == 1
+    assert features._worker_count(many, ExecutionConfig(), "cuda") == 7
+    assert features._worker_count(many, ExecutionConfig(workers=3), "cpu") == 3
