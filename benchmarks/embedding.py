@@ -4,7 +4,9 @@
 
 Bare: batches that are decoded already, one after the other through the model. Embedding: the
 same images from their JPEG bytes in a tar, decoded by worker processes, as a re-index does it. The
-two alternate, so that both meet the same load; the features are compared. Needs the demo's models.
+two alternate, so that both meet the same load; the features are compared. The demo's two towers
+are light, so that decoding weighs more beside them than beside CLIP's: ViT-B-32, the paper's
+coarse model, is measured with random weights. Needs the demo's models (`make demo`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
+from safetensors.torch import save_file
 
 from index_build.shards import TarImages
 from xmore.config import ExecutionConfig
@@ -28,40 +32,52 @@ from xmore.images import decode_image
 from xmore.models import ModelSpec, describe_model
 from xmore.paths import PROJECT_ROOT
 
-IMAGES, BATCH = 2048, 64
+BATCH = 64
+DATA = PROJECT_ROOT / "data"
 
 
 def main() -> None:
-    """Print each round's ratio and the median."""
+    """Measure each model and print the shares."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = Path(scratch) / "ViT-B-32.safetensors"
+        torch.manual_seed(0)
+        save_file(open_clip.create_model("ViT-B-32").state_dict(), checkpoint)
+        for name, spec, images in (
+            ("lite0, pooled", ModelSpec(folder=DATA / "models" / "lite0", pooled=True), 2048),
+            ("lite2", ModelSpec(folder=DATA / "models" / "lite2"), 2048),
+            ("ViT-B-32", ModelSpec(architecture="ViT-B-32", checkpoint=checkpoint), 1024),
+        ):
+            measure(name, spec, images, rounds, Path(scratch))
+
+
+def measure(name: str, spec: ModelSpec, images: int, rounds: int, scratch: Path) -> None:
+    """Print one model's share in each round, and the median."""
     execution = ExecutionConfig(batch_size=BATCH)
     device = pick_device(execution.device)
-    folder = PROJECT_ROOT / "data" / "models" / "lite0"
-    with tempfile.TemporaryDirectory() as scratch:
-        card = describe_model("lite0", ModelSpec(folder=folder, pooled=True), Path(scratch))
-        encoder = OpenClipEncoder(card, device)
-        source = pack(Path(scratch) / "images.tar")
-        pixels = [
-            torch.stack([encoder.preprocess(decode_image(source.read(i))) for i in span])
-            for span in np.array_split(np.arange(IMAGES), IMAGES // BATCH)
-        ]
-        encode_images(source, encoder, execution)  # both are warm now, and the workers' server up
-        bare_features = np.concatenate([encoder.encode_images(batch) for batch in pixels])
-        ratios = []
-        print(f"{IMAGES} images of the demo's memory, {device}, batches of {BATCH}")
-        for _ in range(rounds):
-            bare, _ = timed(lambda: [encoder.encode_images(batch) for batch in pixels])
-            embedding, features = timed(lambda: encode_images(source, encoder, execution))
-            ratios.append(bare / embedding)
-            speeds = f"bare {IMAGES / bare:6.1f} images/s, embedding {IMAGES / embedding:6.1f}"
-            print(f"{speeds} images/s, share {ratios[-1]:.3f}")
-        same = np.abs(features.unit - bare_features).max()
-        print(f"median share {statistics.median(ratios):.3f}; largest difference {same:.1e}")
+    encoder = OpenClipEncoder(describe_model(name, spec, scratch), device)
+    source = pack(scratch / "images.tar", images)
+    batches = [
+        encoder.normalise(torch.stack([decoded(encoder, source, i) for i in span]))
+        for span in np.array_split(np.arange(images), images // BATCH)
+    ]
+    encode_images(source, encoder, execution)  # the workers' server is up from here on
+    bare_features = np.concatenate([encoder.encode_images(batch) for batch in batches])
+    shares = []
+    print(f"{name}, {device}: {images} images, batches of {BATCH}")
+    for _ in range(rounds):
+        bare, _ = timed(lambda: [encoder.encode_images(batch) for batch in batches])
+        embedding, features = timed(lambda: encode_images(source, encoder, execution))
+        shares.append(bare / embedding)
+        speeds = f"bare {images / bare:6.1f} images/s, embedding {images / embedding:6.1f} images/s"
+        print(f"  {speeds}, share {shares[-1]:.3f}", flush=True)
+    same = np.abs(features.unit - bare_features).max()
+    print(f"  median share {statistics.median(shares):.3f}; largest difference {same:.1e}")
 
 
-def pack(path: Path) -> TarImages:
-    """The demo's first IMAGES images as a tar, as img2dataset writes them."""
-    images = sorted((PROJECT_ROOT / "data" / "demo" / "memory" / "images").iterdir())[:IMAGES]
+def pack(path: Path, count: int) -> TarImages:
+    """The first `count` images of the demo's memory as a tar, as img2dataset writes them."""
+    images = sorted((DATA / "demo" / "memory" / "images").iterdir())[:count]
     with tarfile.open(path, "w") as tar:
         for number, image in enumerate(images):
             member = tarfile.TarInfo(f"{number:08d}.jpg")
@@ -70,6 +86,11 @@ def pack(path: Path) -> TarImages:
             tar.addfile(member, io.BytesIO(data))
     with tarfile.open(path) as tar:
         return TarImages(path, [(member.offset_data, member.size) for member in tar])
+
+
+def decoded(encoder: OpenClipEncoder, source: TarImages, i: int) -> torch.Tensor:
+    """(H, W, 3) uint8 of one image."""
+    return torch.from_numpy(np.array(encoder.resize(decode_image(source.read(i)))))
 
 
 def timed(work):

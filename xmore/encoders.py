@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 from xmore.conse import register_towers
 from xmore.digest import digest_of
@@ -36,9 +38,12 @@ class OpenClipEncoder:
         """Load the weights (never by unpickling code). Raises ModelError."""
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        if device == "cpu":
+            _keep_freed_memory()
         self.card = card
         self.device = device
-        self.model, self.preprocess, self.tokenizer = _load(card, device)
+        self.model, preprocess, self.tokenizer = _load(card, device)
+        self.resize, self.mean, self.std = _split(preprocess)
         self.model.visual.to(memory_format=torch.channels_last)
         if card.spec.pooled and not hasattr(self.model.visual, "trunk"):
             raise ModelError(f"model `{card.name}`: `pooled` needs a timm image tower.")
@@ -53,9 +58,23 @@ class OpenClipEncoder:
         """tau: what inner products of unit features are multiplied with."""
         return float(self.model.logit_scale.detach().exp())
 
-    def transform(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image -> (3, H, W) float32, as the weights want it."""
-        return self.preprocess(image)
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 on the device, as the weights want it.
+
+        To the last bit what ToTensor and Normalize give. On the CPU image by image, which stays
+        in the cache and takes a fifth of the time.
+        """
+        raw = pixels.to(self.device).flatten(1)
+        mean, std = (
+            torch.tensor(values, device=self.device).repeat(raw.shape[1] // 3)
+            for values in (self.mean, self.std)
+        )
+        out = torch.empty(raw.shape, device=self.device)
+        step = 1 if self.device == "cpu" else max(1, len(raw))
+        for start in range(0, len(raw), step):
+            part = slice(start, start + step)
+            torch.div(raw[part], 255, out=out[part]).sub_(mean).div_(std)
+        return out.view(pixels.shape).permute(0, 3, 1, 2)  # channels_last without a copy
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
@@ -84,6 +103,30 @@ class OpenClipEncoder:
         norm = features.norm(dim=-1)
         unit = torch.nn.functional.normalize(features, dim=-1)
         return TextFeatures(unit.cpu().numpy(), norm.cpu().numpy(), truncated.numpy())
+
+
+def _split(preprocess: Compose) -> tuple[Compose, Sequence[float], Sequence[float]]:
+    """open_clip's preprocessing as what needs an image, and the mean and deviation after it.
+
+    The first part runs in worker processes, which hand on bytes instead of four times as many.
+    """
+    *resize, _to_rgb, to_tensor, normalize = preprocess.transforms  # our images are RGB already
+    if not (isinstance(to_tensor, ToTensor) and isinstance(normalize, Normalize)):
+        raise ModelError(f"open_clip's preprocessing has changed its shape: {preprocess}.")
+    return Compose(resize), normalize.mean, normalize.std
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep large blocks that are freed, to give them out again.
+
+    It returns each layer's output to the system and faults its pages in anew for the next: two
+    thirds of a forward pass. Costs up to 2 GB that stay with the process.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+    with suppress(OSError, AttributeError, TypeError):  # not glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 _loaded: dict[str, OpenClipEncoder] = {}

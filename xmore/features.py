@@ -48,7 +48,7 @@ class ImageFeatures:
 class _Batch:
     """Some images, decoded."""
 
-    pixels: torch.Tensor | None  # (n, 3, H, W) float32; none where all were rejected
+    pixels: torch.Tensor | None  # (n, H, W, 3) uint8; none where all were rejected
     kept: list[int]
     rejected: dict[int, str]
 
@@ -66,7 +66,7 @@ def encode_images(
         kept += batch.kept
         rejected.update(batch.rejected)
         if batch.pixels is not None:
-            rows.append(encoder.encode_images(batch.pixels))
+            rows.append(encoder.encode_images(encoder.normalise(batch.pixels)))
     unit = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
     return ImageFeatures(unit, kept, rejected)
 
@@ -89,15 +89,16 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
 class _Decoding(Dataset):
     """`source` as a torch dataset: (position, pixels), or (position, cause) of a rejected one."""
 
-    def __init__(self, source: ImageSource, transform: Any) -> None:
-        self.source, self.transform = source, transform
+    def __init__(self, source: ImageSource, resize: Any) -> None:
+        self.source, self.resize = source, resize
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
         try:
-            return i, self.transform(decode_image(self.source.read(i)))
+            image = self.resize(decode_image(self.source.read(i)))
+            return i, torch.from_numpy(np.array(image))
         except ImageRejected as error:
             return i, error.cause
 
@@ -110,7 +111,7 @@ def _decoded(
     if workers:
         options["prefetch_factor"] = AHEAD
     yield from DataLoader(
-        _Decoding(source, encoder.preprocess),
+        _Decoding(source, encoder.resize),
         batch_size=execution.batch_size,
         num_workers=workers,
         collate_fn=_collate,
@@ -132,7 +133,7 @@ def _worker_count(images: int, execution: ExecutionConfig, device: str) -> int:
     cores = os.cpu_count() or 1
     # A model on the CPU wants the cores for itself; one beside it keeps up with it.
     workers = execution.workers or (1 if device == "cpu" else max(1, min(16, cores - 1)))
-    needed = workers * (AHEAD + 1) * execution.batch_size * 4 * 3 * 336**2
+    needed = workers * (AHEAD + 1) * execution.batch_size * 3 * 336**2
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:  # not Linux: shared memory is not a folder there
