@@ -4,12 +4,15 @@ import json
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from xmore import encoders
 from xmore.encoders import load_encoder, pick_device
 from xmore.errors import ModelError
+from xmore.images import decode_image
 from xmore.models import ModelSpec, describe_model
 
 
@@ -47,6 +50,16 @@ def test_pooled_has_no_texts(world, tmp_path):
     assert encoder.encode_images(torch.zeros(1, 3, 224, 224)).shape == (1, 1280)
     with pytest.raises(ModelError, match="images only"):
         encoder.encode_texts(["a"])
+
+
+def test_images_are_prepared_to_the_last_bit_as_open_clip_does(world, tmp_path):
+    card = describe(ModelSpec(folder=world.root / "models" / "lite0"), tmp_path)
+    encoder, (_, preprocess, _) = load_encoder(card, "cpu"), encoders._load(card, "cpu")
+    paths = sorted((world.root / "queries").rglob("*.jpg"))[:5]
+    images = [decode_image(path.read_bytes()) for path in paths]
+    raw = torch.stack([torch.from_numpy(np.array(encoder.resize(image))) for image in images])
+    expected = torch.stack([preprocess(image) for image in images])
+    assert torch.equal(encoder.normalise(raw), expected) and expected.std() > 0.1
 
 
 class Payload:
