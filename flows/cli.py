@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -106,6 +106,31 @@ def show(run: RunName, results: Results = RESULTS) -> None:
     from xmore.runs import load_run
 
     show_run(results, load_run(results, run).name)
+
+
+@commands.command()
+def sql(
+    run: RunName,
+    query: Annotated[
+        str | None, typer.Argument(help="SQL; none: standard input, or a prompt on a terminal.")
+    ] = None,
+    form: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Of the answer.")
+    ] = "table",
+    output: Annotated[Path | None, typer.Option(help="File to write the answer to.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Ask a run's results in DuckDB's SQL; nothing is changed."""
+    from flows import sql as asking
+    from xmore.runs import load_run
+    from xmore.views import open_views
+
+    found = load_run(results, run)
+    connection = open_views(found)
+    if query is None and sys.stdin.isatty():
+        asking.prompt(connection, found.name)
+    else:
+        asking.answer(connection, query or sys.stdin.read(), form, output)
 
 
 @commands.command()

@@ -33,12 +33,13 @@ def step(name: str) -> Iterator[Callable[[str], None]]:
 
 def show_up(api: str, logs: Path) -> None:
     """Where the server is, and what to type next."""
+    prefect, xmore = (Path(sys.executable).with_name(name) for name in ("prefect", "xmore"))
     for line in (
         f"Prefect is up: {api.removesuffix('/api')} (logs in {logs}). Now, in this shell:",
         f"  export PREFECT_API_URL={api}",
-        "  prefect deployment run xmore-reindex/xmore-reindex --watch",
-        "  prefect deployment run xmore-benchmark/xmore-benchmark --watch",
-        "End it with: xmore down",
+        f"  {prefect} deployment run xmore-reindex/xmore-reindex --watch",
+        f"  {prefect} deployment run xmore-benchmark/xmore-benchmark --watch",
+        f"End it with: {xmore} down",
     ):
         console.print(escape(line), soft_wrap=True, highlight=False)
 

@@ -1,5 +1,5 @@
 -- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
--- captions, scores, predictions, metrics); each run's views.sql opens its own artifacts.
+-- captions, scores, raw_predictions, metrics) and `runs`; each run's views.sql opens its own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
 create or replace macro wilson(p, n, side) as
@@ -18,6 +18,26 @@ create or replace view captions_long as
          unnest(memory_ids) as memory_id, unnest(memory_keys) as memory_key,
          unnest(captions) as caption, unnest(similarities) as similarity
   from captions;
+
+create or replace view scores_long as
+  select s.dataset, s.model, s.m, s.query_id, c.label, c.class_name, s.image_score, s.text_score
+  from (select dataset, model, m, query_id, unnest(range(len(image_scores))) as label,
+               unnest(image_scores) as image_score, unnest(text_scores) as text_score
+        from scores) s
+  join classes c using (dataset, label);
+
+create or replace view predictions as
+  select p.*, q.label, q.class_name, q.uri, coalesce(p.prediction = q.label, false) as correct
+  from raw_predictions p
+  join queries q using (dataset, query_id);
+
+-- Accuracy by class: n queries each, averaged over the order seeds.
+create or replace view by_class as
+  select dataset, model, method, adjustment, m, label, class_name,
+         count(distinct query_id) as n, avg(correct::int) as top1
+  from predictions
+  group by all
+  order by all;
 
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
 create or replace view leaderboard as
@@ -43,14 +63,13 @@ create or replace view leaderboard as
 
 -- Where the image and the captions disagree, and who was right.
 create or replace view disagreements as
-  select p.dataset, p.model, p.m, p.query_id, q.uri, q.class_name,
+  select p.dataset, p.model, p.m, p.query_id, p.uri, p.class_name,
          image.class_name as image_says, text.class_name as captions_say,
-         (p.image_prediction = q.label) as image_right,
-         (p.text_prediction = q.label) as captions_right,
+         (p.image_prediction = p.label) as image_right,
+         (p.text_prediction = p.label) as captions_right,
          p.method, p.adjustment, p.seed, p.image_weight, p.text_weight,
-         (p.prediction = q.label) as method_right
+         p.correct as method_right
   from predictions p
-  join queries q using (dataset, query_id)
   join classes image on image.dataset = p.dataset and image.label = p.image_prediction
   join classes text on text.dataset = p.dataset and text.label = p.text_prediction
   where p.image_prediction != p.text_prediction and p.image_weight is not null;

@@ -34,6 +34,10 @@ class ArtifactError(XmoreError):
     """An artifact is damaged; the message says which file and how to make it again."""
 
 
+class QueryError(XmoreError):
+    """A question to a run's results that cannot be answered."""
+
+
 class ServiceError(XmoreError):
     """Prefect's server or worker cannot be started or reached."""
 

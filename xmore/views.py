@@ -7,31 +7,66 @@ from pathlib import Path
 
 import duckdb
 
+from xmore.errors import ArtifactError, RunError
 from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.runs import Run
 from xmore.store import ArtifactRef, read_manifest
 
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
+RAW_NAMES = {"predictions": "raw_predictions"}  # the flat view of the name adds the labels
 WITH_MODEL = ("query_embeddings", "candidates", "captions", "scores")
 
 
 def write_views(run: Run) -> Path:
     """Write `<run>/views.sql`: one view a stage, then the flat views of results/views.sql."""
-    by_stage = defaultdict(list)
-    for record in run.artifacts:
-        by_stage[record.stage].append(record)
-    header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
-    views = [_stage_view(stage, records) for stage, records in by_stage.items()]
     path = run.path / "views.sql"
-    write_whole(path, "\n".join([header, *views, FLAT_VIEWS.read_text()]).encode())
+    write_whole(path, _views(run).encode())
     return path
 
 
 def open_views(run: Run) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the run's views."""
+    """An in-memory DuckDB with the run's views; it reads the run's results and nothing else.
+
+    Raises RunError where the run has no results yet, or its artifacts are gone.
+    """
+    if not run.artifacts:
+        raise RunError(f"run {run.name} is {run.status} and has no results to look at.")
+    results = run.path.parents[1]
     connection = duckdb.connect()
-    connection.execute((run.path / "views.sql").read_text())
+    connection.execute("set autoinstall_known_extensions = false")
+    connection.execute(f"set allowed_directories = [{quote(str(results))}]")
+    connection.execute("set enable_external_access = false")
+    try:
+        connection.execute(_views(run))
+    except (duckdb.IOException, ArtifactError) as error:
+        raise RunError(
+            f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "
+            f"See `xmore verify {run.name}`."
+        ) from error
+    connection.execute("set lock_configuration = true")
     return connection
+
+
+def _views(run: Run) -> str:
+    by_stage = defaultdict(list)
+    for record in run.artifacts:
+        by_stage[record.stage].append(record)
+    header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
+    stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
+    return "\n".join([header, *stages, _runs_view(run.path.parent), FLAT_VIEWS.read_text()])
+
+
+def _runs_view(folder: Path) -> str:
+    """All runs of the results folder, and what each of their stages cost."""
+    files = quote(str(folder / "*" / "run.json"))
+    return (
+        "create or replace view runs as\n"
+        "  select parse_path(filename)[-2] as run, config->>'name' as name, started, finished,\n"
+        "         seconds, error, snapshot->>'name' as snapshot, config, versions\n"
+        f"  from read_json({files}, filename = true, columns = {{started: 'timestamptz', "
+        "finished: 'timestamptz', seconds: 'double', error: 'varchar', snapshot: 'json', "
+        "config: 'json', versions: 'json'});\n"
+    )
 
 
 def quote(text: str) -> str:
@@ -41,7 +76,8 @@ def quote(text: str) -> str:
 
 def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
     selects = "\n  union all by name\n".join(_select(stage, record) for record in records)
-    return f"create or replace view {stage} as\n{selects};\n"
+    view = RAW_NAMES.get(stage, stage)
+    return f"create or replace view {view} as\n{selects};\n"
 
 
 def _select(stage: str, record: ArtifactRef) -> str:
