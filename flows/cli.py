@@ -134,6 +134,81 @@ def sql(
 
 
 @commands.command()
+def explain(
+    run: RunName,
+    query: Annotated[
+        str, typer.Argument(help="Its query_id, or the end of its path.", show_default=False)
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="Of the query, where the run has several.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Draw it with pictures in this file.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Show a query's whole way: what was seen, retrieved, thought and answered."""
+    from flows.explain import show_explanation, write_page
+    from flows.pictures import pictures_of
+    from xmore.explain import explain as gather
+    from xmore.runs import load_run
+    from xmore.views import open_views
+
+    found = load_run(results, run)
+    way = gather(open_views(found), query, dataset)
+    if html is None:
+        show_explanation(way)
+        return
+    with pictures_of(found, way.dataset) as pictures:
+        write_page(way, pictures.query(way.uri), pictures.memory, html)
+    print(f"{html}: query {way.query_id} of {way.dataset}")
+
+
+@commands.command()
+def classify(
+    image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
+    labels: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="Or a file, one name a line.")] = None,
+    config: Annotated[
+        Path, typer.Option(help="A benchmark's YAML: models, memory, retrieval.")
+    ] = PROJECT_ROOT / "configs" / "demo.yaml",
+    memory: Annotated[Path | None, typer.Option(help="Another memory than the config's.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Take config and snapshot of this run, and weigh as it did.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Draw it with pictures in this file.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Classify one picture among labels, and show how."""
+    from flows.classify import classified, parse_labels
+    from flows.explain import say, show_explanation, write_page
+    from index_build.pictures import memory_picture
+    from xmore.config import BenchmarkConfig, load_config
+    from xmore.runs import config_of, load_run
+
+    names = parse_labels(labels, labels_file)
+    like = load_run(results, run) if run else None
+    used = config_of(like) if like else load_config(config, BenchmarkConfig)
+    if memory:
+        used = used.model_copy(update={"memory": memory.resolve()})
+    with classified(image, names, used, like) as (way, plan):
+        if html:
+            write_page(way, image.read_bytes(), lambda i: memory_picture(plan.snapshot, i), html)
+            print(f"{html}: {image}")
+            return
+        show_explanation(way)
+        say("One picture has no stream: `xmore none` weighs by the raw confidences.")
+
+
+@commands.command()
+def doctor(results: Results = RESULTS) -> None:
+    """Check what this installation needs; one line each, and what to do."""
+    from flows.doctor import examine
+    from flows.show import show_checks
+
+    if show_checks(examine(results)):
+        raise typer.Exit(1)
+
+
+@commands.command()
 def verify(
     run: RunName,
     results: Results = RESULTS,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.doctor import Check
 from xmore.runs import Run, load_run
 from xmore.views import open_views
 
@@ -66,7 +68,7 @@ def show_runs(found: Sequence[Run]) -> None:
     if not found:
         console.print("No runs yet. Start one: xmore demo, or xmore benchmark CONFIG.")
         return
-    table = _table("run", "status", "datasets", "snapshot", "started", "seconds")
+    table = table_of("run", "status", "datasets", "snapshot", "started", "seconds")
     for column in table.columns[:5]:
         column.justify = "left"
     for run in found:
@@ -119,9 +121,22 @@ def leaderboards(run: Run) -> list[Leaderboard]:
     return [Leaderboard(*of, lines) for of, lines in boards.items()]
 
 
+def show_checks(checks: Iterable[Check]) -> bool:
+    """One line a check, as it is made; returns whether one has failed."""
+    failed = False
+    colours = {"ok": "green", "warning": "yellow", "failed": "red"}
+    for check in checks:
+        failed |= check.verdict == "failed"
+        verdict = f"[{colours[check.verdict]}]{check.verdict:<8}[/]"
+        todo = f" -> {check.todo}" if check.todo else ""
+        line = f"{verdict} {check.name:<16} {escape(check.found + todo)}"
+        console.print(line, soft_wrap=True, highlight=False)
+    return failed
+
+
 def _show_leaderboard(run: Run) -> None:
     for board in leaderboards(run):
-        table = _table(*board.columns)
+        table = table_of(*board.columns)
         table.title = escape(
             f"{board.dataset}, {board.model}, n = {board.n}, memory {run.snapshot['name']}"
         )
@@ -161,7 +176,7 @@ def _show_stages(run: Run) -> None:
     groups = defaultdict(list)
     for ref in run.artifacts:
         groups[ref.stage].append(ref)
-    table = _table("stage", "artifacts", "skipped", "rows", "seconds", "peak memory MB")
+    table = table_of("stage", "artifacts", "skipped", "rows", "seconds", "peak memory MB")
     for stage, refs in groups.items():
         peaks = [ref.peak_rss_mb for ref in refs if ref.peak_rss_mb]
         table.add_row(
@@ -175,9 +190,10 @@ def _show_stages(run: Run) -> None:
     console.print(table)
 
 
-def _table(*names: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
+def table_of(*names: str, first_columns_left: int = 1) -> Table:
+    """A table whose first columns are text and whose others are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=True, justify="right" if table.columns else "left")
+    for number, name in enumerate(names):
+        side: Literal["left", "right"] = "left" if number < first_columns_left else "right"
+        table.add_column(name, no_wrap=True, justify=side)
     return table

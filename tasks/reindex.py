@@ -96,6 +96,7 @@ def publish(plan: Plan, pieces: Pieces, embedded: Any, index: dict[str, Any]) ->
     failures = pieces.failures + embedded.failures
     facts = {
         "source": str(plan.source),
+        "pictures": _pictures(plan),
         "asked": pieces.asked,
         "rows": embedded.rows,
         "dim": embedded.dim,
@@ -107,3 +108,10 @@ def publish(plan: Plan, pieces: Pieces, embedded: Any, index: dict[str, Any]) ->
     made = build.write_manifest(plan, files, facts)
     made = build.write_manifest(plan, files, facts | {"index_recall": measure_recall(made)})
     return open_snapshot(plan.config.memory, build.publish(plan, made))
+
+
+def _pictures(plan: Plan) -> dict[str, str]:
+    """Where the rows' images are, for those who want to look at one."""
+    if plan.pairs:
+        return {"folder": str(plan.pairs.folder)}
+    return {"rows": plan.rows_folder.name, "tars": plan.images_folder.name}

@@ -1,0 +1,172 @@
+"""`xmore classify`: the stages of a benchmark for one picture and a list of labels."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from flows.benchmark import Plan, look_up
+from tasks.candidates import candidates
+from tasks.captions import FineModel, captions
+from tasks.predictions import MethodRun, predictions
+from tasks.query_embeddings import query_embeddings
+from tasks.scores import ScoreInputs, scores
+from tasks.stage import Workspace
+from xmore import schemas
+from xmore.adjust import StreamState, minmax
+from xmore.adopt import open_memory
+from xmore.config import BenchmarkConfig
+from xmore.errors import ConfigError, DatasetError
+from xmore.explain import Answer, Explanation, explain
+from xmore.images import ImageRejected, check_image, read_image
+from xmore.methods import METHODS, Scores
+from xmore.methods.base import Weights, combine
+from xmore.runs import Run, start_run
+from xmore.store import ArtifactKey, ArtifactRef, read_rows
+from xmore.views import open_views
+
+NAME = "picture"  # the dataset that the picture is for as long as this takes
+
+
+def parse_labels(text: str | None, file: Path | None) -> list[str]:
+    """Labels from a comma-separated text or from a file, one a line. Raises ConfigError."""
+    if (text is None) == (file is None):
+        raise ConfigError("name the classes with either --labels or --labels-file.")
+    try:
+        parts = text.split(",") if text is not None else Path(str(file)).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}).") from error
+    labels = [part.strip() for part in parts if part.strip()]
+    twice = {label for label in labels if labels.count(label) > 1}
+    if len(labels) < 2 or twice:
+        what = f"{sorted(twice)[0]!r} twice" if twice else f"{len(labels)}"
+        raise ConfigError(f"it takes at least two different labels, got {what}.")
+    return labels
+
+
+@contextmanager
+def classified(
+    image: Path, labels: list[str], config: BenchmarkConfig, like: Run | None
+) -> Iterator[tuple[Explanation, Plan]]:
+    """The picture's whole way through memory and models of `config`.
+
+    There is no stream, so `xmore` weighs by the raw confidences (`none`); with `like`, also by
+    the smallest and largest confidence of that run, as if the picture came after its queries.
+    Nothing is kept. Raises XmoreError.
+    """
+    try:
+        data = read_image(image)
+        check_image(data)
+    except ImageRejected as error:
+        raise DatasetError(f"{image}: {error.cause}.") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch)
+        name = like.snapshot["name"] if like else None
+        with open_memory(config.memory, config.results / "cache", name) as snapshot:
+            plan = look_up(config.model_copy(update={"datasets": []}), snapshot)
+            work = Workspace(results, config.execution)
+            queries, classes = _inputs(work, image, data, labels, config.prompt)
+            refs, scored = _stages(plan, work, queries, classes, image.resolve().parent)
+            facts = {"name": snapshot.name, "digest": snapshot.digest}
+            run = start_run(config.model_copy(update={"results": results}), facts)
+            nothing = schemas.METRICS.empty_table()  # no label, no accuracy; the views want it
+            run.artifacts = [
+                *refs,
+                work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: nothing),
+            ]
+            found = explain(open_views(run), "0", None)
+            for ref in scored if like else []:
+                found.answers.append(_as_in(like, ref, labels))
+            yield found, plan
+
+
+def _inputs(
+    work: Workspace, image: Path, data: bytes, labels: list[str], prompt: str
+) -> tuple[ArtifactRef, ArtifactRef]:
+    sha256 = hashlib.sha256(data).hexdigest()
+    query = {"query_id": [0], "label": [None], "class_name": [None], "uri": [image.name]}
+    queries = pa.table(query | {"sha256": [sha256]}, schema=schemas.QUERIES)
+    prompts = [prompt.replace("{}", label.replace("_", " ")) for label in labels]
+    names = {"label": range(len(labels)), "class_name": labels, "prompt": prompts}
+    classes = pa.table(names, schema=schemas.CLASSES)
+    return (
+        work.store.write(ArtifactKey("queries", NAME, {"sha256": sha256}), [1], lambda *_: queries),
+        work.store.write(
+            ArtifactKey("classes", NAME, {"labels": labels, "prompt": prompt}),
+            [len(labels)],
+            lambda *_: classes,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    ref: ArtifactRef
+    model: str
+    m: int
+
+
+def _stages(
+    plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, root: Path
+) -> tuple[list[ArtifactRef], list[_Scored]]:
+    config, roles = plan.config, plan.config.roles
+    embedded = {
+        model.digest: query_embeddings(work, queries, root, model)
+        for model in {model.digest: model for model in plan.models.values()}.values()
+    }
+    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
+    found = candidates(work, embedded[coarse.digest], coarse, plan.snapshot, config.retrieval)
+    fine_model = FineModel(fine, embedded[fine.digest])
+    kept = captions(work, found, plan.snapshot, fine_model, config.retrieval)
+    refs, scored = [queries, classes, *embedded.values(), found, kept], []
+    for name in roles.inference:
+        model = plan.models[name]
+        m = max(config.retrieval.captions)
+        ref = scores(work, ScoreInputs(embedded[model.digest], kept, classes), model, m)
+        scored.append(_Scored(ref, name, m))
+        refs.append(ref)
+        for method in config.methods:
+            m_read = m if "text_scores" in METHODS[method].needs else None
+            refs.append(predictions(work, ref, MethodRun(method, m_read, ("none",), ())))
+    return refs, scored
+
+
+def _as_in(like: Run | None, scored: _Scored, labels: list[str]) -> Answer:
+    """`xmore minmax` as the next step of a run's stream."""
+    assert like
+    row = read_rows(scored.ref)
+    weights = []
+    for modality in ("image_confidence", "text_confidence"):
+        low, high = (
+            open_views(like)
+            .execute(
+                f"select min({modality}), max({modality}) from scores where model = ? and m = ?",
+                [scored.model, scored.m],
+            )
+            .fetchall()[0]
+        )
+        state = StreamState() if low is None else StreamState(low, high)
+        weights.append(minmax(row[modality].to_numpy(), state))
+    image = schemas.to_matrix(row["image_scores"])
+    text = schemas.to_matrix(row["text_scores"])
+    text = text if text.shape == image.shape else np.full(image.shape, np.nan, np.float32)
+    probabilities = combine(Scores(image, text), Weights(weights[0], weights[1]))[0]
+    best = int(probabilities.argmax())
+    return Answer(
+        model=scored.model,
+        method=f"xmore minmax after {like.name}",
+        m=scored.m,
+        image_weight=float(weights[0][0]),
+        text_weight=float(weights[1][0]),
+        answer=labels[best],
+        probability=float(probabilities[best]),
+        seeds="",
+        correct=None,
+    )

@@ -1,0 +1,128 @@
+"""`xmore explain`: one query's way, in the terminal or as a page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+
+import jinja2
+from rich.markup import escape
+
+from flows.show import console, table_of
+from xmore.explain import Explanation
+from xmore.images import ImageRejected, decode_image
+from xmore.paths import write_whole
+
+SHOWN = 10  # captions in the terminal; the page has them all
+SIDE = 160  # pixels of a picture in the page
+Picture = Callable[[int], bytes | None]
+
+
+def show_explanation(found: Explanation) -> None:
+    """Print what was seen, retrieved, thought and answered."""
+    say(f"[bold]{escape(found.dataset)} query {found.query_id}[/bold]: {escape(found.uri)}")
+    if found.label is not None:
+        say(f"label: [bold]{escape(found.label)}[/bold]")
+    for opinions in found.opinions:
+        text = opinions.text_confidence
+        table = table_of(
+            "the image says", "", f"captions say (M = {opinions.m})", "", first_columns_left=3
+        )
+        table.title = escape(
+            f"{opinions.model}: confidence of the image {opinions.image_confidence:.3f}, of its "
+            f"captions {'-' if text is None else f'{text:.3f}'}"
+        )
+        for one, other in zip_longest(opinions.image, opinions.text, fillvalue=("", None)):
+            table.add_row(*(cell for opinion in (one, other) for cell in _cells(*opinion)))
+        console.print(table)
+    _show_retrieved(found)
+    _show_answers(found)
+
+
+def say(line: str) -> None:
+    """A line, not wrapped."""
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def write_page(found: Explanation, query_image: bytes | None, picture: Picture, path: Path) -> None:
+    """Write the same as one HTML file with its pictures inside; `picture` gives a memory row's."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # captions come from strangers
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("explain.html").render(
+        found=found,
+        image=_inline(query_image),
+        pictures={row.memory_id: _inline(picture(row.memory_id)) for row in found.captions},
+    )
+    write_whole(path, page.encode())
+
+
+def _inline(data: bytes | None) -> str | None:
+    """A small JPEG as a data URI; none where there is no picture or it cannot be read."""
+    if data is None:
+        return None
+    try:
+        image = decode_image(data)
+    except ImageRejected:
+        return None
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _cells(name: str, probability: float | None) -> tuple[str, str]:
+    return escape(name), "" if probability is None else f"{probability:.3f}"
+
+
+def _show_retrieved(found: Explanation) -> None:
+    similarities = [row.similarity for row in found.candidates]
+    if not similarities:
+        say("no candidates\n")
+        return
+    say(
+        f"{len(similarities)} candidates, similarity {similarities[0]:.3f} to "
+        f"{similarities[-1]:.3f}; {len(found.captions)} captions kept:"
+    )
+    table = table_of("rank", "similarity", "memory_id", "caption", first_columns_left=0)
+    table.columns[-1].justify, table.columns[-1].overflow = "left", "ellipsis"
+    for row in found.captions[:SHOWN]:
+        text = escape(" ".join(row.caption.split()))
+        table.add_row(str(row.rank), f"{row.similarity:.3f}", str(row.memory_id), text)
+    console.print(table)
+    if len(found.captions) > SHOWN:
+        say(f"... and {len(found.captions) - SHOWN} more\n")
+
+
+def _show_answers(found: Explanation) -> None:
+    table = table_of(
+        "model",
+        "method",
+        "M",
+        "weights",
+        "answer",
+        "probability",
+        "seeds",
+        "",
+        first_columns_left=2,
+    )
+    for row in found.answers:
+        weights = (
+            "" if row.image_weight is None else f"{row.image_weight:.3g} : {row.text_weight:.3g}"
+        )
+        table.add_row(
+            escape(row.model),
+            escape(row.method),
+            "" if row.m is None else str(row.m),
+            weights,
+            escape(row.answer or "no answer"),
+            "" if row.probability is None else f"{row.probability:.3f}",
+            row.seeds,
+            {True: "right", False: "wrong", None: ""}[row.correct],
+        )
+    console.print(table)
