@@ -9,9 +9,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 import jinja2
-from rich.markup import escape
 
-from flows.show import console, table_of
+from flows.show import console, safe, table_of
 from xmore.explain import Explanation
 from xmore.images import ImageRejected, decode_image
 from xmore.paths import write_whole
@@ -23,15 +22,15 @@ Picture = Callable[[int], bytes | None]
 
 def show_explanation(found: Explanation) -> None:
     """Print what was seen, retrieved, thought and answered."""
-    say(f"[bold]{escape(found.dataset)} query {found.query_id}[/bold]: {escape(found.uri)}")
+    say(f"[bold]{safe(found.dataset)} query {found.query_id}[/bold]: {safe(found.uri)}")
     if found.label is not None:
-        say(f"label: [bold]{escape(found.label)}[/bold]")
+        say(f"label: [bold]{safe(found.label)}[/bold]")
     for opinions in found.opinions:
         text = opinions.text_confidence
         table = table_of(
             "the image says", "", f"captions say (M = {opinions.m})", "", first_columns_left=3
         )
-        table.title = escape(
+        table.title = safe(
             f"{opinions.model}: confidence of the image {opinions.image_confidence:.3f}, of its "
             f"captions {'-' if text is None else f'{text:.3f}'}"
         )
@@ -77,7 +76,7 @@ def _inline(data: bytes | None) -> str | None:
 
 
 def _cells(name: str, probability: float | None) -> tuple[str, str]:
-    return escape(name), "" if probability is None else f"{probability:.3f}"
+    return safe(name), "" if probability is None else f"{probability:.3f}"
 
 
 def _show_retrieved(found: Explanation) -> None:
@@ -92,7 +91,7 @@ def _show_retrieved(found: Explanation) -> None:
     table = table_of("rank", "similarity", "memory_id", "caption", first_columns_left=0)
     table.columns[-1].justify, table.columns[-1].overflow = "left", "ellipsis"
     for row in found.captions[:SHOWN]:
-        text = escape(" ".join(row.caption.split()))
+        text = safe(" ".join(row.caption.split()))
         table.add_row(str(row.rank), f"{row.similarity:.3f}", str(row.memory_id), text)
     console.print(table)
     if len(found.captions) > SHOWN:
@@ -116,11 +115,11 @@ def _show_answers(found: Explanation) -> None:
             "" if row.image_weight is None else f"{row.image_weight:.3g} : {row.text_weight:.3g}"
         )
         table.add_row(
-            escape(row.model),
-            escape(row.method),
+            safe(row.model),
+            safe(row.method),
             "" if row.m is None else str(row.m),
             weights,
-            escape(row.answer or "no answer"),
+            safe(row.answer or "no answer"),
             "" if row.probability is None else f"{row.probability:.3f}",
             row.seeds,
             {True: "right", False: "wrong", None: ""}[row.correct],

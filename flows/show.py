@@ -23,6 +23,13 @@ from xmore.views import open_views
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
+def safe(text: str) -> str:
+    """Text from elsewhere for the terminal: no markup, no control or direction characters."""
+    return escape(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
+
+
 @contextmanager
 def step(name: str) -> Iterator[Callable[[str], None]]:
     """Say what was done and how long it took; the value adds a note."""
@@ -30,7 +37,7 @@ def step(name: str) -> Iterator[Callable[[str], None]]:
     begun = time.perf_counter()
     yield notes.append
     line = f"{name:<14} {time.perf_counter() - begun:7.1f} s  {'; '.join(notes)}"
-    console.print(escape(line.rstrip()), highlight=False, soft_wrap=True)
+    console.print(safe(line.rstrip()), highlight=False, soft_wrap=True)
 
 
 def show_up(api: str, logs: Path) -> None:
@@ -43,7 +50,7 @@ def show_up(api: str, logs: Path) -> None:
         f"  {prefect} deployment run xmore-benchmark/xmore-benchmark --watch",
         f"End it with: {xmore} down",
     ):
-        console.print(escape(line), soft_wrap=True, highlight=False)
+        console.print(safe(line), soft_wrap=True, highlight=False)
 
 
 def show_run(results: Path, name: str) -> None:
@@ -59,7 +66,7 @@ def show_run(results: Path, name: str) -> None:
         console.print("Nothing to do: every stage was there already and was skipped.")
     console.print(f"Run {run.name}: {run.seconds} s. Open it in DuckDB:", highlight=False)
     console.print(
-        f"  duckdb -init {escape(str(run.path / 'views.sql'))}", soft_wrap=True, highlight=False
+        f"  duckdb -init {safe(str(run.path / 'views.sql'))}", soft_wrap=True, highlight=False
     )
 
 
@@ -84,7 +91,7 @@ def show_runs(found: Sequence[Run]) -> None:
 def show_faults(run: Run, faults: Sequence[str], repaired: bool) -> bool:
     """Print what is damaged, or that nothing is; returns whether something is."""
     for fault in faults:
-        console.print(f"damaged: {escape(fault)}", soft_wrap=True, highlight=False)
+        console.print(f"damaged: {safe(fault)}", soft_wrap=True, highlight=False)
     if not faults:
         count = len({ref.path for ref in run.artifacts})
         console.print(
@@ -129,7 +136,7 @@ def show_checks(checks: Iterable[Check]) -> bool:
         failed |= check.verdict == "failed"
         verdict = f"[{colours[check.verdict]}]{check.verdict:<8}[/]"
         todo = f" -> {check.todo}" if check.todo else ""
-        line = f"{verdict} {check.name:<16} {escape(check.found + todo)}"
+        line = f"{verdict} {check.name:<16} {safe(check.found + todo)}"
         console.print(line, soft_wrap=True, highlight=False)
     return failed
 
@@ -137,7 +144,7 @@ def show_checks(checks: Iterable[Check]) -> bool:
 def _show_leaderboard(run: Run) -> None:
     for board in leaderboards(run):
         table = table_of(*board.columns)
-        table.title = escape(
+        table.title = safe(
             f"{board.dataset}, {board.model}, n = {board.n}, memory {run.snapshot['name']}"
         )
         for line in board.lines:

@@ -7,7 +7,8 @@ class XmoreError(Exception):
     """Base of all errors that are shown to a user as one line, without a traceback."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))  # also where a key or path has line breaks
+        plain = "".join(c if c.isprintable() else " " for c in message)  # names come from data too
+        super().__init__(" ".join(plain.split()))
 
 
 class ConfigError(XmoreError):

@@ -1,0 +1,151 @@
+"""`xmore explain` and `xmore classify`: what they show is what the artifacts hold."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.benchmark import xmore_benchmark
+from flows.explain import write_page
+from flows.pictures import pictures_of
+from flows.reindex import xmore_reindex
+from xmore.errors import QueryError
+from xmore.explain import explain
+from xmore.runs import load_run
+from xmore.store import read_rows
+from xmore.views import open_views
+
+XMORE = str(Path(sys.executable).parent / "xmore")
+
+
+def xmore(*arguments):
+    return subprocess.run([XMORE, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def run(done):
+    return load_run(done.config.results, done.name)
+
+
+def test_a_querys_way_is_what_the_artifacts_hold(run):
+    found = explain(open_views(run), "7", None)
+    rows = {
+        ref.stage: [row for row in read_rows(ref).to_pylist() if row.get("query_id") == 7]
+        for ref in run.artifacts
+    }
+    scores, captions = rows["scores"][0], rows["captions"][0]
+    (opinions,) = found.opinions
+    assert (
+        found.uri == rows["queries"][0]["uri"] and found.label == rows["queries"][0]["class_name"]
+    )
+    assert [p for _, p in opinions.image] == sorted(scores["image_scores"], reverse=True)[:5]
+    assert [p for _, p in opinions.text] == sorted(scores["text_scores"], reverse=True)[:5]
+    assert opinions.text_confidence == scores["text_confidence"]
+    assert [row.caption for row in found.captions] == captions["captions"]
+    assert [row.memory_id for row in found.candidates] == rows["candidates"][0]["memory_ids"]
+    methods = [answer.method for answer in found.answers]
+    assert methods[:3] == ["clip", "caption-ensemble", "equal"]
+    assert {"xmore minmax", "xmore none"} <= set(methods)
+    for answer in found.answers:
+        assert answer.correct == (answer.answer == found.label)
+
+
+def test_a_query_is_found_by_path_and_an_unknown_or_unclear_one_is_named(run):
+    db = open_views(run)
+    uri = explain(db, "7", None).uri
+    assert explain(db, uri, None).query_id == explain(db, uri.split("/")[1], "tiny").query_id == 7
+    for query, dataset in (("99", None), ("", None), ("7", "other"), ("' or 1=1 --", None)):
+        with pytest.raises(QueryError, match="tiny has 0 to 19"):
+            explain(db, query, dataset)
+
+
+def test_the_terminal_shows_it(done):
+    answer = xmore("explain", done.name, "7", "--results", done.config.results)
+    assert answer.returncode == 0, answer.stderr
+    for part in ("tiny query 7", "label:", "captions say (M = 8)", "24 candidates", "xmore minmax"):
+        assert part in answer.stdout
+
+
+def test_captions_in_a_page_are_text_never_html(world, tmp_path):
+    evil = '<script>alert(1)</script><img src="http://h/x.png"> \x1b[31m {{ 7 * 7 }} [red]x[/red]'
+    table = pq.read_table(world.root / "captions.parquet")[:30]
+    texts = pa.array([f"{evil} {i}" for i in range(30)])
+    table = table.set_column(table.column_names.index("caption"), "caption", texts)
+    pq.write_table(table, tmp_path / "captions.parquet")
+    xmore_reindex.fn(
+        world.memory_config(memory=tmp_path / "m", captions=tmp_path / "captions.parquet")
+    )
+    config = world.config(tmp_path / "results", memory=tmp_path / "m")
+    run = load_run(config.results, xmore_benchmark.fn(config))
+    way = explain(open_views(run), "0", None)
+    with pictures_of(run, "tiny") as pictures:
+        write_page(way, pictures.query(way.uri), pictures.memory, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "{{ 7 * 7 }}" in page
+    assert page.count("data:image/jpeg") == 1 + len(way.captions)  # the query, and each caption's
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    answer = xmore("explain", run.name, "0", "--results", config.results)
+    assert (
+        answer.returncode == 0 and "\x1b" not in answer.stdout and "[red]x[/red]" in answer.stdout
+    )
+
+
+def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path):
+    from index_build.pictures import memory_picture
+    from xmore.digest import digest_file
+
+    urls = web.url_list(tmp_path / "urls.parquet", rows=12)
+    snapshot = xmore_reindex.fn(world.url_config(urls, tmp_path / "m")).snapshot
+    folder = world.memory_config().images.folder
+    rows = pq.read_table(snapshot.shards[0].metadata).to_pylist()
+    for memory_id in (0, 5, 11):
+        picture = memory_picture(snapshot, memory_id)
+        original = folder / rows[memory_id]["url"].rpartition("/")[2]
+        assert digest_file(original) == rows[memory_id]["memory_key"]
+        assert picture == original.read_bytes() or max(rows[memory_id]["width"], 257) >= 256
+    shutil.rmtree(tmp_path / "m" / "work")
+    assert memory_picture(snapshot, 0) is None
+
+
+@pytest.fixture
+def config_file(done, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(done.config.model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_file):
+    row = explain(open_views(run), "7", None)
+    classes = open_views(run).sql("select class_name from classes order by label").fetchall()
+    labels = ",".join(name for (name,) in classes)
+    image = world.root / "queries" / row.uri
+    answer = xmore(
+        "classify", image, "--labels", labels, "--run", done.name, "--results", done.config.results
+    )
+    assert answer.returncode == 0, answer.stderr
+    expected = next(a for a in row.answers if a.method == "xmore none")
+    line = next(line for line in answer.stdout.splitlines() if "xmore none" in line)
+    assert expected.answer in line and f"{expected.probability:.3f}" in line
+    assert f"xmore minmax after {done.name}" in answer.stdout and "no stream" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.jpg", "--labels", "a,b"], "nowhere.jpg: unreadable file"),
+        ([__file__, "--labels", "a,b"], "not an image"),
+        (["x.jpg", "--labels", "a"], "at least two"),
+        (["x.jpg", "--labels", "a,b, a"], "'a' twice"),
+        (["x.jpg"], "--labels-file"),
+        (["x.jpg", "--labels-file", "nowhere.txt"], "nowhere.txt: cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_line(config_file, arguments, says):
+    answer = xmore("classify", *arguments, "--config", config_file)
+    assert answer.returncode == 2 and says in answer.stderr and answer.stderr.count("\n") == 1

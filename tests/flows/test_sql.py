@@ -1,0 +1,105 @@
+"""`xmore sql`: a real process, its answers, and what it refuses."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+XMORE = str(Path(sys.executable).parent / "xmore")
+
+
+@pytest.fixture
+def sql(done):
+    def ask(*arguments, stdin=None):
+        command = [XMORE, "sql", done.name, *arguments, "--results", str(done.config.results)]
+        return subprocess.run(command, capture_output=True, text=True, input=stdin)
+
+    return ask
+
+
+VIEWS = {
+    "queries", "classes", "candidates_long", "captions_long", "scores_long", "predictions",
+    "leaderboard", "disagreements", "by_class", "runs",
+}  # fmt: skip
+
+
+def test_all_views_are_there_and_open(sql):
+    answer = sql("select view_name from duckdb_views() where not internal", "--format", "csv")
+    there = set(answer.stdout.replace('"', "").split())
+    assert there >= VIEWS
+    for view in there - {"view_name"}:
+        assert sql(f"select count(*) from {view}").returncode == 0, view
+
+
+def test_what_the_views_say_agrees(sql):
+    query = """
+      select (select max(abs(b.top1 - l.top1)) from leaderboard l join (
+                select method, adjustment, sum(top1 * n) / sum(n) as top1 from by_class
+                group by all) b on b.method = l.method
+                and b.adjustment is not distinct from l.adjustment) as by_class_differs,
+             (select max(abs(total - 1)) from (
+                select sum(image_score) as total from scores_long group by query_id)) as off_one,
+             (select count(*) from scores_long) as scores,
+             (select count(*) from runs) >= 1 as has_runs,
+             (select bool_and(correct = (prediction = label)) from predictions) as correct"""
+    (row,) = json.loads(sql(query, "--format", "json").stdout)
+    assert row["by_class_differs"] < 1e-12 and row["off_one"] < 1e-5
+    assert row["scores"] == 20 * 5 and row["has_runs"] and row["correct"]
+
+
+def test_formats(sql, tmp_path):
+    query = "select query_id, top5, uri from predictions where method = 'clip' order by query_id"
+    assert "┌" in sql(query).stdout and "tiny" not in sql(query).stderr
+    lines = sql(query, "--format", "csv").stdout.splitlines()
+    assert lines[0] == '"query_id","top5","uri"' and len(lines) == 21
+    rows = json.loads(sql("--format", "json", stdin=query).stdout)
+    assert rows[0]["query_id"] == 0 and len(rows[0]["top5"]) == 5
+    target = tmp_path / "answer.parquet"
+    assert sql(query, "--format", "parquet", "--output", str(target)).returncode == 0
+    assert pq.read_table(target).num_rows == 20 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("selec 1", "syntax error"),
+        ("select nope from queries", "nope"),
+        ("drop view queries", "only read"),
+        ("create table t as select 1", "only read"),
+        ("copy queries to 'x.csv'", "only read"),
+        ("attach 'x.db'", "only read"),
+        ("install httpfs", "only read"),
+        ("set enable_external_access = true", "only read"),
+        ("select 1; drop view queries", "one query"),
+        ("select * from read_text('/etc/hostname')", "disabled by configuration"),
+        ("select * from 'https://127.0.0.1:1/x.parquet'", "error"),
+    ],
+)
+def test_what_does_not_only_read_is_refused_in_one_line(sql, query, says):
+    answer = sql(query)
+    assert answer.returncode == 2 and says in answer.stderr
+    assert answer.stderr.count("\n") == 1 and answer.stdout == ""
+
+
+def test_parquet_wants_a_file_and_a_file_that_cannot_be_is_named(sql, tmp_path):
+    assert "--output" in sql("select 1", "--format", "parquet").stderr
+    answer = sql("select 1", "--format", "csv", "--output", str(tmp_path / "no" / "x.csv"))
+    assert answer.returncode == 2 and "x.csv" in answer.stderr
+
+
+def test_the_prompt_on_a_terminal(done):
+    controller, terminal = pty.openpty()
+    command = [XMORE, "sql", done.name, "--results", str(done.config.results)]
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    os.write(controller, b"select 40 +\n2 as answer;\nselect oops;\n\x04")
+    out, error = process.communicate(timeout=60)
+    os.close(controller)
+    assert "Views: by_class" in out and "answer" in out and "42" in out
+    assert "oops" in error and process.returncode == 0
