@@ -16,12 +16,22 @@ import signal
 import threading
 from http.client import HTTPMessage
 
-import img2dataset
-import img2dataset.downloader
 
-from index_build.fetch import FetchFailed, fetch_image, may_pass
-from index_build.img2dataset_job import VARIABLE, Job
-from xmore.locks import locked
+def _end_with_parent() -> None:
+    os.read(0, 1)  # not sys.stdin: its lock would be held at exit
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    # Before the imports below: they take seconds, in which the starting process may end.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+import img2dataset  # noqa: E402
+import img2dataset.downloader  # noqa: E402
+
+from index_build.fetch import FetchFailed, fetch_image, may_pass  # noqa: E402
+from index_build.img2dataset_job import VARIABLE, Job  # noqa: E402
+from xmore.locks import locked  # noqa: E402
 
 
 def fetch_row(
@@ -52,7 +62,6 @@ def fetch_row(
 
 def main() -> None:
     """Download what the job's rows name as webdataset shards."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     with locked(JOB.target.with_name(f"{JOB.target.name}.lock")):
         img2dataset.download(
             url_list=str(JOB.rows),
@@ -73,11 +82,6 @@ def main() -> None:
             compute_hash="sha256",
             disallowed_header_directives=None if JOB.bounds.honour_opt_out else [],
         )
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)  # not sys.stdin: its lock would be held at exit
-    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 JOB = Job.model_validate_json(os.environ[VARIABLE])
