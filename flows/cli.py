@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from xmore.errors import XmoreError
+from xmore.errors import ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
 
 commands = typer.Typer(
@@ -238,14 +239,29 @@ def reindex(config: ConfigFile) -> None:
 
 
 def app() -> None:
-    """Entry point: a user's mistake is one line and exit code 2; `--debug` shows where."""
+    """Entry point: what a user can mend is one line and exit code 2; `--debug` shows where."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         commands()
-    except XmoreError as error:
+    except (XmoreError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error; the system's own (disk full, not allowed) get a hint."""
+    if isinstance(error, XmoreError):
+        return str(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    what = getattr(error, "strerror", None) or str(error)
+    return str(XmoreError(f"{where}{what}. What is whole is kept; mend it and run again."))
+
+
+def _terminated(*_: object) -> None:
+    print("\nterminated: whole parts are kept; the same command goes on", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _start(config: Any, resume: str | None) -> str:
@@ -272,10 +288,20 @@ def _reindex(config: Any) -> str:
 
 def _call(flow: Any, *arguments: Any) -> Any:
     """Run a flow under Prefect where a server is configured, else as a plain function."""
+    import httpx
     from prefect.settings import PREFECT_API_URL
 
+    api = PREFECT_API_URL.value()
     try:
-        return flow(*arguments) if PREFECT_API_URL.value() else flow.fn(*arguments)
+        if not api:
+            return flow.fn(*arguments)
+        httpx.get(f"{api}/health", timeout=10)
+        return flow(*arguments)
+    except httpx.TransportError as error:
+        raise ServiceError(
+            f"{api}: Prefect's server does not answer ({error}). What is whole is kept: start it "
+            "and run again, or unset PREFECT_API_URL to run without it."
+        ) from error
     except KeyboardInterrupt:  # typer makes it exit code 130
         print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
         raise

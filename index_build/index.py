@@ -51,7 +51,7 @@ def measure_recall(snapshot: Snapshot) -> dict[str, Any] | None:
     sample = rng.integers(0, snapshot.rows, (2, RECALL_QUERIES))
     means = _rows(snapshot, sample[0]) + _rows(snapshot, sample[1])
     queries = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
-    found = index_search(queries, snapshot.index_path, RECALL_K)
+    found = index_search(queries, snapshot.index_path, RECALL_K, snapshot.rows)
     truth = exact_search(queries, embedding_blocks(snapshot), RECALL_K)
     return {"k": RECALL_K, "queries": RECALL_QUERIES, "recall": recall(found, truth)}
 

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -92,11 +91,11 @@ def point_current(plan: Plan, name: str) -> None:
 def check_rows(snapshot: Snapshot) -> list[str]:
     """Faults in a snapshot's content: rows that are no unit vectors or have no key, its index."""
     faults = []
-    for first, rows in embedding_blocks(snapshot):
-        wrong = np.flatnonzero(~(np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01))
-        if len(wrong):
-            faults.append(f"{snapshot.path}: row {first + wrong[0]} is no unit vector")
-            break
+    try:
+        for _ in embedding_blocks(snapshot):  # checks each row
+            pass
+    except SnapshotError as error:
+        faults.append(str(error))
     for shard in snapshot.shards:
         keys = pq.read_table(shard.metadata, columns=["memory_key"])["memory_key"]
         if keys.null_count or not pc.all(pc.equal(pc.utf8_length(keys), 64)).as_py():

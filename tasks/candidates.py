@@ -47,7 +47,7 @@ def candidates(
 
     def search(queries: np.ndarray, mode: str) -> Neighbours:
         if mode == "index":
-            return index_search(queries, memory.index_path, retrieval.candidates)
+            return index_search(queries, memory.index_path, retrieval.candidates, memory.rows)
         device = pick_device(work.execution.device)
         return exact_search(queries, embedding_blocks(memory), retrieval.candidates, device)
 

@@ -67,12 +67,29 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
     if (memory / "CURRENT").exists() or not (memory / "img_emb").is_dir():
         name = name or resolve_current(memory)
         with in_use(memory, name):
-            yield open_snapshot(memory, name)
+            snapshot = open_snapshot(memory, name)
+            check_bytes(snapshot, cache)
+            yield snapshot
         return
     adopted = adopt(memory, cache)
     if name not in (None, adopted.name):
         raise SnapshotError(f"{memory}: its bytes are no longer those of {name}.")
     yield adopted
+
+
+def check_bytes(snapshot: Snapshot, cache: Path) -> None:
+    """Compare a snapshot's files with its manifest's checksums; raises SnapshotError.
+
+    Each file is read once: the cache keeps its hash while size and time stay the same.
+    """
+    names = [file["file"] for file in snapshot.manifest["files"]]
+    have = _hashes(snapshot.path, names, FactCache(cache, snapshot.path, "snapshot"))
+    for file, sha256 in zip(snapshot.manifest["files"], have, strict=True):
+        if sha256 != file["sha256"]:
+            raise SnapshotError(
+                f"{snapshot.path / file['file']}: its bytes are not those that were published. "
+                "Point CURRENT to another snapshot, or build the memory again."
+            )
 
 
 def _dimensions(path: Path) -> int:
@@ -112,13 +129,20 @@ def _files(folder: Path, cache: Path) -> list[dict[str, Any]]:
     ]
     if (folder / "image.index").is_file():
         names.append("image.index")
-    facts = FactCache(cache, folder, "adopted")
-    files = []
+    hashes = _hashes(folder, names, FactCache(cache, folder, "adopted"))
+    return [
+        {"file": name, "bytes": (folder / name).stat().st_size, "sha256": sha256}
+        for name, sha256 in zip(names, hashes, strict=True)
+    ]
+
+
+def _hashes(folder: Path, names: list[str], facts: FactCache) -> list[str]:
+    found = []
     for name in track(names, "memory hashing", "file"):
         sha256 = facts.get(name)
         if sha256 is None:
             sha256 = digest_file(folder / name)
             facts.put(name, sha256)
-            facts.save(names)
-        files.append({"file": name, "bytes": (folder / name).stat().st_size, "sha256": sha256})
-    return files
+        found.append(sha256)
+    facts.save(names)
+    return found

@@ -163,13 +163,25 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
             count = min(step, shard.rows - first)
             skip = offset + first * snapshot.dim * dtype.itemsize
             block = np.fromfile(shard.embeddings, dtype, count * snapshot.dim, offset=skip)
-            yield shard.start + first, block.reshape(count, snapshot.dim).astype(np.float32)
+            rows = block.reshape(count, snapshot.dim).astype(np.float32)
+            _check_unit(shard, first, rows)
+            yield shard.start + first, rows
+
+
+def _check_unit(shard: MemoryShard, first: int, rows: np.ndarray) -> None:
+    squares = np.einsum("nd,nd->n", rows, rows)
+    wrong = np.flatnonzero(~(np.abs(squares - 1) < 0.02))  # NaN is wrong as well
+    if len(wrong):
+        raise SnapshotError(
+            f"{shard.embeddings}: row {first + wrong[0]} is no unit vector (squared length "
+            f"{squares[wrong[0]]:.3g}). Build the memory again."
+        )
 
 
 def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
     """Captions of some memory_ids, in their order: (N,) int64 -> N strings, "" where none."""
     column = snapshot.columns.caption
-    return _lookup(snapshot, ids, [column])[column].cast(pa.string()).fill_null("")
+    return _readable(_lookup(snapshot, ids, [column])[column])
 
 
 def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
@@ -178,7 +190,7 @@ def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
     if columns.key:
         return _lookup(snapshot, ids, [columns.key])[columns.key].combine_chunks()
     rows = _lookup(snapshot, ids, [str(columns.place), columns.caption])
-    places, captions = (column.cast(pa.string()).fill_null("") for column in rows.columns)
+    places, captions = (_readable(column) for column in rows.columns)
     return pa.array(
         [
             digest_text(f"{p}\n{c}")
@@ -186,6 +198,17 @@ def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
         ],
         pa.string(),
     )
+
+
+def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strings from elsewhere: nulls as "", bytes that are no UTF-8 replaced."""
+    try:
+        column.validate(full=True)
+        return column.cast(pa.string()).fill_null("")
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        texts = [(value or b"").decode("utf-8", "replace") for value in raw]
+        return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def _lookup(snapshot: Snapshot, ids: np.ndarray, columns: list[str]) -> pa.Table:
@@ -203,6 +226,12 @@ def _lookup(snapshot: Snapshot, ids: np.ndarray, columns: list[str]) -> pa.Table
 def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str]) -> pa.Table:
     local = ids - shard.start
     with pq.ParquetFile(shard.metadata) as file:
+        absent = [name for name in columns if name not in file.schema_arrow.names]
+        if absent:
+            raise SnapshotError(
+                f"{shard.metadata}: no column `{absent[0]}`; it has "
+                f"{', '.join(file.schema_arrow.names)}. Build the memory again."
+            )
         pieces, first = [file.schema_arrow.empty_table().select(columns)], 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows

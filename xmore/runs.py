@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,18 +120,18 @@ def config_of(run: Run) -> BenchmarkConfig:
 @contextmanager
 def under_way(run: Run) -> Iterator[None]:
     """Mark `run` as running for as long as this process lives; note how it ended."""
-    begun = datetime.now(UTC)
+    begun = time.perf_counter()  # the clock may be set back
     with locked(run.path / "run.lock"):
         run.error, run.finished, run.artifacts = None, None, []
         try:
             yield
         except BaseException as error:
             run.error = f"{type(error).__name__}: {error}"
-            run.save()
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                run.save()
             raise
-        now = datetime.now(UTC)
-        run.finished = now.isoformat(timespec="seconds")
-        run.seconds = round((now - begun).total_seconds(), 1)
+        run.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        run.seconds = round(time.perf_counter() - begun, 1)
         run.save()
 
 

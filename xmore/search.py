@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xmore.errors import SnapshotError
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -44,11 +46,24 @@ def exact_search(
     )
 
 
-def index_search(queries: np.ndarray, index_path: Path, k: int) -> Neighbours:
-    """Top-K from a faiss index on disk, memory-mapped where its type allows it."""
+def index_search(queries: np.ndarray, index_path: Path, k: int, rows: int) -> Neighbours:
+    """Top-K from a faiss index on disk over `rows` rows, memory-mapped where its type allows it.
+
+    Raises SnapshotError where it cannot be read or holds another number of rows.
+    """
     import faiss
 
-    index = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    try:
+        index = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        raise SnapshotError(
+            f"{index_path}: not a readable index. Build the memory again."
+        ) from error
+    if (index.ntotal, index.d) != (rows, queries.shape[1]):
+        raise SnapshotError(
+            f"{index_path}: holds {index.ntotal} rows of {index.d} dimensions, wanted {rows} of "
+            f"{queries.shape[1]}. Build the memory again, or set `retrieval.search: exact`."
+        )
     values, ids = index.search(np.ascontiguousarray(queries), min(k, index.ntotal))
     order = np.lexsort((ids, -values), axis=1)
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)

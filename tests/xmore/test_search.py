@@ -113,7 +113,7 @@ def test_index_search_equals_exact_search(tmp_path, k):
     rng = np.random.default_rng(9)
     memory, queries = unit(rng, 50), unit(rng, 6)
     exact = exact_search(queries, [(0, memory)], k)
-    found = index_search(queries, flat_index(memory, tmp_path / "flat.index"), k)
+    found = index_search(queries, flat_index(memory, tmp_path / "flat.index"), k, len(memory))
     np.testing.assert_array_equal(found.ids, exact.ids)
     np.testing.assert_allclose(found.similarities, exact.similarities, rtol=0, atol=1e-6)
     assert found.ids.shape == (6, k) and recall(found, exact) == 1.0
@@ -124,5 +124,5 @@ def test_index_search_puts_ties_in_order_of_memory_id(tmp_path):
     rng = np.random.default_rng(3)
     memory = rng.integers(-1, 2, (20, 3)).astype(np.float32)
     queries = rng.integers(-1, 2, (8, 3)).astype(np.float32)
-    found = index_search(queries, flat_index(memory, tmp_path / "flat.index"), 20)
+    found = index_search(queries, flat_index(memory, tmp_path / "flat.index"), 20, len(memory))
     assert_found(found, *brute_force(queries, memory, 20))

@@ -1,0 +1,607 @@
+"""Every bad input: one line that says what, where and what to do; exit code 2; nothing half-made.
+
+The command line runs in this process, so that hundreds of cases take seconds; test_cli.py runs it
+as a real one. What is bad in bulk (images, captions) is set aside instead, and the run goes on.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from flows import cli
+from flows.reindex import xmore_reindex
+from xmore import store
+from xmore.config import UrlListConfig
+from xmore.memory import open_snapshot, resolve_current
+from xmore.runs import all_runs, load_run
+from xmore.store import read_rows
+
+DELETE = object()
+
+
+class Case:
+    """A folder to spoil, and the command line over it."""
+
+    def __init__(self, world, folder: Path) -> None:
+        self.world, self.folder, self.results = world, folder, folder / "results"
+        self.config = folder / "run.yaml"
+        self.write()
+
+    def write(self, **changes) -> None:
+        """The config, with some keys changed; `roles__coarse` is a key inside a section."""
+        data = self.world.config(self.results).model_dump(mode="json", exclude_none=True)
+        for key, value in changes.items():
+            *sections, last = key.split("__")
+            where = data
+            for section in sections:
+                where = where[section]
+            if value is DELETE:
+                del where[last]
+            else:
+                where[last] = value
+        self.config.write_text(yaml.safe_dump(data))
+
+    def card(self, file: str = "card", classes: dict | None = None) -> Path:
+        """A card over `<folder>/images`."""
+        path = self.folder / f"{file}.yaml"
+        data = {"name": "card", "root": "images"}
+        path.write_text(yaml.safe_dump(data | ({"classes": classes} if classes else {})))
+        self.write(datasets=[str(path)])
+        return path
+
+    def images(self, *classes: str, count: int = 3) -> Path:
+        root = self.folder / "images"
+        sources = sorted((self.world.root / "queries").rglob("*.jpg"))
+        for number, name in enumerate(classes):
+            (root / name).mkdir(parents=True)
+            for i in range(count):
+                source = sources[(number * count + i) % len(sources)]
+                shutil.copy(source, root / name / f"{i:02d}.jpg")
+        return root
+
+    def memory(self) -> Path:
+        """A copy of the tiny world's memory; returns its snapshot's folder."""
+        copy = shutil.copytree(self.world.root / "memory", self.folder / "memory")
+        self.write(memory=str(copy))
+        return copy / "snapshots" / resolve_current(copy)
+
+    def rewrite_manifest(self, snapshot: Path, **facts) -> None:
+        """Make sizes and hashes in the manifest true again, so that a deeper check has to see."""
+        manifest = json.loads((snapshot / "manifest.json").read_text()) | facts
+        for file in manifest["files"]:
+            data = (snapshot / file["file"]).read_bytes()
+            file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        (snapshot / "manifest.json").write_text(json.dumps(manifest))
+
+    def made(self) -> list[str]:
+        """Runs and artifacts that are there, whole or not."""
+        paths = [*self.results.glob("runs/*"), *self.results.glob("store/*/*/*")]
+        return [str(path.relative_to(self.results)) for path in paths]
+
+
+@pytest.fixture
+def case(world, tmp_path) -> Case:
+    return Case(world, tmp_path)
+
+
+@pytest.fixture
+def xmore(monkeypatch, capsys):
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["xmore", *map(str, arguments)])
+        capsys.readouterr()
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            cli.app()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return run
+
+
+def refused(answer: tuple[int, str, str], *says: str) -> None:
+    code, out, error = answer
+    assert code == 2, out + error
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+    assert [part for part in says if part not in error] == [], error
+
+
+CONFIGS = {
+    "a missing key": ({"memory": DELETE}, ["`memory` is missing"]),
+    "a missing key of a section": ({"roles__fine": DELETE}, ["`roles.fine` is missing"]),
+    "a misspelt key": ({"retreival": {}}, ["retreival", "did you mean `retrieval`?"]),
+    "a misspelt key of a section": (
+        {"retrieval__candidate": 3},
+        ["retrieval.candidate", "did you mean `candidates`?"],
+    ),
+    "a wrong type": ({"seeds": "three"}, ["`seeds`", "'three'"]),
+    "K below M": ({"retrieval__captions": [25]}, ["[1, 24]", "got 25"]),
+    "M below 1": ({"retrieval__captions": [0]}, ["[1, 24]", "got 0"]),
+    "K below 1": ({"retrieval__candidates": 0}, ["retrieval.candidates", "0"]),
+    "a negative seed": ({"seeds": [-1]}, ["`seeds`", "-1"]),
+    "an unknown method": ({"methods": ["xmorse"]}, ["no `xmorse`", "caption-ensemble"]),
+    "an unknown adjustment": ({"adjustments": ["max"]}, ["no `max`", "running-sum"]),
+    "an unknown model": ({"roles__fine": "lite9"}, ["no model `lite9`"]),
+    "an unknown architecture": ({"roles__fine": "RN51/openai"}, ["RN51"]),
+    "an unknown pretrained tag": ({"roles__fine": "RN50/opnai"}, ["opnai", "openai"]),
+    "a model folder that is not there": (
+        {"models__lite0__folder": "/nowhere"},
+        ["lite0", "/nowhere"],
+    ),
+    "an unknown dataset": ({"datasets": ["stmps"]}, ["stmps", "stamps"]),
+    "no dataset": ({"datasets": []}, ["`datasets`"]),
+    "a dataset twice": ({"datasets": ["stamps", "stamps"]}, ["`datasets`", "twice"]),
+    "a prompt without {}": ({"prompt": "a photo"}, ["`prompt`", "{}"]),
+    "a name that is a path": ({"name": "../x"}, ["`name`", "../x"]),
+}
+
+
+@pytest.mark.parametrize("why", CONFIGS)
+def test_config(case, xmore, why):
+    changes, says = CONFIGS[why]
+    case.write(**changes)
+    refused(xmore("benchmark", case.config), *says)
+    assert not case.made()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [x", "line 1"),
+        ("a:\n\tb: 1", "line 2"),
+        ("just words", "keys and values"),
+        ("", "keys and values"),
+        ("x: !!python/object/apply:os.system ['touch owned']", "not valid YAML"),
+    ],
+)
+def test_yaml_syntax(case, xmore, text, says, monkeypatch):
+    monkeypatch.chdir(case.folder)
+    case.config.write_text(text)
+    refused(xmore("benchmark", case.config), "run.yaml", says)
+    refused(xmore("reindex", case.config), "run.yaml", says)
+    assert not (case.folder / "owned").exists()
+
+
+def test_a_config_that_is_not_there_or_a_folder(case, xmore):
+    refused(xmore("benchmark", case.folder / "nowhere.yaml"), "nowhere.yaml", "No such file")
+    refused(xmore("reindex", case.folder), str(case.folder), "directory")
+
+
+def test_two_datasets_of_one_name(case, xmore):
+    case.images("a", "b")
+    cards = [case.card("one"), case.card("two")]
+    case.write(datasets=[str(card) for card in cards])
+    refused(xmore("benchmark", case.config), "two cards have one name")
+
+
+def _empty_class(case: Case) -> None:
+    (case.images("a", "b") / "c").mkdir()
+
+
+def _leaving(case: Case) -> None:
+    case.images("a", "b")
+    case.card(classes={"../images/a": "one", "b": "two"})
+
+
+def _linked_out(case: Case) -> None:
+    root = case.images("a", "b")
+    (root / "c").symlink_to(case.world.root / "queries" / "bird")
+
+
+def _differing(case: Case) -> None:
+    case.images("a", "b")
+    case.card(classes={"a": "one", "c": "two"})
+
+
+def _one_name(case: Case) -> None:
+    case.images("a", "b")
+    case.card(classes={"a": "same", "b": "same"})
+
+
+CARDS = {
+    "no folder": (lambda case: None, ["no folder", "images"]),
+    "no images": (lambda case: (case.folder / "images" / "a").mkdir(parents=True), ["images"]),
+    "a class without images": (_empty_class, ["no images in", "/c"]),
+    "two classes of one name": (_one_name, ["two classes", "'same'"]),
+    "one class only": (lambda case: case.images("a"), ["at least two classes"]),
+    "a class list that differs from the folders": (_differing, ["differ in", "b, c"]),
+    "a path that leaves the root": (_leaving, ["../images/a"]),
+    "a link that leaves the root": (_linked_out, ["leads out of the root"]),
+}
+
+
+@pytest.mark.parametrize("why", CARDS)
+def test_card(case, xmore, why):
+    case.card()
+    spoil, says = CARDS[why]
+    spoil(case)
+    refused(xmore("benchmark", case.config), *says)
+    assert not list(case.results.glob("store/*/*/*"))
+
+
+def _specials(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Odd images in class a: those that are set aside, with their cause, and those that work."""
+    photo = Image.open(min(root.rglob("*.jpg"))).convert("RGB")
+    folder = root / "a"
+    frames = [Image.new("P", (20, 20), i) for i in range(3)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    deep = np.linspace(0, 65535, 900).reshape(30, 30).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "sixteen.png")
+    palette = photo.quantize(16)
+    palette.info["transparency"] = 0
+    palette.save(folder / "palette.png", transparency=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(folder / "rotated.jpg", exif=exif)
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    (folder / "words.jpg").write_text("no image")
+    whole = (root / "a" / "00.jpg").read_bytes()
+    (folder / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "zero.jpg").touch()
+    Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "around").symlink_to(root)
+    bad = {
+        "a/words.jpg": "not an image",
+        "a/half.jpg": "truncated or damaged",
+        "a/zero.jpg": "empty file",
+        "a/huge.png": "too many pixels",
+        "a/loop.jpg": "unreadable file",
+    }
+    if os.geteuid() != 0:  # root may read anything
+        (folder / "locked.jpg").write_bytes(whole)
+        (folder / "locked.jpg").chmod(0)
+        bad["a/locked.jpg"] = "unreadable file"
+    good = ["animated.gif", "cmyk.jpg", "sixteen.png", "palette.png", "rotated.jpg", "one.png"]
+    return bad, [f"a/{name}" for name in good]
+
+
+def test_images_are_counted_by_cause_and_the_run_goes_on(case, xmore):
+    bad, good = _specials(case.images("a", "b", count=5))
+    case.card()
+    data = yaml.safe_load(case.config.read_text()) | {"max_rejected": 0.5}
+    case.config.write_text(yaml.safe_dump(data))
+    code, _, error = xmore("benchmark", case.config)
+    assert code == 0, error
+    run = load_run(case.results, "latest")
+    rows = {ref.stage: read_rows(ref).to_pylist() for ref in run.artifacts}
+    assert {row["uri"]: row["cause"] for row in rows["rejected"]} == bad
+    assert set(good) <= {row["uri"] for row in rows["queries"]}
+    assert len(rows["queries"]) == 10 + len(good)
+
+
+def test_too_many_bad_images_stop_it(case, xmore):
+    root = case.images("a", "b", count=5)
+    (root / "a" / "words.jpg").write_text("no image")
+    case.card()
+    refused(xmore("benchmark", case.config), "1 of 11", "not an image", "words.jpg", "max_rejected")
+
+
+def _change_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _rows(change):
+    def spoil(case: Case, snapshot: Path) -> None:
+        path = snapshot / "img_emb" / "img_emb_00001.npy"
+        np.save(path, change(np.load(path)))
+        case.rewrite_manifest(snapshot)
+
+    return spoil
+
+
+def _set_row(value: float):
+    def change(rows: np.ndarray) -> np.ndarray:
+        rows[7] = value
+        return rows
+
+    return _rows(change)
+
+
+def _fewer_metadata(case: Case, snapshot: Path) -> None:
+    path = snapshot / "metadata" / "metadata_00001.parquet"
+    pq.write_table(pq.read_table(path)[:99], path)
+    case.rewrite_manifest(snapshot)
+
+
+def _no_caption_column(case: Case, snapshot: Path) -> None:
+    for path in (snapshot / "metadata").iterdir():
+        pq.write_table(pq.read_table(path).drop(["caption"]), path)
+    case.rewrite_manifest(snapshot)
+
+
+def _small_index(case: Case, snapshot: Path) -> None:
+    import faiss
+
+    index = faiss.IndexFlatIP(1280)
+    index.add(np.eye(5, 1280, dtype=np.float32))
+    faiss.write_index(index, str(snapshot / "image.index"))
+    case.rewrite_manifest(snapshot)
+
+
+def _cut_index(case: Case, snapshot: Path) -> None:
+    data = (snapshot / "image.index").read_bytes()
+    (snapshot / "image.index").write_bytes(data[: len(data) // 2])
+    case.rewrite_manifest(snapshot)
+
+
+MEMORIES = {
+    "no CURRENT": (lambda c, s: (s.parents[1] / "CURRENT").unlink(), ["CURRENT", "xmore reindex"]),
+    "CURRENT to nowhere": (
+        lambda c, s: (s.parents[1] / "CURRENT").write_text("gone\n"),
+        ["gone", "manifest.json"],
+    ),
+    "CURRENT out of the memory": (
+        lambda c, s: (s.parents[1] / "CURRENT").write_text("../../x\n"),
+        ["no snapshot's name"],
+    ),
+    "a manifest that is none": (
+        lambda c, s: (s / "manifest.json").write_text("[]"),
+        ["not a snapshot's manifest"],
+    ),
+    "a shard missing": (
+        lambda c, s: (s / "img_emb" / "img_emb_00002.npy").unlink(),
+        ["img_emb_00002.npy", "absent"],
+    ),
+    "a shard cut short": (
+        lambda c, s: (s / "img_emb" / "img_emb_00002.npy").write_bytes(b"x"),
+        ["img_emb_00002.npy", "1 bytes"],
+    ),
+    "a byte changed": (
+        lambda c, s: _change_byte(s / "img_emb" / "img_emb_00000.npy"),
+        ["img_emb_00000.npy", "not those that were published"],
+    ),
+    "fewer metadata than embeddings": (_fewer_metadata, ["100 rows", "99"]),
+    "embeddings of another dimension": (_rows(lambda r: r[:, :640]), ["640", "1280 dimensions"]),
+    "a row of NaN": (_set_row(np.nan), ["row 7", "no unit vector", "img_emb_00001"]),
+    "a row of zeros": (_set_row(0), ["row 7", "no unit vector"]),
+    "no caption column": (_no_caption_column, ["no column `caption`", "memory_key"]),
+    "an index cut short": (_cut_index, ["image.index", "not a readable index"]),
+    "an index of another size": (_small_index, ["image.index", "5 rows", "240"]),
+}
+
+
+@pytest.mark.parametrize("why", MEMORIES)
+def test_memory(case, xmore, why):
+    snapshot = case.memory()
+    spoil, says = MEMORIES[why]
+    spoil(case, snapshot)
+    if "index" in why:
+        memory = str(snapshot.parents[1])
+        case.write(memory=memory, retrieval={"candidates": 24, "captions": [8], "search": "index"})
+    refused(xmore("benchmark", case.config), *says)
+    assert not [path for path in case.made() if path.startswith("store/predictions")]
+
+
+def test_a_memory_of_another_model(case, xmore):
+    case.write(roles__coarse="lite0")
+    refused(xmore("benchmark", case.config), "lite0-pooled", "roles.coarse")
+
+
+ODD = {
+    "a hundred kilobytes": "word " * 20_000,
+    "control characters": "a\x00b\x1b[31mc\x07\r\n\td",
+    "right-to-left marks": "\u202ebackwards\u202c \u2067x\u2069",
+    "HTML": "<script>alert(1)</script>",
+    "SQL": "'; drop view queries; --",
+    "emoji and joiners": "\U0001f469\u200d\U0001f52c \U0001f1e9\U0001f1ea",
+    "a lone surrogate's bytes": b"\xed\xa0\x80 and \xff\xfe",
+    "an invalid byte": b"caf\xe9",
+}
+
+
+def test_odd_captions_are_only_text(case, xmore):
+    """They are retrieved, scored, shown and asked for; none is run, and none stops the run."""
+    snapshot = case.memory()
+    for path in sorted((snapshot / "metadata").iterdir()):
+        table = pq.read_table(path)
+        values = [*ODD.values()] * (len(table) // len(ODD) + 1)
+        raw = [v if isinstance(v, bytes) else v.encode() for v in values[: len(table)]]
+        # Arrow does not look at the bytes of strings that are made from buffers.
+        captions = pa.array(raw, pa.binary()).view(pa.string())
+        index = table.column_names.index("caption")
+        pq.write_table(table.set_column(index, "caption", captions), path)
+    case.rewrite_manifest(snapshot)
+    code, _, error = xmore("benchmark", case.config)
+    assert code == 0, error
+    query = "select distinct caption from captions_long"
+    code, out, _ = xmore("sql", "latest", query, "--format", "json", "--results", case.results)
+    shown = {row["caption"] for row in json.loads(out)}
+    expected = {v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in ODD.values()}
+    assert code == 0 and shown == expected
+    code, out, error = xmore("explain", "latest", "3", "--results", case.results)
+    assert code == 0 and "\x1b" not in out and "\u202e" not in out, error
+
+
+# ----- the environment
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "queries", "query_embeddings", "candidates", "captions", "caption_embeddings", "scores",
+        "predictions", "metrics",
+    ],
+)  # fmt: skip
+def test_a_full_disk_at_each_stage_loses_nothing(case, done, xmore, monkeypatch, stage):
+    fsync = store.fsync_file
+
+    def full(path: Path) -> None:
+        if f"/{stage}/" in str(path) or f"/{stage}" in str(path.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        fsync(path)
+
+    for module in ("xmore.store", "xmore.caption_store"):
+        if hasattr(sys.modules[module], "fsync_file"):
+            monkeypatch.setattr(f"{module}.fsync_file", full)
+    refused(xmore("benchmark", case.config), "No space left on device", "run again")
+    assert load_run(case.results, "latest").status == "failed"
+    monkeypatch.undo()
+    code, _, error = xmore("benchmark", case.config)
+    assert code == 0, error
+    _same_as(case, done)
+
+
+def _same_as(case: Case, done) -> None:
+    mine, theirs = load_run(case.results, "latest"), load_run(done.config.results, done.name)
+    assert mine.status == "completed"
+    for one, other in zip(mine.artifacts, theirs.artifacts, strict=True):
+        assert (one.stage, one.digest) == (other.stage, other.digest)
+        assert read_rows(one).equals(read_rows(other)), one.stage
+    assert not list(case.results.rglob("*.partial")) and not list(case.results.rglob("*.tmp"))
+
+
+XMORE = str(Path(sys.executable).parent / "xmore")
+
+
+def test_a_file_size_limit_is_one_line(case, done):
+    """The system's own limit, in a real process."""
+    code = (
+        "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, XMORE, "benchmark", str(case.config)]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 2 and "File too large" in answer.stderr, answer.stderr
+    assert "Traceback" not in answer.stderr and answer.stderr.count("\n") == 1
+    answer = subprocess.run([XMORE, "benchmark", str(case.config)], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    _same_as(case, done)
+
+
+def test_results_that_cannot_be_written(case, xmore):
+    (case.folder / "file").touch()
+    case.write(results=str(case.folder / "file" / "results"))
+    refused(xmore("benchmark", case.config), "file")
+    if os.geteuid() != 0:
+        (case.folder / "locked").mkdir(mode=0o500)
+        case.write(results=str(case.folder / "locked" / "results"))
+        refused(xmore("benchmark", case.config), "locked", "Permission denied")
+
+
+def test_two_runs_at_the_same_time_share_what_they_make(case, done):
+    command = [XMORE, "benchmark", str(case.config)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "12"]
+    for process in both:
+        assert process.wait(300) == 0, process.stderr.read()
+        process.stdout.close()
+        process.stderr.close()
+    runs = all_runs(case.results)
+    assert len(runs) == 2
+    made = [sum(not ref.skipped for ref in run.artifacts) for run in runs]
+    assert sum(made) >= len(runs[0].artifacts)
+    _same_as(case, done)
+
+
+@pytest.mark.parametrize(
+    ("sign", "code", "says"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_a_signal_stops_it_and_says_how_to_go_on(case, done, sign, code, says):
+    command = [XMORE, "benchmark", str(case.config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not list(case.results.glob("runs/*/run.json")) and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(1)  # somewhere in the middle
+    process.send_signal(getattr(signal, sign))
+    _, error = process.communicate(timeout=5)
+    assert process.returncode == code, error
+    assert f"{says}: whole parts are kept; the same command goes on" in error
+    assert "Traceback" not in error
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    _same_as(case, done)
+
+
+def test_a_clock_set_back(case, xmore, monkeypatch):
+    from datetime import datetime
+
+    from xmore import runs
+
+    class Back(datetime):
+        days = 5
+
+        @classmethod
+        def now(cls, tz=None):
+            cls.days -= 1
+            return datetime(2020, 1, max(1, cls.days), tzinfo=tz)
+
+    monkeypatch.setattr(runs, "datetime", Back)
+    for _ in range(2):
+        code, _, error = xmore("benchmark", case.config)
+        assert code == 0, error
+    assert [run.status for run in all_runs(case.results)] == ["completed"] * 2
+    assert all(run.seconds >= 0 for run in all_runs(case.results))
+
+
+@pytest.mark.parametrize("home", [None, "/proc", "/nowhere"])
+def test_no_home_and_no_network(case, done, home):
+    dead = "http://127.0.0.1:1"
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "HF_HUB_OFFLINE")}
+    environment |= {"http_proxy": dead, "https_proxy": dead}
+    if home:
+        environment["HOME"] = home
+    answer = subprocess.run(
+        [XMORE, "benchmark", str(case.config)], capture_output=True, text=True, env=environment
+    )
+    assert answer.returncode == 0, answer.stderr
+    _same_as(case, done)
+
+
+def test_prefects_server_gone(case):
+    environment = os.environ | {
+        "PREFECT_API_URL": "http://127.0.0.1:1/api",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+        "PREFECT_HOME": str(case.folder / "home"),
+    }
+    answer = subprocess.run(
+        [XMORE, "benchmark", str(case.config)], capture_output=True, text=True, env=environment
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "http://127.0.0.1:1/api" in answer.stderr and "PREFECT_API_URL" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_reindex_of_a_bad_list_leaves_nothing(case, xmore, web):
+    urls = case.folder / "urls.csv"
+    urls.write_text("url,caption\nnot a url,x\nhttp://127.0.0.1:1/x.jpg,y\n")
+    config = case.world.url_config(urls, case.folder / "m")
+    config = config.model_copy(update={"urls": UrlListConfig(path=urls, columns={})})
+    path = case.folder / "memory.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    refused(xmore("reindex", path), "2 of 2 rows failed", "not a usable URL", "max_rejected")
+    assert not (case.folder / "m" / "CURRENT").exists()
+
+
+def test_debug_shows_the_traceback(case, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["xmore", "--debug", "benchmark", "nowhere.yaml"])
+    with pytest.raises(Exception, match=r"nowhere\.yaml"):
+        cli.app()
+
+
+def test_a_fresh_snapshot_of_the_tiny_world_is_whole(world):
+    """What the cases above spoil copies of."""
+    memory = world.root / "memory"
+    assert open_snapshot(memory, resolve_current(memory)).rows == 240
+    assert xmore_reindex.fn(world.memory_config()).skipped
