@@ -9,7 +9,7 @@ A row's memory_id is its position in the shards, in the order of their names.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.contracts import SnapshotManifest, read_contract
 from xmore.digest import digest_text
 from xmore.errors import SnapshotError
 from xmore.locks import locked
@@ -88,13 +89,13 @@ class Snapshot:
 def resolve_current(memory: Path) -> str:
     """The name of the snapshot that `CURRENT` points to now."""
     try:
-        name = (memory / "CURRENT").read_text().strip()
+        name = (memory / "CURRENT").read_bytes().decode(errors="replace").strip()
     except OSError as error:
         raise SnapshotError(
             f"{memory / 'CURRENT'}: not there, so no snapshot was ever published. "
             "Build the memory with `xmore reindex CONFIG`."
         ) from error
-    if not name or "/" in name or name.startswith("."):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise SnapshotError(f"{memory / 'CURRENT'}: holds {name!r}, which is no snapshot's name.")
     return name
 
@@ -107,27 +108,30 @@ def open_snapshot(memory: Path, name: str) -> Snapshot:
 def read_snapshot(path: Path) -> Snapshot:
     """Open the folder of a snapshot, published or not, and check its counts and sizes."""
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        files = {file["file"]: file for file in manifest["files"]}
-        rows, dim = manifest["rows"], manifest["dim"]
+        manifest = read_contract(path / "manifest.json", SnapshotManifest)
     except OSError as error:
         raise SnapshotError(
             f"{path / 'manifest.json'}: cannot be read ({error.strerror}). "
             "Name another snapshot in CURRENT, or build the memory again."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SnapshotError(f"{path / 'manifest.json'}: not a snapshot's manifest.") from error
-    for name_, file in files.items():
-        size = (path / name_).stat().st_size if (path / name_).is_file() else None
-        if size != file["bytes"]:
+    except ValueError as error:
+        raise SnapshotError(
+            f"{path / 'manifest.json'}: not a snapshot's manifest ({error})."
+        ) from error
+    for entry in manifest["files"]:
+        file = path / entry["file"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
             have = "is absent" if size is None else f"has {size} bytes"
             raise SnapshotError(
-                f"{path / name_}: {have}, the manifest says {file['bytes']}. Build it again."
+                f"{file}: {have}, the manifest says {entry['bytes']}. Build it again."
             )
-    shards = tuple(read_shards(path, dim))
+    shards = tuple(read_shards(path, manifest["dim"]))
     counted = sum(shard.rows for shard in shards)
-    if counted != rows:
-        raise SnapshotError(f"{path}: its shards hold {counted} rows, its manifest says {rows}.")
+    if counted != manifest["rows"]:
+        raise SnapshotError(
+            f"{path}: its shards hold {counted} rows, its manifest says {manifest['rows']}."
+        )
     return Snapshot(path, path.name, manifest, shards)
 
 

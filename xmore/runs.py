@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from xmore.config import BenchmarkConfig
+from xmore.contracts import RunFile, read_contract
 from xmore.errors import RunError
 from xmore.locks import is_locked, locked
 from xmore.paths import write_whole
@@ -137,10 +138,10 @@ def under_way(run: Run) -> Iterator[None]:
 
 def _read(path: Path) -> Run | None:
     try:
-        data = json.loads(path.read_bytes()) | {"path": path.parent}
+        data = read_contract(path, RunFile) | {"path": path.parent}
         data["artifacts"] = [ArtifactRef(**record) for record in data["artifacts"]]
         return Run(**data)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError):
         return None  # a foreign or half-made folder is no run
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore import schemas
+from xmore.contracts import ArtifactManifest, read_contract
 from xmore.digest import digest_file, digest_of
 from xmore.errors import ArtifactError
 from xmore.locks import locked
@@ -153,11 +154,9 @@ def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """An artifact's manifest; raises ArtifactError if it cannot be read."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        manifest["parts"], manifest["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / MANIFEST}: unreadable ({error!r})") from error
-    return manifest
+        return read_contract(path / MANIFEST, ArtifactManifest)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path / MANIFEST}: unreadable ({error})") from error
 
 
 def check_sizes(path: Path) -> list[str]:
@@ -235,12 +234,13 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, 
         "part_rows": part_rows,
         "parts": [],
         "rows": 0,
+        "facts": {},
     }
     try:
         begun = read_manifest(partial)
     except ArtifactError:
-        begun = {"part_rows": None}
-    if begun["part_rows"] != part_rows:
+        begun = {}
+    if begun.get("part_rows") != part_rows:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)

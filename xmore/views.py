@@ -38,7 +38,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     connection.execute("set enable_external_access = false")
     try:
         connection.execute(_views(run))
-    except (duckdb.IOException, ArtifactError) as error:
+    except (duckdb.Error, ArtifactError) as error:
         raise RunError(
             f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "
             f"See `xmore verify {run.name}`."

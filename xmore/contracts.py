@@ -1,0 +1,128 @@
+"""What our files on disk must hold, checked when they are read: manifests and run.json.
+
+More keys than these may be there. Values are not converted: a number in quotes is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import NotRequired, TypedDict
+
+
+def _inside(name: str) -> str:
+    """A relative path that stays in its folder."""
+    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+        raise ValueError("must stay inside its folder")
+    return name
+
+
+_Inside = Annotated[str, AfterValidator(_inside)]
+_Count = Annotated[int, Field(ge=0)]
+_STRICT = ConfigDict(strict=True)
+
+
+@with_config(_STRICT)
+class File(TypedDict):
+    """A file that a manifest vouches for."""
+
+    file: _Inside
+    bytes: _Count
+    sha256: str
+
+
+@with_config(_STRICT)
+class Part(File):
+    """A part of an artifact."""
+
+    rows: _Count
+
+
+@with_config(_STRICT)
+class ArtifactManifest(TypedDict):
+    """manifest.json of an artifact."""
+
+    parts: list[Part]
+    rows: _Count
+    params: dict[str, Any]
+    part_rows: NotRequired[list[_Count]]  # items of each part; what is appended to has none
+    facts: NotRequired[dict[str, Any]]
+
+
+@with_config(_STRICT)
+class _Model(TypedDict):
+    name: str
+    identity: dict[str, Any]
+
+
+@with_config(_STRICT)
+class _Index(TypedDict):
+    key: str
+    sha256: str
+
+
+@with_config(_STRICT)
+class SnapshotManifest(TypedDict):
+    """manifest.json of a snapshot."""
+
+    digest: str
+    rows: Annotated[int, Field(ge=1)]
+    dim: Annotated[int, Field(ge=1)]
+    files: list[File]
+    model: _Model
+    index: _Index | None
+
+
+@with_config(_STRICT)
+class _Read(TypedDict):
+    name: str
+    digest: str
+    memory: str
+
+
+@with_config(_STRICT)
+class _Config(TypedDict):
+    name: str
+    datasets: list[str]
+    results: str
+
+
+@with_config(_STRICT)
+class _Ref(TypedDict):
+    stage: Annotated[str, Field(pattern=r"^[a-z_]+$")]
+    dataset: str
+    model: str | None
+    digest: str
+    path: str
+    rows: _Count
+    skipped: bool
+    seconds: float
+    peak_rss_mb: float | None
+
+
+@with_config(_STRICT)
+class RunFile(TypedDict):
+    """run.json."""
+
+    config: _Config
+    snapshot: _Read
+    started: str
+    finished: str | None
+    seconds: float | None
+    error: str | None
+    versions: dict[str, str]
+    artifacts: list[_Ref]
+
+
+def read_contract(path: Path, kind: Any) -> dict[str, Any]:
+    """A JSON file that holds what `kind` wants; raises OSError, or ValueError in one line."""
+    try:
+        data = json.loads(path.read_bytes())
+        TypeAdapter(kind).validate_python(data)
+    except (ValueError, RecursionError) as error:  # pydantic's and json's are ValueErrors
+        raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
+    return data
