@@ -312,7 +312,10 @@ def _quiet(debug: bool) -> None:
         os.environ.setdefault(name, "false" if name.startswith("PREFECT") else "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    handler = logging.StreamHandler()
     if not debug:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+        # What Prefect logs, tracebacks among it, goes to its server and is seen in the UI.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        handler.addFilter(lambda record: not record.name.startswith("prefect"))
     level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[handler])

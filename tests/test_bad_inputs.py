@@ -10,9 +10,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -605,3 +607,53 @@ def test_a_fresh_snapshot_of_the_tiny_world_is_whole(world):
     memory = world.root / "memory"
     assert open_snapshot(memory, resolve_current(memory)).rows == 240
     assert xmore_reindex.fn(world.memory_config()).skipped
+
+
+def test_prefects_server_gone_in_the_middle(case, done, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    api = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_CLIENT_MAX_RETRIES": "1",  # minutes by default: a server may come back
+    }
+    prefect = str(Path(XMORE).with_name("prefect"))
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [prefect, "server", "start", "--port", port],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _until(lambda: _answers(f"{api}/health"))
+        process = subprocess.Popen(
+            [XMORE, "benchmark", str(case.config)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        _until(lambda: list(case.results.glob("store/query_embeddings/*/*")))
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2, error
+    assert f"error: {api}: Prefect's server does not answer" in error
+    assert "Traceback" not in error
+    answer = subprocess.run([XMORE, "benchmark", str(case.config)], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    _same_as(case, done)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _until(condition) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
