@@ -27,7 +27,7 @@ def memory_picture(snapshot: Snapshot, memory_id: int) -> bytes | None:
             return path.read_bytes() if inside else None
         if "tars" in source:
             number = shard.metadata.stem.rpartition("_")[2]
-            work = snapshot.path.parents[1] / "work"
+            work = snapshot.path.parents[1] / "making"
             return _from_tar(work / source["rows"], work / source["tars"], number, row["row_key"])
     return None
 

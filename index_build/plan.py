@@ -2,9 +2,9 @@
 
     <memory>/CURRENT                      the snapshot to read
     <memory>/snapshots/<name>/            see xmore/memory.py
-    <memory>/work/rows-<digest>/          00000.parquet ...   the rows selected, one file a shard
-    <memory>/work/images-<digest>/        00000.tar ...       img2dataset's webdataset shards
-    <memory>/work/features-<digest>/      img_emb/ text_emb/ metadata/ image.index, to be published
+    <memory>/making/rows-<digest>/        00000.parquet ...   the rows selected, one file a shard
+    <memory>/making/images-<digest>/      00000.tar ...       img2dataset's webdataset shards
+    <memory>/making/features-<digest>/    img_emb/ text_emb/ metadata/ image.index, to be published
 
 Shard n has the same number in all of them. A digest is of all that a step's result rests on, so
 a changed list, selection or model starts a folder of its own and never goes on with another's.
@@ -62,7 +62,7 @@ class Plan:
         return self.config.urls.path if self.config.urls else self.config.images.captions  # type: ignore[union-attr]
 
     def _work(self, kind: str, digest: str) -> Path:
-        return self.config.memory / "work" / f"{kind}-{digest[:16]}"
+        return self.config.memory / "making" / f"{kind}-{digest[:16]}"
 
 
 def make_plan(config: ReindexConfig) -> Plan:

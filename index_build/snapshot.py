@@ -81,7 +81,7 @@ def point_current(plan: Plan, name: str) -> None:
     if not current.exists() or current.read_text().strip() != name:
         write_whole(current, f"{name}\n".encode())
     kept = {plan.rows_folder.name, plan.images_folder.name}
-    work = plan.config.memory / "work"
+    work = plan.config.memory / "making"
     for path in work.iterdir() if work.is_dir() else ():
         # Downloads stay: another model embeds them anew without asking the servers again.
         if path.name.split(".")[0] not in kept:

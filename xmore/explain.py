@@ -73,8 +73,8 @@ def explain(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> E
         uri=row["uri"],
         label=row["class_name"],
         opinions=_opinions(db, where),
-        captions=_captions(db, where),
-        candidates=_candidates(db, where),
+        captions=_neighbours(db, where, "captions_long", "caption"),
+        candidates=_neighbours(db, where, "candidates_long", "''"),
         answers=_answers(db, where),
     )
 
@@ -129,20 +129,12 @@ def _top(
     return [(row["class_name"], row["score"]) for row in rows]
 
 
-def _captions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Neighbour]:
+def _neighbours(
+    db: duckdb.DuckDBPyConnection, where: dict[str, Any], view: str, text: str
+) -> list[Neighbour]:
     rows = _rows(
         db,
-        "select rank, memory_id, similarity, caption from captions_long "
-        "where dataset = $d and query_id = $q order by rank",
-        where,
-    )
-    return [Neighbour(**row) for row in rows]
-
-
-def _candidates(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Neighbour]:
-    rows = _rows(
-        db,
-        "select rank, memory_id, similarity, '' as caption from candidates_long "
+        f"select rank, memory_id, similarity, {text} as caption from {view} "
         "where dataset = $d and query_id = $q order by rank",
         where,
     )

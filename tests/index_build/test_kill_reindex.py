@@ -58,7 +58,7 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter)
         while downloading(config.memory):
             assert time.monotonic() < until, why
             time.sleep(0.1)
-        whole = {p: p.stat().st_mtime_ns for p in config.memory.glob("work/features-*/img_emb/*")}
+        whole = {p: p.stat().st_mtime_ns for p in config.memory.glob("making/features-*/img_emb/*")}
         resumed += bool(whole)
         assert starter.run("reindex", config) == "0", why
         got = content(config.memory)
