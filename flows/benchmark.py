@@ -17,7 +17,7 @@ from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig, absolute
-from xmore.dataset import DatasetCard, load_card
+from xmore.dataset import DatasetCard, class_folders, load_card
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot
 from xmore.methods import METHODS
@@ -77,6 +77,8 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
+    for card in cards:
+        class_folders(card)  # a mistake there is told before there is a run
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from xmore.errors import ServiceError, XmoreError
+from xmore.errors import ConfigError, RunError, ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
 
 commands = typer.Typer(
@@ -60,17 +60,25 @@ def demo() -> None:
 
 @commands.command()
 def benchmark(
-    config: ConfigFile,
-    resume: Annotated[
-        str | None, typer.Option(help="Go on with this interrupted run and its snapshot.")
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file; see configs/.", show_default=False)
     ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this run, its config and its snapshot.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Of the run to go on with.")] = RESULTS,
 ) -> None:
     """Run every stage that CONFIG asks for; what is already there is not done again."""
     from flows.show import show_run
     from xmore.config import BenchmarkConfig, load_config
+    from xmore.runs import config_of, load_run
 
-    loaded = load_config(config, BenchmarkConfig)
-    show_run(loaded.results, _start(loaded, resume))
+    if config is None and resume is None:
+        raise ConfigError("name a config (see configs/), or a run to go on with: --resume RUN.")
+    used = load_config(config, BenchmarkConfig) if config else None
+    if used is None:
+        used = config_of(load_run(results, str(resume))).model_copy(update={"results": results})
+    show_run(used.results, _start(used, resume))
 
 
 @commands.command()
@@ -180,7 +188,8 @@ def classify(
 ) -> None:
     """Classify one picture among labels, and show how."""
     from flows.classify import classified, parse_labels
-    from flows.explain import say, show_explanation, write_page
+    from flows.explain import show_explanation, write_page
+    from flows.show import say
     from index_build.pictures import memory_picture
     from xmore.config import BenchmarkConfig, load_config
     from xmore.runs import config_of, load_run
@@ -223,6 +232,8 @@ def verify(
     from xmore.runs import load_run
 
     found = load_run(results, run)
+    if found.status != "completed":
+        raise RunError(f"run {found.name} is {found.status}: only a completed one can be whole.")
     if show_faults(found, verify_run(found, repair), repair):
         raise typer.Exit(1)
 
@@ -314,6 +325,7 @@ def _quiet(debug: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     handler = logging.StreamHandler()
     if not debug:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells each retry twice
         # What Prefect logs, tracebacks among it, goes to its server and is seen in the UI.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         handler.addFilter(lambda record: not record.name.startswith("prefect"))

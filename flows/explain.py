@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from flows.show import console, safe, table_of
+from flows.show import console, safe, say, show_table, table_of
 from xmore.explain import Explanation
 from xmore.images import ImageRejected, decode_image
 from xmore.paths import write_whole
@@ -36,14 +36,9 @@ def show_explanation(found: Explanation) -> None:
         )
         for one, other in zip_longest(opinions.image, opinions.text, fillvalue=("", None)):
             table.add_row(*(cell for opinion in (one, other) for cell in _cells(*opinion)))
-        console.print(table)
+        show_table(table)
     _show_retrieved(found)
     _show_answers(found)
-
-
-def say(line: str) -> None:
-    """A line, not wrapped."""
-    console.print(line, soft_wrap=True, highlight=False)
 
 
 def write_page(found: Explanation, query_image: bytes | None, picture: Picture, path: Path) -> None:
@@ -89,11 +84,13 @@ def _show_retrieved(found: Explanation) -> None:
         f"{similarities[-1]:.3f}; {len(found.captions)} captions kept:"
     )
     table = table_of("rank", "similarity", "memory_id", "caption", first_columns_left=0)
-    table.columns[-1].justify, table.columns[-1].overflow = "left", "ellipsis"
+    table.columns[-1].justify = "left"
+    room = max(20, console.width - 36)  # the other columns keep theirs
     for row in found.captions[:SHOWN]:
-        text = safe(" ".join(row.caption.split()))
+        text = " ".join(row.caption.split())
+        text = safe(text if len(text) <= room else text[: room - 1] + "…")
         table.add_row(str(row.rank), f"{row.similarity:.3f}", str(row.memory_id), text)
-    console.print(table)
+    show_table(table)
     if len(found.captions) > SHOWN:
         say(f"... and {len(found.captions) - SHOWN} more\n")
 
@@ -124,4 +121,4 @@ def _show_answers(found: Explanation) -> None:
             row.seeds,
             {True: "right", False: "wrong", None: ""}[row.correct],
         )
-    console.print(table)
+    show_table(table)

@@ -14,9 +14,11 @@ from typing import Literal
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from flows.doctor import Check
+from xmore.errors import RunError
 from xmore.runs import Run, load_run
 from xmore.views import open_views
 
@@ -56,18 +58,21 @@ def show_up(api: str, logs: Path) -> None:
 def show_run(results: Path, name: str) -> None:
     """The leaderboard, what the stages cost, and how to go on."""
     run = load_run(results, name)
-    if not (run.path / "views.sql").exists():
-        console.print(f"run {run.name} is {run.status}: {run.error or 'no leaderboard yet'}")
-        return
+    if run.status != "completed":
+        todo = f"go on with `xmore benchmark --resume {run.name}`"
+        raise RunError(f"run {run.name} is {run.status}; {run.error or todo}")
     _show_leaderboard(run)
+    _show_rejected(run)
     _show_stages(run)
     done = [ref for ref in run.artifacts if not ref.skipped]
     if not done:
         console.print("Nothing to do: every stage was there already and was skipped.")
-    console.print(f"Run {run.name}: {run.seconds} s. Open it in DuckDB:", highlight=False)
-    console.print(
-        f"  duckdb -init {safe(str(run.path / 'views.sql'))}", soft_wrap=True, highlight=False
-    )
+    for line in (
+        f"Run {run.name}: {run.seconds} s. Ask it, or open it in DuckDB:",
+        f'  xmore sql {run.name} "from leaderboard"',
+        f"  duckdb -init {run.path / 'views.sql'}",
+    ):
+        say(safe(line))
 
 
 def show_runs(found: Sequence[Run]) -> None:
@@ -85,7 +90,7 @@ def show_runs(found: Sequence[Run]) -> None:
             *map(escape, (run.name, run.status, datasets, run.snapshot["name"], run.started)),
             seconds,
         )
-    console.print(table)
+    show_table(table)
 
 
 def show_faults(run: Run, faults: Sequence[str], repaired: bool) -> bool:
@@ -149,7 +154,7 @@ def _show_leaderboard(run: Run) -> None:
         )
         for line in board.lines:
             table.add_row(*line)
-        console.print(table)
+        show_table(table)
 
 
 def _leaderboard_cells(
@@ -179,6 +184,19 @@ def _leaderboard_cells(
     ]
 
 
+def _show_rejected(run: Run) -> None:
+    """Test images that were set aside, and classes that have none left."""
+    views = open_views(run)
+    for dataset, cause, count, example in views.execute(
+        "select dataset, cause, count(*), min(uri) from rejected group by all order by all"
+    ).fetchall():
+        say(safe(f"{dataset}: {count} test images rejected: {cause} ({example})"))
+    for dataset, name in views.execute(
+        "select dataset, class_name from classes anti join queries using (dataset, label)"
+    ).fetchall():
+        say(safe(f"{dataset}: the class {name} has no test image that can be used"))
+
+
 def _show_stages(run: Run) -> None:
     groups = defaultdict(list)
     for ref in run.artifacts:
@@ -194,7 +212,22 @@ def _show_stages(run: Run) -> None:
             f"{sum(ref.seconds for ref in refs):.1f}",
             f"{max(peaks):.0f}" if peaks else "",
         )
-    console.print(table)
+    show_table(table)
+
+
+def say(line: str) -> None:
+    """A line, not wrapped."""
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as it is: a narrow terminal wraps its lines, no cell is cut."""
+    if table.title:
+        say(f"[bold]{table.title}[/bold]")
+        table.title = None
+    wide = console.options.update(width=1000, max_width=1000)
+    width = Measurement.get(console, wide, table).maximum
+    console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore")
 
 
 def table_of(*names: str, first_columns_left: int = 1) -> Table:

@@ -66,6 +66,10 @@ def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
             lines = []
             continue
         text = "\n".join(lines).strip()
+        if text.rstrip(";").lower() in ("exit", "quit", ".quit", ".exit"):
+            return
+        if text.rstrip(";").lower() in ("help", ".help", ".tables"):
+            text = "select view_name from duckdb_views() where not internal order by 1;"
         if text.endswith(";") or not text:
             lines = []
             try:

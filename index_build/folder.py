@@ -33,10 +33,14 @@ def read_pairs(source: ImageFolderConfig, cache: Path) -> Pairs:
     """Read the captions and hash the images (unchanged ones once). Raises DatasetError."""
     if not source.folder.is_dir():
         raise DatasetError(f"{source.folder}: no such folder of images. Correct `images.folder`.")
+    if not source.captions.is_file():
+        raise DatasetError(f"{source.captions}: no such file. Correct `images.captions`.")
     try:
         table = pq.read_table(source.captions, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(f"{source.captions}: not a readable Parquet file ({error}).") from error
+        raise DatasetError(
+            f"{source.captions}: must be Parquet with the columns `path` and `caption` ({error})."
+        ) from error
     for column in ("path", "caption"):
         if column not in table.column_names:
             raise DatasetError(

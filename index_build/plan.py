@@ -101,6 +101,9 @@ def stop_if_too_many(plan: Plan, failures: Counter[str], asked: int) -> None:
     failed = failures.total()
     if failed == asked or failed > plan.config.max_rejected * asked:
         causes = ", ".join(f"{n} {cause}" for cause, n in failures.most_common())
+        if plan.pairs and None in plan.pairs.hashes:
+            first = plan.pairs.paths[plan.pairs.hashes.index(None)]
+            causes += f"; the first is {plan.pairs.folder / first}"
         raise SnapshotError(
             f"{plan.source}: {failed} of {asked} rows failed ({causes}), more than "
             f"{plan.config.max_rejected:.0%}. Nothing was published. Mend them or raise "

@@ -80,5 +80,9 @@ def folder_shard(pairs: Pairs, shard_rows: int, number: int) -> Shard:
     paths, hashes = [pairs.paths[i] for i in there], list(there.values())
     columns = [hashes, paths, [pairs.captions[i] for i in there]]
     rows = pa.table(columns, schema=FOLDER_ROWS)
-    missing = Counter({"unreadable file": len(span) - len(there)})
-    return Shard(number, FileImages(pairs.folder, paths, hashes), rows, +missing)
+    missing = Counter(
+        "unreadable file" if (pairs.folder / pairs.paths[i]).exists() else "no such file"
+        for i in span
+        if i not in there
+    )
+    return Shard(number, FileImages(pairs.folder, paths, hashes), rows, missing)

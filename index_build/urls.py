@@ -113,7 +113,7 @@ def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
         if column not in there:
             raise ConfigError(
                 f"{config.path}: no column `{column}`; it has {', '.join(there)}. Set "
-                "`urls.columns`."
+                "`urls.columns`, as in `columns: {url: url, caption: caption}`."
             )
     keep = [column for column in names.keep if column in there and column not in OURS]
     try:
@@ -194,4 +194,4 @@ def _texts(values: list[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    return str(error).splitlines()[0].rstrip(".!")

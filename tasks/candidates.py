@@ -74,9 +74,15 @@ def _check_model(memory: Snapshot, model: ModelCard) -> None:
     theirs = memory.manifest["model"]  # none: an adopted folder, which names no model
     if theirs and theirs["identity"] != model.identity:
         raise SnapshotError(
-            f"{memory.path}: its images were embedded by `{theirs['name']}`, which is not the "
-            f"coarse model `{model.name}`. Change `roles.coarse` or build the memory."
+            f"{memory.path}: its images were embedded by `{theirs['name']}` "
+            f"({_in_words(theirs['identity'])}), which is not the coarse model `{model.name}` "
+            f"({_in_words(model.identity)}). Change `roles.coarse` or build the memory."
         )
+
+
+def _in_words(identity: dict[str, Any]) -> str:
+    pooled = ", pooled" if identity.get("pooled") else ""
+    return f"weights {str(identity.get('weights_sha256'))[:8]}{pooled}"
 
 
 def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:

@@ -187,6 +187,15 @@ def test_a_config_that_is_not_there_or_a_folder(case, xmore):
     refused(xmore("reindex", case.folder), str(case.folder), "directory")
 
 
+def test_a_yaml_of_another_kind(case, xmore):
+    memory = case.folder / "memory.yaml"
+    memory.write_text("memory: m\nimages: {folder: i, captions: c}\nmodel: {folder: f}\n")
+    refused(xmore("benchmark", memory), "memory's config", "xmore reindex")
+    refused(xmore("reindex", case.config), "benchmark's config", "xmore benchmark")
+    refused(xmore("benchmark", case.card()), "dataset's card", "`datasets`")
+    refused(xmore("benchmark"), "name a config", "--resume")
+
+
 def test_two_datasets_of_one_name(case, xmore):
     case.images("a", "b")
     cards = [case.card("one"), case.card("two")]
@@ -282,11 +291,12 @@ def test_images_are_counted_by_cause_and_the_run_goes_on(case, xmore):
     case.card()
     data = yaml.safe_load(case.config.read_text()) | {"max_rejected": 0.5}
     case.config.write_text(yaml.safe_dump(data))
-    code, _, error = xmore("benchmark", case.config)
+    code, out, error = xmore("benchmark", case.config)
     assert code == 0, error
     run = load_run(case.results, "latest")
     rows = {ref.stage: read_rows(ref).to_pylist() for ref in run.artifacts}
     assert {row["uri"]: row["cause"] for row in rows["rejected"]} == bad
+    assert "card: 1 test images rejected: too many pixels (a/huge.png)" in out
     assert set(good) <= {row["uri"] for row in rows["queries"]}
     assert len(rows["queries"]) == 10 + len(good)
 

@@ -251,12 +251,24 @@ def load_config(path: Path, kind: type[Model]) -> Model:
     Raises ConfigError with one line: file, key, what it got, what to do.
     """
     data = load_yaml(path)
+    _check_kind(path, data, kind)
     try:
         return kind.model_validate(_anchor(data, kind, path.resolve().parent))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
     except RuntimeError as error:  # a `~user` that is none
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Say so where a YAML of another kind was named. Raises ConfigError."""
+    if kind is BenchmarkConfig and "datasets" not in data:
+        if "root" in data:
+            raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")
+        if {"urls", "images"} & set(data):
+            raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
+    if kind is ReindexConfig and "datasets" in data:
+        raise ConfigError(f"{path}: is a benchmark's config; use `xmore benchmark {path}`.")
 
 
 def absolute(config: Model) -> Model:

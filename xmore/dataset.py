@@ -77,7 +77,7 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
     Unchanged files are not read again (`cache`). An image that cannot be used is set aside with
     its cause; more than `max_rejected` of them stop the run.
     """
-    folders = _class_folders(card)
+    folders = class_folders(card)
     names = [name for _, name in folders]
     files = {
         uri: label for label, (folder, _) in enumerate(folders) for uri in _images(card, folder)
@@ -102,8 +102,8 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
     return Scan(names, queries, rejected)
 
 
-def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
-    """(folder, class name) in label order."""
+def class_folders(card: DatasetCard) -> list[tuple[str, str]]:
+    """(folder, class name) in label order; raises DatasetError where folders and card differ."""
     if not card.root.is_dir():
         raise DatasetError(f"dataset `{card.name}`: no folder {card.root}. Correct `root`.")
     there = sorted(p.name for p in card.root.iterdir() if p.is_dir() and p.name[0] not in "._")

@@ -52,9 +52,11 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file; raises ImageRejected(`unreadable file`)."""
+    """The bytes of an image file; raises ImageRejected (`no such file`, `unreadable file`)."""
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageRejected("no such file") from error
     except OSError as error:
         raise ImageRejected("unreadable file") from error
 

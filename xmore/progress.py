@@ -1,4 +1,4 @@
-"""Progress of anything that takes over two seconds: a bar on a terminal, and whoever listens."""
+"""Progress of what takes time: a bar on a terminal, and whoever listens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counting(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]
     told = listener.get()
     # `disable=None`: no bar where there is no terminal.
     with tqdm(
-        desc=name, total=total, unit=unit, delay=2, disable=None, leave=False, dynamic_ncols=True
+        desc=name, total=total, unit=unit, disable=None, leave=False, dynamic_ncols=True
     ) as bar:
 
         def done(count: int) -> None:

@@ -93,11 +93,16 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
 
 
 def load_run(results: Path, name: str) -> Run:
-    """A run by its name, or the newest whose name begins so (`latest`: of all)."""
-    if not all_runs(results):
+    """A run by its name, or the newest whose name begins so.
+
+    `latest`: the newest that is completed; if none is, the newest.
+    """
+    runs = all_runs(results)
+    if not runs:
         raise RunError(f"no runs in {results / 'runs'} yet. Start one: xmore benchmark CONFIG.")
-    prefix = "" if name == "latest" else name
-    matches = [run for run in all_runs(results) if run.name.startswith(prefix)]
+    if name == "latest":
+        return ([run for run in runs if run.status == "completed"] or runs)[-1]
+    matches = [run for run in runs if run.name.startswith(name)]
     exact = [run for run in matches if run.name == name]
     if not matches:
         raise RunError(f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them.")
@@ -126,7 +131,7 @@ def under_way(run: Run) -> Iterator[None]:
         run.error, run.finished, run.artifacts = None, None, []
         try:
             yield
-        except BaseException as error:
+        except Exception as error:  # a signal leaves no error: the run is interrupted
             run.error = f"{type(error).__name__}: {error}"
             with suppress(OSError):  # a full disk must not hide what went wrong
                 run.save()

@@ -52,12 +52,19 @@ def test_a_resumed_run_keeps_its_snapshot(done, world, tmp_path):
 
 
 def test_a_failed_run_says_so(world, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "x.jpg").write_text("no image")
     card = tmp_path / "card.yaml"
-    card.write_text(f"name: x\nroot: {tmp_path / 'nowhere'}\n")
-    with pytest.raises(Exception, match="no folder"):
+    card.write_text("name: x\nroot: images\n")
+    with pytest.raises(Exception, match="2 of 2 images"):
         xmore_benchmark.fn(world.config(tmp_path, datasets=[str(card)]))
     run = load_run(tmp_path, "latest")
-    assert run.status == "failed" and "no folder" in run.error
+    assert run.status == "failed" and "2 of 2 images" in run.error
+    good = xmore_benchmark.fn(world.config(tmp_path))
+    with pytest.raises(Exception, match="2 of 2 images"):
+        xmore_benchmark.fn(world.config(tmp_path, datasets=[str(card)]))
+    assert load_run(tmp_path, "latest").name == good  # the newest that is completed
 
 
 def test_what_cannot_start_leaves_no_run(world, tmp_path):

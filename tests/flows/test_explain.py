@@ -138,7 +138,7 @@ def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_fil
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere.jpg", "--labels", "a,b"], "nowhere.jpg: unreadable file"),
+        (["nowhere.jpg", "--labels", "a,b"], "nowhere.jpg: no such file"),
         ([__file__, "--labels", "a,b"], "not an image"),
         (["x.jpg", "--labels", "a"], "at least two"),
         (["x.jpg", "--labels", "a,b, a"], "'a' twice"),

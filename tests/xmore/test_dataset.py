@@ -57,7 +57,7 @@ def test_unreadable_images_are_set_aside_by_cause(root):
     assert dict(found.rejected) == {
         "dog/away.png": "link out of the root",
         "dog/cut.png": "truncated or damaged",
-        "dog/gone.png": "unreadable file",
+        "dog/gone.png": "no such file",
         "dog/text.jpg": "not an image",
         "dog/zero.jpg": "empty file",
     }

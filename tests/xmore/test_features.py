@@ -38,7 +38,7 @@ def images(world, tmp_path) -> FileImages:
 
 
 EXECUTION = ExecutionConfig(batch_size=4, workers=2)
-REJECTED = {3: "not an image", 8: "changed since it was listed", 11: "unreadable file"}
+REJECTED = {3: "not an image", 8: "changed since it was listed", 11: "no such file"}
 
 
 def test_worker_processes_give_what_this_process_gives(encoder, images, monkeypatch):
