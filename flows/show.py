@@ -225,9 +225,9 @@ def show_table(table: Table) -> None:
     if table.title:
         say(f"[bold]{table.title}[/bold]")
         table.title = None
-    wide = console.options.update(width=1000, max_width=1000)
-    width = Measurement.get(console, wide, table).maximum
-    console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore")
+    wide = Console(width=1000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(width=width).print(table)
 
 
 def table_of(*names: str, first_columns_left: int = 1) -> Table:
