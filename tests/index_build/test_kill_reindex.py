@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from index_build.snapshot import check_rows, verify_snapshot
 from xmore.memory import open_snapshot, resolve_current
 
-KILLS = 10
+KILLS = 5  # ten of the whole demo take a quarter of an hour: by hand, with rows=2160
 
 
 def content(memory: Path):
