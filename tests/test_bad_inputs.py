@@ -531,7 +531,11 @@ def test_two_runs_at_the_same_time_share_what_they_make(case, done):
 )
 def test_a_signal_stops_it_and_says_how_to_go_on(case, done, sign, code, says):
     command = [XMORE, "benchmark", str(case.config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell has its background jobs ignore SIGINT, and these tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     until = time.monotonic() + 60
     while not list(case.results.glob("runs/*/run.json")) and time.monotonic() < until:
         time.sleep(0.1)
