@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from prefect import flow
 
@@ -89,29 +90,46 @@ def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
     """All stages of one dataset, in the order in which a query walks them."""
     config, work = plan.config, plan.work
     query, classes, rejected = queries(work, card, config.prompt, config.max_rejected)
-    distinct = {model.digest: model for model in plan.models.values()}
-    embeddings = {
-        digest: query_embeddings(work, query, card.root, model)
-        for digest, model in distinct.items()
-    }
-    roles, retrieval = config.roles, config.retrieval
-    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
-    found = candidates(work, embeddings[coarse.digest], coarse, plan.snapshot, retrieval)
-    fine_model = FineModel(fine, embeddings[fine.digest])
-    kept = captions(work, found, plan.snapshot, fine_model, retrieval)
-
-    refs = [query, classes, rejected, *embeddings.values(), found, kept]
+    got = retrieve(plan, work, query, card.root)
+    refs = [query, classes, rejected, *got.refs]
     scored: list[Scored] = []
-    for name in roles.inference:
+    for name in config.roles.inference:
         model = plan.models[name]
-        inputs = ScoreInputs(embeddings[model.digest], kept, classes)
-        by_m = {m: scores(work, inputs, model, m) for m in retrieval.captions}
+        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes)
+        by_m = {m: scores(work, inputs, model, m) for m in config.retrieval.captions}
         refs += by_m.values()
         for run, ref in method_runs(config, by_m):
             said = predictions(work, ref, run)
             refs.append(said)
             scored.append(Scored(run, ref, said))
     return [*refs, metrics(work, query, classes, scored)]
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What the stages before the scores have made."""
+
+    embeddings: dict[str, ArtifactRef]  # by the model's digest: a model in two roles is one
+    candidates: ArtifactRef
+    captions: ArtifactRef
+
+    @property
+    def refs(self) -> list[ArtifactRef]:
+        return [*self.embeddings.values(), self.candidates, self.captions]
+
+
+def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, root: Path) -> Retrieved:
+    """From queries to their captions: all stages that come before an inference model's scores."""
+    distinct = {model.digest: model for model in plan.models.values()}
+    embeddings = {
+        digest: query_embeddings(work, queries, root, model) for digest, model in distinct.items()
+    }
+    roles, retrieval = plan.config.roles, plan.config.retrieval
+    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
+    found = candidates(work, embeddings[coarse.digest], coarse, plan.snapshot, retrieval)
+    fine_model = FineModel(fine, embeddings[fine.digest])
+    kept = captions(work, found, plan.snapshot, fine_model, retrieval)
+    return Retrieved(embeddings, found, kept)
 
 
 def method_runs(

@@ -6,17 +6,13 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import Plan, look_up
-from tasks.candidates import candidates
-from tasks.captions import FineModel, captions
+from flows.benchmark import Plan, look_up, retrieve
 from tasks.predictions import MethodRun, predictions
-from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore import schemas
@@ -82,8 +78,9 @@ def classified(
                 work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: nothing),
             ]
             found = explain(open_views(run), "0", None)
-            for ref in scored if like else []:
-                found.answers.append(_as_in(like, ref, labels))
+            if like:
+                m = max(config.retrieval.captions)
+                found.answers.extend(_as_in(like, ref, m, labels) for ref in scored)
             yield found, plan
 
 
@@ -106,63 +103,46 @@ def _inputs(
     )
 
 
-@dataclass(frozen=True)
-class _Scored:
-    ref: ArtifactRef
-    model: str
-    m: int
-
-
 def _stages(
     plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, root: Path
-) -> tuple[list[ArtifactRef], list[_Scored]]:
-    config, roles = plan.config, plan.config.roles
-    embedded = {
-        model.digest: query_embeddings(work, queries, root, model)
-        for model in {model.digest: model for model in plan.models.values()}.values()
-    }
-    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
-    found = candidates(work, embedded[coarse.digest], coarse, plan.snapshot, config.retrieval)
-    fine_model = FineModel(fine, embedded[fine.digest])
-    kept = captions(work, found, plan.snapshot, fine_model, config.retrieval)
-    refs, scored = [queries, classes, *embedded.values(), found, kept], []
-    for name in roles.inference:
+) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
+    """All artifacts, and among them the scores of each inference model."""
+    config, m = plan.config, max(plan.config.retrieval.captions)
+    got = retrieve(plan, work, queries, root)
+    said, scored = [], []
+    for name in config.roles.inference:
         model = plan.models[name]
-        m = max(config.retrieval.captions)
-        ref = scores(work, ScoreInputs(embedded[model.digest], kept, classes), model, m)
-        scored.append(_Scored(ref, name, m))
-        refs.append(ref)
+        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes)
+        ref = scores(work, inputs, model, m)
+        scored.append(ref)
         for method in config.methods:
             m_read = m if "text_scores" in METHODS[method].needs else None
-            refs.append(predictions(work, ref, MethodRun(method, m_read, ("none",), ())))
-    return refs, scored
+            said.append(predictions(work, ref, MethodRun(method, m_read, ("none",), ())))
+    return [queries, classes, *got.refs, *scored, *said], scored
 
 
-def _as_in(like: Run | None, scored: _Scored, labels: list[str]) -> Answer:
+def _as_in(like: Run, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:
     """`xmore minmax` as the next step of a run's stream."""
-    assert like
-    row = read_rows(scored.ref)
+    row = read_rows(scored)
+    lows_and_highs = open_views(like).execute(
+        "select min(image_confidence), max(image_confidence), min(text_confidence), "
+        "max(text_confidence) from scores where model = ? and m = ?",
+        [scored.model, m],
+    )
+    (bounds,) = lows_and_highs.fetchall()
     weights = []
-    for modality in ("image_confidence", "text_confidence"):
-        low, high = (
-            open_views(like)
-            .execute(
-                f"select min({modality}), max({modality}) from scores where model = ? and m = ?",
-                [scored.model, scored.m],
-            )
-            .fetchall()[0]
-        )
+    for modality, low, high in (("image", *bounds[:2]), ("text", *bounds[2:])):
         state = StreamState() if low is None else StreamState(low, high)
-        weights.append(minmax(row[modality].to_numpy(), state))
+        weights.append(minmax(row[f"{modality}_confidence"].to_numpy(), state))
     image = schemas.to_matrix(row["image_scores"])
     text = schemas.to_matrix(row["text_scores"])
     text = text if text.shape == image.shape else np.full(image.shape, np.nan, np.float32)
     probabilities = combine(Scores(image, text), Weights(weights[0], weights[1]))[0]
     best = int(probabilities.argmax())
     return Answer(
-        model=scored.model,
+        model=str(scored.model),
         method=f"xmore minmax after {like.name}",
-        m=scored.m,
+        m=m,
         image_weight=float(weights[0][0]),
         text_weight=float(weights[1][0]),
         answer=labels[best],

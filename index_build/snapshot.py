@@ -90,6 +90,8 @@ def point_current(plan: Plan, name: str) -> None:
 
 def check_rows(snapshot: Snapshot) -> list[str]:
     """Faults in a snapshot's content: rows that are no unit vectors or have no key, its index."""
+    from xmore.search import open_index  # brings torch, which an unchanged re-index never needs
+
     faults = []
     try:
         for _ in embedding_blocks(snapshot):  # checks each row
@@ -101,7 +103,11 @@ def check_rows(snapshot: Snapshot) -> list[str]:
         if keys.null_count or not pc.all(pc.equal(pc.utf8_length(keys), 64)).as_py():
             faults.append(f"{shard.metadata}: has rows without a memory_key")
             break
-    return faults + _check_index(snapshot)
+    try:
+        open_index(snapshot.index_path, snapshot.rows, snapshot.dim)
+    except SnapshotError as error:
+        faults.append(str(error))
+    return faults
 
 
 def verify_snapshot(snapshot: Snapshot) -> list[str]:
@@ -111,21 +117,6 @@ def verify_snapshot(snapshot: Snapshot) -> list[str]:
         for file in snapshot.manifest["files"]
         if digest_file(snapshot.path / file["file"]) != file["sha256"]
     ]
-
-
-def _check_index(snapshot: Snapshot) -> list[str]:
-    import faiss
-
-    try:
-        index = faiss.read_index(str(snapshot.index_path), faiss.IO_FLAG_MMAP)
-    except RuntimeError as error:
-        return [f"{snapshot.index_path}: cannot be read ({str(error).splitlines()[0]})"]
-    if (index.ntotal, index.d) != (snapshot.rows, snapshot.dim):
-        return [
-            f"{snapshot.index_path}: holds {index.ntotal} rows of {index.d} dimensions, the "
-            f"memory {snapshot.rows} of {snapshot.dim}"
-        ]
-    return []
 
 
 def _files(folder: Path) -> list[Path]:

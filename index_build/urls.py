@@ -17,6 +17,7 @@ from xmore.config import UrlListConfig
 from xmore.digest import cached_digest, digest_of
 from xmore.errors import ConfigError, DatasetError
 from xmore.paths import fsync_dir, fsync_file
+from xmore.views import quote
 
 READERS = {
     ".parquet": "read_parquet({files}, union_by_name = true)",
@@ -98,7 +99,7 @@ def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
     db = duckdb.connect(scratch / "duckdb")
     allowed = [str(file) for file in files]
     db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-    db.execute(f"set temp_directory = {_text(str(scratch / 'spilled'))}")
+    db.execute(f"set temp_directory = {quote(str(scratch / 'spilled'))}")
     db.execute(f"set allowed_paths = {_texts(allowed)}")
     db.execute("set enable_external_access = false")
     db.execute("set lock_configuration = true")
@@ -185,12 +186,8 @@ def _name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _texts(values: list[str]) -> str:
-    return "[" + ", ".join(map(_text, values)) + "]"
+    return "[" + ", ".join(map(quote, values)) + "]"
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,23 +48,8 @@ def exact_search(
 
 
 def index_search(queries: np.ndarray, index_path: Path, k: int, rows: int) -> Neighbours:
-    """Top-K from a faiss index on disk over `rows` rows, memory-mapped where its type allows it.
-
-    Raises SnapshotError where it cannot be read or holds another number of rows.
-    """
-    import faiss
-
-    try:
-        index = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-    except RuntimeError as error:
-        raise SnapshotError(
-            f"{index_path}: not a readable index. Build the memory again."
-        ) from error
-    if (index.ntotal, index.d) != (rows, queries.shape[1]):
-        raise SnapshotError(
-            f"{index_path}: holds {index.ntotal} rows of {index.d} dimensions, wanted {rows} of "
-            f"{queries.shape[1]}. Build the memory again, or set `retrieval.search: exact`."
-        )
+    """Top-K from a faiss index on disk over `rows` rows; raises SnapshotError as `open_index`."""
+    index = open_index(index_path, rows, queries.shape[1])
     values, ids = index.search(np.ascontiguousarray(queries), min(k, index.ntotal))
     order = np.lexsort((ids, -values), axis=1)
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
@@ -71,6 +57,25 @@ def index_search(queries: np.ndarray, index_path: Path, k: int, rows: int) -> Ne
     ids = np.pad(ids.astype(np.int64), padding, constant_values=-1)
     values = np.pad(values.astype(np.float32), padding, constant_values=np.nan)
     return Neighbours(ids, np.where(ids < 0, np.float32(np.nan), values))
+
+
+def open_index(path: Path, rows: int, dim: int) -> Any:
+    """A faiss index on disk, memory-mapped where its type allows it.
+
+    Raises SnapshotError where it cannot be read or is not over `rows` rows of `dim`.
+    """
+    import faiss
+
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        raise SnapshotError(f"{path}: not a readable index. Build the memory again.") from error
+    if (index.ntotal, index.d) != (rows, dim):
+        raise SnapshotError(
+            f"{path}: holds {index.ntotal} rows of {index.d} dimensions, wanted {rows} of "
+            f"{dim}. Build the memory again, or set `retrieval.search: exact`."
+        )
+    return index
 
 
 def recall(found: Neighbours, truth: Neighbours) -> float:
