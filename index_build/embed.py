@@ -18,7 +18,7 @@ from index_build.shards import Shard
 from xmore.config import ExecutionConfig
 from xmore.encoders import OpenClipEncoder
 from xmore.features import encode_images, encode_texts
-from xmore.paths import write_whole
+from xmore.paths import sweep, write_whole
 from xmore.progress import track
 
 ROW_GROUP = 4096  # small, so that the captions of a few rows are cheap to look up
@@ -47,8 +47,7 @@ def embed_shards(
     A shard is done when its `<folder>.done/<n>.json` is there, written last: those are not
     embedded again. Memory: what `encode_images` holds, and one shard's features and metadata.
     """
-    for leftover in folder.rglob(".*.tmp"):  # of a killed run, in the middle of a write
-        leftover.unlink()
+    sweep(folder)
     records, new = [], 0
     for number in track(range(count), "memory embedding", "shard"):
         done = folder.with_name(f"{folder.name}.done") / f"{number:05d}.json"

@@ -22,7 +22,7 @@ from xmore.digest import digest_of, digest_text
 from xmore.encoders import TextFeatures
 from xmore.locks import locked
 from xmore.models import ModelCard
-from xmore.paths import write_whole
+from xmore.paths import sweep, write_whole
 from xmore.store import MANIFEST, read_manifest, write_part
 
 PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
@@ -114,6 +114,7 @@ class CaptionStore:
 
     def _append(self, texts: list[str], features: TextFeatures) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        sweep(self.path)
         table = pa.table(
             {
                 "text_sha256": [digest_text(text) for text in texts],

@@ -33,3 +33,9 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
     os.replace(temporary, path)
     fsync_dir(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left under `folder`; call it under the folder's lock."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()
