@@ -50,8 +50,9 @@ def snapshot_card(snapshot: Snapshot) -> str:
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
-        f"| source | `{facts['source']}` |",
+        "| | |",
         "|---|---|",
+        *[f"| source {name} | `{s['place']}` |" for name, s in facts["sources"].items()],
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
@@ -65,6 +66,12 @@ def snapshot_card(snapshot: Snapshot) -> str:
     if facts["failures"]:
         lines += ["", "## Failures", "", "| cause | rows |", "|---|---:|"]
         lines += [f"| {cause} | {count:,} |" for cause, count in most_common(facts["failures"])]
+    if facts["filtered"]:
+        lines += ["", "## Left out by filters", "", "| filter | rows |", "|---|---:|"]
+        lines += [f"| {name} | {count:,} |" for name, count in most_common(facts["filtered"])]
+    if facts["hosts"]:
+        lines += ["", "## Hosts", "", "| host | rows tried | images |", "|---|---:|---:|"]
+        lines += [f"| {host} | {n:,} | {came / n:.1%} |" for host, n, came in facts["hosts"]]
     return "\n".join(lines)
 
 

@@ -1,17 +1,22 @@
-"""`xmore-reindex`: a memory made, or made anew, from a list of URLs or a folder of images."""
+"""`xmore-reindex`: a memory made, or brought up to date, from its sources."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from prefect import flow
 
 from flows.artifacts import show_snapshot
+from index_build import history
+from index_build.batches import close, list_batches
+from index_build.embed import to_embed
 from index_build.plan import Plan, already_published, make_plan
-from index_build.snapshot import point_current
+from index_build.snapshot import changes, newest, point_current, tidy
+from index_build.takedown import keep
 from tasks import reindex as tasks
-from tasks.reindex import Pieces
 from xmore.config import ReindexConfig, absolute
 from xmore.locks import locked
 from xmore.memory import Snapshot, open_snapshot
@@ -22,16 +27,38 @@ class Reindexed:
     """What a re-index came to."""
 
     snapshot: Snapshot
-    fetched: int  # shards that this run downloaded
-    embedded: int  # shards that this run embedded
-    skipped: bool  # the snapshot was there already
+    fetched: int = 0  # rows that this run asked servers for
+    embedded: int = 0  # rows that this run embedded
+    added: int = 0  # rows against the snapshot before
+    removed: int = 0
+    skipped: bool = False  # the snapshot was there already
+    withdrawn: bool = False  # ... and was rolled back from, so that CURRENT is not moved to it
+
+
+@dataclass
+class _Costs:
+    """What the steps of one run took."""
+
+    fetched: int = 0
+    images: int = 0
+    image_bytes: int = 0
+    embedded: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        spent = self.seconds.get(name, 0) + time.monotonic() - begun
+        self.seconds[name] = round(spent, 3)
 
 
 @flow(name="xmore-reindex", flow_run_name="{params.name}", persist_result=False)
 def xmore_reindex(params: ReindexConfig) -> Reindexed:
-    """Select rows, download, embed, index, verify, publish: each step goes on at its shard.
+    """List rows, download and embed what is new, assemble, index, verify, publish.
 
-    Running benchmarks keep the snapshot that they began with.
+    What is here already is not done again; each step goes on at its shard. Running benchmarks
+    keep the snapshot that they began with.
 
     Args:
         params: Where the pairs come from, which model embeds them, how they are indexed.
@@ -47,17 +74,59 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
 
 
 def _unchanged(plan: Plan, name: str) -> Reindexed:
-    point_current(plan, name)
-    return Reindexed(open_snapshot(plan.config.memory, name), 0, 0, skipped=True)
+    memory = plan.config.memory
+    snapshot = open_snapshot(memory, name)
+    withdrawn = name in history.withdrawn(memory)
+    if not withdrawn:
+        point_current(memory, name)
+    _finish(plan)
+    return Reindexed(snapshot, skipped=True, withdrawn=withdrawn)
 
 
 def _made(plan: Plan) -> Reindexed:
-    if plan.pairs:
-        count = len(plan.pairs.paths)
-        pieces = Pieces(count, Counter(), -(-count // plan.config.shard_rows), 0)
+    memory, costs = plan.config.memory, _Costs()
+    with costs.step("select"):
+        wanted = tasks.list_rows(plan)
+        batches = tasks.select_new(plan, wanted)
+    with costs.step("download"):
+        for batch in batches:
+            if batch.kind == "urls":
+                fetched = tasks.download(plan, batch)
+                costs.fetched += fetched.rows
+                costs.images += fetched.images
+                costs.image_bytes += fetched.image_bytes
+    tasks.check(plan, wanted)
+    with costs.step("embed"):
+        for batch in list_batches(memory):
+            numbers = to_embed(batch, batch.features(plan.model))
+            if numbers:
+                costs.embedded += tasks.embed(plan, batch, numbers)
+    with costs.step("assemble"):
+        previous = newest(memory)
+        assembled, totals = tasks.assemble(plan, wanted)
+    with costs.step("index"):
+        index = tasks.index(plan)
+    with costs.step("publish"):
+        snapshot = tasks.publish(plan, assembled, totals, index)
+        added, removed = changes(snapshot, previous)
+    result = Reindexed(snapshot, costs.fetched, costs.embedded, added, removed)
+    if snapshot.name in history.withdrawn(memory):
+        result = replace(result, withdrawn=True)
     else:
-        pieces = tasks.download(plan, tasks.select_rows(plan))
-    embedded = tasks.embed(plan, pieces)
-    index = tasks.index(plan)
-    snapshot = tasks.publish(plan, pieces, embedded, index)
-    return Reindexed(snapshot, pieces.fetched, embedded.embedded, skipped=False)
+        _record(plan, result, costs)
+        point_current(memory, snapshot.name)
+    _finish(plan)
+    return result
+
+
+def _record(plan: Plan, made: Reindexed, costs: _Costs) -> None:
+    facts = {"rows": made.snapshot.rows, "added": made.added, "removed": made.removed}
+    history.append(plan.config.memory, "published", made.snapshot.name, **facts, **vars(costs))
+
+
+def _finish(plan: Plan) -> None:
+    """End what is open, and clear away what the next run has no use for."""
+    keep(plan.config.memory, plan.taken)
+    for batch in list_batches(plan.config.memory):
+        close(batch)
+    tidy(plan)

@@ -8,29 +8,33 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index_build.img2dataset_job import VARIABLE, Job
+from index_build.batches import Batch
+from index_build.img2dataset_job import TAKEN_DOWN, VARIABLE, Job
 from xmore.errors import SnapshotError
+from xmore.paths import write_whole
 from xmore.progress import counting
 
 MODULE = "index_build.img2dataset_process"
 PATIENCE = 600  # seconds beyond the longest that a shard can take by its requests' time limits
 SUCCESS = "success"
+ROW_GROUP = 4096
 
 
-def download_shards(job: Job, shards: int) -> tuple[Counter[str], int]:
+def download_shards(job: Job, shards: int) -> int:
     """Fetch the rows of `job.rows`/00000.parquet ... into `job.target`/00000.tar, 00000.parquet.
 
-    Returns the outcomes, "success" or a failure's cause, and how many shards were fetched now:
-    those that are whole already are left alone. Memory is bounded by img2dataset's: two images a
-    thread. Raises SnapshotError where the download fails as a whole.
+    Returns how many shards were fetched now: those that are whole already are left alone. Memory
+    is bounded by img2dataset's: two images a thread. Raises SnapshotError where the download
+    fails as a whole.
     """
     job.target.mkdir(parents=True, exist_ok=True)
     for number in _done(job.target):
@@ -40,13 +44,68 @@ def download_shards(job: Job, shards: int) -> tuple[Counter[str], int]:
     if len(before) < shards:
         _run(job, shards)
         # A shard without one success looks like an outage; img2dataset would call it done.
-        failed = [n for n in sorted(_done(job.target) - before) if not _outcomes(job, n)[SUCCESS]]
+        failed = [n for n in sorted(_done(job.target) - before) if not _succeeded(job.target, n)]
         for number in failed:
             forget(job.target, number)
         if failed:
             _run(job, shards)
-    outcomes = sum((_outcomes(job, number) for number in range(shards)), Counter[str]())
-    return outcomes, shards - len(before)
+    return shards - len(before)
+
+
+def write_outcomes(batch: Batch) -> tuple[int, int]:
+    """Say of each row of a downloaded batch what it came to; returns rows tried, images come.
+
+    Rows stay in the order of their shard:
+
+    img2dataset writes in the order in which answers come, so that its own order is never the
+    same twice; its keys tell the place of each row. Memory: one shard's rows.
+    """
+    tried = images = 0
+    for number in range(batch.shards):
+        name = f"{number:05d}.parquet"
+        rows = pq.read_table(batch.rows / name)
+        fetched = pq.read_table(
+            batch.images / name,
+            columns=["key", "status", "error_message", "sha256", "width", "height"],
+        ).sort_by("key")
+        if fetched.num_rows != rows.num_rows:
+            raise SnapshotError(
+                f"{batch.images / name}: has {fetched.num_rows} rows, {rows.num_rows} were asked "
+                f"for. Remove it; run again to go on."
+            )
+        statuses = zip(
+            fetched["status"].to_pylist(), fetched["error_message"].to_pylist(), strict=True
+        )
+        causes = [None if s == SUCCESS else _cause(s, message) for s, message in statuses]
+        keys = [
+            cause.removeprefix(TAKEN_DOWN).strip() if cause and TAKEN_DOWN in cause else key
+            for cause, key in zip(causes, fetched["sha256"].to_pylist(), strict=True)
+        ]
+        causes = [TAKEN_DOWN if cause and TAKEN_DOWN in cause else cause for cause in causes]
+        urls = rows["url"].to_pylist()
+        columns = {
+            "memory_key": pa.array(keys, pa.string()),
+            "width": fetched["width"],
+            "height": fetched["height"],
+            "image_path": pc.binary_join_element_wise(fetched["key"], "jpg", "."),
+            "host": pa.array([_host(url) for url in urls], pa.string()),
+            "cause": pa.array(causes, pa.string()),
+        }
+        tries = pc.add(rows["tries"], pa.scalar(1, pa.int32())).cast(pa.int32())
+        table = rows.set_column(rows.column_names.index("tries"), "tries", tries)
+        for column, values in columns.items():
+            table = table.append_column(column, values)
+        write_table(batch.outcomes / name, table)
+        tried += len(causes)
+        images += causes.count(None)
+    return tried, images
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all; small row groups make a few rows cheap to read."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
+    write_whole(path, sink.getvalue().to_pybytes())
 
 
 def forget(target: Path, number: int) -> None:
@@ -55,12 +114,25 @@ def forget(target: Path, number: int) -> None:
         (target / f"{number:05d}{ending}").unlink(missing_ok=True)
 
 
-def forget_failed(job: Job, shards: int, share: float) -> None:
-    """Have the shards of which more than `share` has failed downloaded anew by the next call."""
-    for number in range(shards):
-        outcomes = _outcomes(job, number)
-        if outcomes.total() - outcomes[SUCCESS] > share * outcomes.total():
-            forget(job.target, number)
+def forget_failed(batch: Batch, share: float) -> None:
+    """Have the shards of which more than `share` has failed downloaded anew by the next run."""
+    for number in batch.tried():
+        path = batch.outcomes / f"{number:05d}.parquet"
+        causes = pq.read_table(path, columns=["cause"])["cause"]
+        if len(causes) - causes.null_count > share * len(causes):
+            path.unlink()
+            forget(batch.images, number)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "none"
+    except ValueError:
+        return "none"
+
+
+def _succeeded(target: Path, number: int) -> int:
+    return _column(target, number, "status").count(SUCCESS)
 
 
 def _done(target: Path) -> set[int]:
@@ -76,15 +148,6 @@ def _is_whole(target: Path, number: int) -> bool:
     except (OSError, pa.ArrowInvalid, tarfile.TarError):
         return False
     return images == statuses.count(SUCCESS)
-
-
-def _outcomes(job: Job, number: int) -> Counter[str]:
-    statuses = _column(job.target, number, "status")
-    messages = _column(job.target, number, "error_message")
-    return Counter(
-        SUCCESS if status == SUCCESS else _cause(status, message)
-        for status, message in zip(statuses, messages, strict=True)
-    )
 
 
 def _cause(status: str, message: str | None) -> str:

@@ -1,101 +1,121 @@
-"""Embed shards into clip-retrieval's layout; a killed run goes on at its shard."""
+"""Embed a batch's shards into clip-retrieval's layout; a killed run goes on at its shard."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from index_build.shards import Shard
+from index_build.batches import Batch
+from index_build.download import write_table
+from index_build.shards import Features, Shard, load_shard
 from xmore.config import ExecutionConfig
+from xmore.digest import digest_file
 from xmore.encoders import OpenClipEncoder
 from xmore.features import encode_images, encode_texts
 from xmore.paths import sweep, write_whole
 from xmore.progress import track
 
-ROW_GROUP = 4096  # small, so that the captions of a few rows are cheap to look up
+KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """What embedding came to."""
-
-    rows: int
-    dim: int
-    failures: Counter[str]
-    without_caption: int
-    embedded: int  # shards that this call has embedded; the others were there
+def to_embed(batch: Batch, folder: Path) -> list[int]:
+    """Numbers of a batch's shards without features in `folder`."""
+    return [number for number in batch.tried() if not _record(folder, number).exists()]
 
 
 def embed_shards(
-    shard: Callable[[int], Shard],
-    count: int,
+    batch: Batch,
+    numbers: Sequence[int],
     folder: Path,
     encoder: OpenClipEncoder,
     execution: ExecutionConfig,
-) -> Embedded:
+) -> int:
     """Write img_emb/, text_emb/ (where the model has texts) and metadata/ under `folder`.
 
-    A shard is done when its `<folder>.done/<n>.json` is there, written last: those are not
-    embedded again. Memory: what `encode_images` holds, and one shard's features and metadata.
+    A shard is done when its `done/<n>.json` is there, written last. Returns how many rows were
+    embedded. Memory: what `encode_images` holds, and one shard's features and metadata.
     """
     sweep(folder)
-    records, new = [], 0
-    for number in track(range(count), "memory embedding", "shard"):
-        done = folder.with_name(f"{folder.name}.done") / f"{number:05d}.json"
-        if not done.exists():
-            record = _embed_shard(shard(number), folder, encoder, execution)
-            write_whole(done, json.dumps(record).encode())
-            new += 1
-        records.append(json.loads(done.read_bytes()))
-    return Embedded(
-        rows=sum(record["rows"] for record in records),
-        dim=max(record["dim"] for record in records),
-        failures=sum((Counter(record["failures"]) for record in records), Counter()),
-        without_caption=sum(record["without_caption"] for record in records),
-        embedded=new,
-    )
+    rows = 0
+    for number in track(numbers, f"memory embedding {batch.source}", "shard"):
+        shard = load_shard(batch, number)
+        if isinstance(shard, Features):
+            record = _take_over(shard, folder)
+        else:
+            record = _embed_shard(shard, folder, encoder, execution)
+            rows += record["rows"]
+        write_record(folder, number, record)
+    return rows
+
+
+def read_record(folder: Path, number: int) -> dict[str, Any]:
+    """What embedding a shard came to: rows, dim, rejected (row_key -> cause), files."""
+    return json.loads(_record(folder, number).read_bytes())
+
+
+def write_record(folder: Path, number: int, record: dict[str, Any]) -> None:
+    """Say that a shard is embedded."""
+    write_whole(_record(folder, number), json.dumps(record).encode())
+
+
+def part(folder: Path, kind: str, number: int) -> Path:
+    """Where a shard's img_emb, text_emb or metadata lies."""
+    return folder / kind / f"{kind}_{number:05d}.{KINDS[kind]}"
+
+
+def describe(folder: Path, number: int) -> dict[str, dict[str, Any]]:
+    """Sizes and checksums of a shard's files, by kind."""
+    return {
+        kind: {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+        for kind in KINDS
+        if (path := part(folder, kind, number)).exists()
+    }
+
+
+def _record(folder: Path, number: int) -> Path:
+    return folder / "done" / f"{number:05d}.json"
 
 
 def _embed_shard(
     shard: Shard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> dict[str, Any]:
     features = encode_images(shard.images, encoder, execution)
-    without_caption = 0
     if features.kept:
-        name = f"{shard.number:05d}"
         rows = shard.rows.take(features.kept)
-        captions = rows["caption"].to_pylist()
-        without_caption = sum(not caption.strip() for caption in captions)
-        _save_array(folder / "img_emb" / f"img_emb_{name}.npy", features.unit)
+        save_array(part(folder, "img_emb", shard.number), features.unit)
         if encoder.has_text:
-            texts = encode_texts(captions, encoder, execution.batch_size)
-            _save_array(folder / "text_emb" / f"text_emb_{name}.npy", texts.unit)
-        _save_table(folder / "metadata" / f"metadata_{name}.parquet", rows)
-    failures = shard.failures + Counter(features.rejected.values())
+            texts = encode_texts(rows["caption"].to_pylist(), encoder, execution.batch_size)
+            save_array(part(folder, "text_emb", shard.number), texts.unit)
+        write_table(part(folder, "metadata", shard.number), rows)
+    keys = shard.rows["row_key"].to_pylist()
     return {
         "rows": len(features.kept),
         "dim": int(features.unit.shape[1]),
-        "failures": dict(failures),
-        "without_caption": without_caption,
+        "rejected": {keys[i]: cause for i, cause in features.rejected.items()},
+        "files": describe(folder, shard.number),
     }
 
 
-def _save_array(path: Path, unit: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, unit.astype(np.float16))  # as clip-retrieval stores them
-    write_whole(path, buffer.getvalue())
+def _take_over(shard: Features, folder: Path) -> dict[str, Any]:
+    save_array(part(folder, "img_emb", shard.number), shard.unit)
+    if shard.text is not None:
+        save_array(part(folder, "text_emb", shard.number), shard.text)
+    write_table(part(folder, "metadata", shard.number), shard.rows)
+    return {
+        "rows": len(shard.unit),
+        "dim": int(shard.unit.shape[1]),
+        "rejected": {},
+        "files": describe(folder, shard.number),
+    }
 
 
-def _save_table(path: Path, table: pa.Table) -> None:
+def save_array(path: Path, unit: np.ndarray) -> None:
+    """Write (n, D) rows as float16, as clip-retrieval stores them."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    np.save(buffer, unit.astype(np.float16))
     write_whole(path, buffer.getvalue())

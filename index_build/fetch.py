@@ -21,7 +21,6 @@ from typing import Any
 from xmore.config import DownloadConfig
 from xmore.images import ImageRejected, check_image
 
-USER_AGENT = "Mozilla/5.0 (compatible; xmore; image-text research)"
 PIECE = 1 << 16
 PASSING = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
 # One check at a time in a process: a decoded image may take 4 bytes a pixel.
@@ -62,7 +61,9 @@ def _get(
 ) -> bytes:
     guard = _Guard(bounds.timeout)
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
+        token = f"; {bounds.user_agent}" if bounds.user_agent else ""
+        agent = f"Mozilla/5.0 (compatible; xmore{token}; image-text research)"
+        request = urllib.request.Request(url, headers={"User-Agent": agent})
         with guard, guard.opener().open(request, timeout=bounds.timeout) as answer:
             if refused(answer.headers):
                 raise FetchFailed("forbidden by the server's X-Robots-Tag")

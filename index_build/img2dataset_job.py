@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from xmore.config import DownloadConfig
 
+TAKEN_DOWN = "taken down"  # the cause of what a take-down list names
 VARIABLE = "XMORE_DOWNLOAD"  # environment variable that holds a Job as JSON
 
 
@@ -18,3 +19,4 @@ class Job(BaseModel, frozen=True):
     target: Path
     shard_rows: int
     bounds: DownloadConfig
+    taken: list[str] = []  # sha256 of images that may not come back

@@ -10,6 +10,7 @@ the whole process group goes, and nothing is left downloading.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -30,7 +31,7 @@ import img2dataset  # noqa: E402
 import img2dataset.downloader  # noqa: E402
 
 from index_build.fetch import FetchFailed, fetch_image, may_pass  # noqa: E402
-from index_build.img2dataset_job import VARIABLE, Job  # noqa: E402
+from index_build.img2dataset_job import TAKEN_DOWN, VARIABLE, Job  # noqa: E402
 from xmore.locks import locked  # noqa: E402
 
 
@@ -52,7 +53,11 @@ def fetch_row(
     cause = ""
     for _ in range(retries + 1):
         try:
-            return key, io.BytesIO(fetch_image(url, JOB.bounds, refused)), None
+            data = fetch_image(url, JOB.bounds, refused)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest in TAKEN:
+                return key, None, f"{TAKEN_DOWN} {digest}"
+            return key, io.BytesIO(data), None
         except FetchFailed as error:
             cause = error.cause
         if not may_pass(cause):
@@ -80,11 +85,15 @@ def main() -> None:
             skip_reencode=True,
             extract_exif=False,
             compute_hash="sha256",
-            disallowed_header_directives=None if JOB.bounds.honour_opt_out else [],
+            user_agent_token=JOB.bounds.user_agent,
+            disallowed_header_directives=(
+                JOB.bounds.opt_out_directives if JOB.bounds.honour_opt_out else []
+            ),
         )
 
 
 JOB = Job.model_validate_json(os.environ[VARIABLE])
+TAKEN = frozenset(JOB.taken)
 img2dataset.downloader.download_image_with_retry = fetch_row
 
 if __name__ == "__main__":

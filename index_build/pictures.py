@@ -5,38 +5,46 @@ from __future__ import annotations
 import tarfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.images import ImageRejected, read_image
 from xmore.memory import Snapshot
 
 
 def memory_picture(snapshot: Snapshot, memory_id: int) -> bytes | None:
-    """The image of a row: from its folder, or from the download that the snapshot was made of.
+    """The image of a row: from its source's folder, or from the download that it came with.
 
-    None where it is not kept: an adopted folder, or a download that has been cleared away.
+    None where it is not kept: an adopted folder, or a source that is gone.
     """
-    shard = snapshot.shards[int(snapshot.starts.searchsorted(memory_id, side="right")) - 1]
-    with pq.ParquetFile(shard.metadata) as file:
-        row = file.read().slice(memory_id - shard.start, 1).to_pylist()[0]
-    source = snapshot.manifest.get("pictures", {})
-    with suppress(OSError, KeyError, ValueError, tarfile.TarError):
-        if "folder" in source:
-            path = (Path(source["folder"]) / row["image_path"]).resolve()
-            inside = path.is_relative_to(Path(source["folder"]).resolve())
-            return path.read_bytes() if inside else None
-        if "tars" in source:
-            number = shard.metadata.stem.rpartition("_")[2]
-            work = snapshot.path.parents[1] / "making"
-            return _from_tar(work / source["rows"], work / source["tars"], number, row["row_key"])
+    number = int(snapshot.starts.searchsorted(memory_id, side="right")) - 1
+    shard = snapshot.shards[number]
+    with suppress(OSError, KeyError, IndexError, tarfile.TarError, pa.ArrowInvalid, ImageRejected):
+        columns = ["source", "image_path"]
+        table = pq.read_table(shard.metadata, columns=columns, partitioning=None)
+        row = table.slice(memory_id - shard.start, 1).to_pylist()[0]
+        source = snapshot.manifest["sources"][row["source"]]
+        place = row["image_path"]
+        if source["kind"] == "urls":
+            made_of = snapshot.manifest["shards"][number]
+            batch = snapshot.path.parents[1] / "batches" / made_of["batch"]
+            return _from_tar(batch / "images" / f"{made_of['number']:05d}.tar", place)
+        root = Path(source["root"])
+        tar, _, member = place.partition("/")
+        path = root / (tar if source["kind"] == "tars" else place)
+        if source["kind"] == "clip_retrieval" or not _inside(path, root):
+            return None
+        return _from_tar(path, member) if source["kind"] == "tars" else read_image(path)
     return None
 
 
-def _from_tar(rows: Path, tars: Path, number: str, row_key: str) -> bytes | None:
-    keys = pq.read_table(rows / f"{number}.parquet", columns=["row_key"])["row_key"]
-    place = keys.to_pylist().index(row_key)
-    with tarfile.open(tars / f"{number}.tar") as tar:
-        name = next(name for name in tar.getnames() if name.endswith(".jpg"))
-        digits = len(name) - len(".jpg") - len(number)
-        member = tar.extractfile(f"{number}{place:0{digits}d}.jpg")
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _from_tar(path: Path, name: Any) -> bytes | None:
+    with tarfile.open(path) as tar:
+        member = tar.extractfile(name)
         return member.read() if member else None

@@ -1,26 +1,26 @@
-"""What a re-index comes to, before any of it is done: its digests, and where each step works.
+"""What a re-index comes to, before any of it is done: its sources as they are, and its digests.
 
-    <memory>/CURRENT                      the snapshot to read
-    <memory>/snapshots/<name>/            see xmore/memory.py
-    <memory>/making/rows-<digest>/        00000.parquet ...   the rows selected, one file a shard
-    <memory>/making/images-<digest>/      00000.tar ...       img2dataset's webdataset shards
-    <memory>/making/features-<digest>/    img_emb/ text_emb/ metadata/ image.index, to be published
+    <memory>/CURRENT                  the snapshot to read
+    <memory>/snapshots/<name>/        see xmore/memory.py
+    <memory>/batches/<n>-<source>/    see index_build/batches.py
+    <memory>/history.jsonl            what was published when, see index_build/history.py
+    <memory>/making/                  wanted rows and the snapshot in the making; may be removed
 
-Shard n has the same number in all of them. A digest is of all that a step's result rests on, so
-a changed list, selection or model starts a folder of its own and never goes on with another's.
+A snapshot is made from a plan: a changed list, selection, model or index is another plan.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_build.folder import Pairs, read_pairs
-from index_build.urls import list_files, rows_digest
+from index_build import history
+from index_build.ledger import bounds_of
+from index_build.sources import Listed, look_up
+from index_build.takedown import read_take_down
 from xmore.config import ReindexConfig
 from xmore.digest import digest_of
 from xmore.errors import SnapshotError
@@ -34,86 +34,63 @@ class Plan:
 
     config: ReindexConfig
     model: ModelCard
-    pairs: Pairs | None  # of an image folder; none for a URL list
-    rows: str  # digests of what the steps make
-    images: str
-    features: str
+    listed: list[Listed]
+    taken: list[str]
+
+    @property
+    def asked(self) -> str:
+        """Digest of which rows are wanted, and of what lets their images through."""
+        sources = [[listed.source.label, listed.digest] for listed in self.listed]
+        return digest_of([sources, self.taken, bounds_of(self.config.download)])
 
     @property
     def digest(self) -> str:
         """What the snapshot is made from."""
-        return digest_of([self.features, self.config.index_key])
+        return digest_of([self.asked, self.model.identity, self.config.index_key])
 
     @property
-    def rows_folder(self) -> Path:
-        return self._work("rows", self.rows)
-
-    @property
-    def images_folder(self) -> Path:
-        return self._work("images", self.images)
-
-    @property
-    def features_folder(self) -> Path:
-        return self._work("features", self.features)
-
-    @property
-    def source(self) -> Path:
-        """What the user named as the source, for messages."""
-        return self.config.urls.path if self.config.urls else self.config.images.captions  # type: ignore[union-attr]
-
-    def _work(self, kind: str, digest: str) -> Path:
-        return self.config.memory / "making" / f"{kind}-{digest[:16]}"
+    def work(self) -> Path:
+        """Where the snapshot is put together."""
+        return self.config.memory / "making" / f"snapshot-{self.digest[:16]}"
 
 
 def make_plan(config: ReindexConfig) -> Plan:
-    """Look up the source and the model. Raises DatasetError or ModelError."""
+    """Look up sources and model. Raises ConfigError, DatasetError, ModelError, SnapshotError."""
+    taken = read_take_down(config.take_down)
     model = describe_model(config.model_name, config.model, config.cache)
-    if config.images:
-        pairs = read_pairs(config.images, config.cache)
-        rows = images = digest_of([pairs.digest, config.shard_rows])
-    else:
-        assert config.urls  # the config's own rule
-        pairs = None
-        files = list_files(config.urls.path)
-        rows = digest_of([rows_digest(config.urls, files, config.cache), config.shard_rows])
-        # What changes an image's bytes or lets it through; not how fast it is fetched.
-        bounds = config.download.model_dump(
-            include={"max_bytes", "max_pixels", "image_size", "honour_opt_out"}
-        )
-        images = digest_of([rows, bounds])
-    features = digest_of([images, model.identity])
-    return Plan(config, model, pairs, rows, images, features)
+    return Plan(config, model, [look_up(source, config) for source in config.sources], taken)
 
 
 def already_published(plan: Plan) -> str | None:
-    """The snapshot that was made from this plan, if it is whole: CURRENT's, or one beside it."""
-    for name in _snapshots(plan.config.memory):
+    """The snapshot made from this plan, where it is whole and nothing is left to try again."""
+    memory = plan.config.memory
+    for name in [*_current(memory), *history.names(memory)]:
         with suppress(SnapshotError, OSError, ValueError):
-            manifest = plan.config.memory / "snapshots" / name / "manifest.json"
-            if json.loads(manifest.read_bytes())["plan"] == plan.digest:
-                open_snapshot(plan.config.memory, name)
+            manifest = json.loads((memory / "snapshots" / name / "manifest.json").read_bytes())
+            if manifest["plan"] == plan.digest and not manifest["retryable"]:
+                open_snapshot(memory, name)
                 return name
     return None
 
 
 def stop_if_too_many(plan: Plan, failures: Counter[str], asked: int) -> None:
     """Raise SnapshotError where more rows have failed than the config allows."""
-    failed = failures.total()
-    if failed == asked or failed > plan.config.max_rejected * asked:
+    failed = failures.total() - failures["taken down"]
+    if not asked or failed == asked or failed > plan.config.max_rejected * asked:
         causes = ", ".join(f"{n} {cause}" for cause, n in failures.most_common())
-        if plan.pairs and None in plan.pairs.hashes:
-            first = plan.pairs.paths[plan.pairs.hashes.index(None)]
-            causes += f"; the first is {plan.pairs.folder / first}"
+        first = plan.listed[0]
+        if first.source.images and None in first.found.hashes:
+            path = first.found.paths[first.found.hashes.index(None)]
+            causes += f"; the first is {first.found.folder / path}"
+        places = ", ".join(listed.source.place for listed in plan.listed)
         raise SnapshotError(
-            f"{plan.source}: {failed} of {asked} rows failed ({causes}), more than "
+            f"{places}: {failed} of {asked} rows failed ({causes or 'none came'}), more than "
             f"{plan.config.max_rejected:.0%}. Nothing was published. Mend them or raise "
             "`max_rejected`; run again to go on."
         )
 
 
-def _snapshots(memory: Path) -> Iterator[str]:
+def _current(memory: Path) -> list[str]:
     with suppress(SnapshotError):
-        yield resolve_current(memory)
-    folder = memory / "snapshots"
-    if folder.is_dir():
-        yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return [resolve_current(memory)]
+    return []

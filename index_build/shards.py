@@ -1,22 +1,21 @@
-"""A memory's pairs as shards to embed: of downloaded tars, or of an image folder."""
+"""A batch's shards, ready to be embedded: of downloaded or foreign tars, of files, of features."""
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index_build.folder import Pairs
+from index_build.batches import Batch
 from xmore.features import ImageSource
 from xmore.images import FileImages, ImageRejected
-
-IMAGE = ".jpg"  # img2dataset's only output
-FOLDER_ROWS = pa.schema([(name, pa.string()) for name in ("memory_key", "image_path", "caption")])
 
 
 @dataclass(frozen=True)
@@ -25,64 +24,92 @@ class Shard:
 
     number: int
     images: ImageSource
-    rows: pa.Table  # memory_key, caption, and what else the source knows
-    failures: Counter[str] = field(default_factory=Counter)  # rows that had no image
+    rows: pa.Table  # row_key, memory_key, caption, and what else the source knows
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pairs that come with their embeddings."""
+
+    number: int
+    unit: np.ndarray  # (n, D) float16 unit rows
+    text: np.ndarray | None  # (n, D) float16 unit rows, where the folder has them
+    rows: pa.Table
 
 
 @dataclass(frozen=True)
 class TarImages:
-    """Images inside a tar, read where they lie: nothing is ever unpacked."""
+    """Images inside tars, read where they lie: nothing is ever unpacked."""
 
-    path: Path
-    places: list[tuple[int, int]]  # offset and size of each
+    places: list[tuple[Path, int, int]]  # tar, offset and size of each
+    hashes: Sequence[str | None]  # sha256 (hex) where the tar is not ours: it may have changed
 
     def __len__(self) -> int:
         return len(self.places)
 
     def read(self, i: int) -> bytes:
         """The bytes of image `i`; raises ImageRejected."""
-        offset, size = self.places[i]
+        path, offset, size = self.places[i]
         try:
-            with self.path.open("rb") as stream:
+            with path.open("rb") as stream:
                 stream.seek(offset)
-                return stream.read(size)
+                data = stream.read(size)
         except OSError as error:
             raise ImageRejected("unreadable file") from error
+        if self.hashes[i] and hashlib.sha256(data).hexdigest() != self.hashes[i]:
+            raise ImageRejected("changed since it was listed")
+        return data
 
 
-def downloaded_shard(rows_folder: Path, images_folder: Path, number: int) -> Shard:
-    """Shard `number` of a download, in the order of its selected rows.
+def load_shard(batch: Batch, number: int) -> Shard | Features:
+    """Shard `number` of a batch: the rows of its outcomes that have an image."""
+    outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
+    rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
+    rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
+    if batch.kind == "urls":
+        return Shard(number, _downloaded(batch, number, rows), rows)
+    root = Path(str(batch.root))
+    places = rows["image_path"].to_pylist()
+    hashes = rows["memory_key"].to_pylist()
+    if batch.kind == "images":
+        rows = rows.drop_columns(["offset", "bytes"])
+        return Shard(number, FileImages(root, places, hashes), rows)
+    offsets = rows["offset"].to_pylist()
+    sizes = rows["bytes"].to_pylist()
+    rows = rows.drop_columns(["offset", "bytes"])
+    if batch.kind == "tars":
+        tars = [root / place.partition("/")[0] for place in places]
+        where = list(zip(tars, offsets, sizes, strict=True))
+        return Shard(number, TarImages(where, hashes), rows)
+    return _features(number, root, rows, np.array(offsets))
 
-    img2dataset writes in the order in which answers come, so that its own order is never the
-    same twice; its keys tell the place of each row.
-    """
-    selected = pq.read_table(rows_folder / f"{number:05d}.parquet")
-    columns = ["key", "status", "sha256", "width", "height"]
-    fetched = pq.read_table(images_folder / f"{number:05d}.parquet", columns=columns)
-    fetched = fetched.filter(pc.equal(fetched["status"], "success")).sort_by("key")
-    path = images_folder / f"{number:05d}.tar"
+
+def _downloaded(batch: Batch, number: int, rows: pa.Table) -> TarImages:
+    path = batch.images / f"{number:05d}.tar"
     with tarfile.open(path) as tar:
-        places = {m.name: (m.offset_data, m.size) for m in tar if m.isreg()}
-    keys = fetched["key"].to_pylist()
-    # A key is the shard's number followed by the row's place, with as many digits as it takes.
-    digits = len(keys[0]) - 5 if keys else 0
-    rows = selected.take([int(key[len(key) - digits :]) for key in keys])
-    rows = rows.add_column(0, "memory_key", fetched["sha256"])
-    for name in ("width", "height"):
-        rows = rows.append_column(name, fetched[name])
-    return Shard(number, TarImages(path, [places[key + IMAGE] for key in keys]), rows)
+        places = {m.name: (path, m.offset_data, m.size) for m in tar if m.isreg()}
+    names = rows["image_path"].to_pylist()
+    return TarImages([places[name] for name in names], [None] * len(names))
 
 
-def folder_shard(pairs: Pairs, shard_rows: int, number: int) -> Shard:
-    """Shard `number` of an image folder."""
-    span = range(number * shard_rows, min((number + 1) * shard_rows, len(pairs.paths)))
-    there = {i: sha256 for i in span if (sha256 := pairs.hashes[i]) is not None}
-    paths, hashes = [pairs.paths[i] for i in there], list(there.values())
-    columns = [hashes, paths, [pairs.captions[i] for i in there]]
-    rows = pa.table(columns, schema=FOLDER_ROWS)
-    missing = Counter(
-        "unreadable file" if (pairs.folder / pairs.paths[i]).exists() else "no such file"
-        for i in span
-        if i not in there
+def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:
+    """Rows of an adopted folder, with all its columns. Memory: one of its files' columns."""
+    files = np.array(rows["image_path"].to_pylist())
+    unit, text, theirs = [], [], []
+    for name in dict.fromkeys(files.tolist()):
+        at = offsets[files == name]
+        images = np.load(root / "img_emb" / name, mmap_mode="r")
+        unit.append(np.asarray(images[at], np.float16))
+        words = root / "text_emb" / name.replace("img_emb", "text_emb")
+        text.append(np.load(words, mmap_mode="r")[at] if words.exists() else None)
+        metadata = root / "metadata" / name.replace("img_emb", "metadata").replace("npy", "parquet")
+        theirs.append(pq.read_table(metadata, partitioning=None).take(pa.array(at)))
+    known = pa.concat_tables(theirs, promote_options="default") if theirs else rows
+    for column in known.column_names:
+        if column not in rows.column_names:
+            rows = rows.append_column(column, known[column])
+    texts = [np.asarray(block, np.float16) for block in text if block is not None]
+    whole = len(texts) == len(text)
+    return Features(
+        number, np.concatenate(unit), np.concatenate(texts) if whole and texts else None, rows
     )
-    return Shard(number, FileImages(pairs.folder, paths, hashes), rows, missing)

@@ -1,16 +1,28 @@
-"""Publish a memory's snapshot: manifest last, verified, one rename, then CURRENT."""
+"""Put a snapshot together from the batches' features, verify it, publish it.
+
+A shard of which every row is kept is the batch's own file, under another name: a hard link, or a
+symbolic one where the file system has no hard links. A shard that lost rows is written anew, and
+later snapshots link to that as long as the same rows are kept.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index_build import history
+from index_build.download import write_table
+from index_build.embed import KINDS, part, read_record, save_array
 from index_build.plan import Plan
 from xmore.digest import digest_file, digest_of
 from xmore.errors import SnapshotError
@@ -19,39 +31,91 @@ from xmore.paths import fsync_dir, fsync_file, write_whole
 from xmore.progress import track
 from xmore.store import move_aside
 
-ROW_FOLDERS = ("img_emb", "text_emb", "metadata")
+
+@dataclass(frozen=True)
+class Assembled:
+    """A snapshot's rows, put together."""
+
+    files: list[dict[str, Any]]  # for the manifest
+    shards: list[dict[str, Any]]  # where each comes from
+    rows: int
+    dim: int
+    written: int  # shards that were not linked
 
 
-def hash_files(folder: Path) -> list[dict[str, Any]]:
-    """Names, sizes and checksums of a snapshot's files, for its manifest."""
-    return [
-        {
-            "file": str(path.relative_to(folder)),
-            "bytes": path.stat().st_size,
-            "sha256": digest_file(path),
+def assemble(
+    plan: Plan, kept: Iterable[tuple[str, int, list[int]]], previous: Snapshot | None
+) -> Assembled:
+    """Lay out the shards of `kept`, (batch, shard, positions), under `plan.work`, from nothing.
+
+    Memory: one shard. Raises SnapshotError where shards differ in their dimensions.
+    """
+    shutil.rmtree(plan.work, ignore_errors=True)
+    plan.work.mkdir(parents=True)
+    if previous and previous.manifest["model"]["identity"] != plan.model.identity:
+        previous = None  # its shards are of another model's features
+    before = {_identity(shard): shard for shard in _shards_of(previous)}
+    files: list[dict[str, Any]] = []
+    shards: list[dict[str, Any]] = []
+    dims: dict[int, str] = {}
+    written = 0
+    for batch, number, positions in track(list(kept), "memory assembling", "shard"):
+        folder = plan.config.memory / "batches" / batch / _features(plan)
+        record = read_record(folder, number)
+        shard: dict[str, Any] = {
+            "batch": batch,
+            "number": number,
+            "rows": len(positions),
+            "kept": None if len(positions) == record["rows"] else digest_of(positions),
         }
-        for path in track(_files(folder), "memory hashing", "file")
-    ]
+        dims.setdefault(record["dim"], batch)
+        known = before.get(_identity(shard))
+        if shard["kept"] is None:
+            source = {kind: (part(folder, kind, number), f) for kind, f in record["files"].items()}
+        elif previous and known:
+            source = {kind: (previous.path / f["file"], f) for kind, f in known["files"].items()}
+        else:
+            source = {}
+            written += 1
+        shard["files"] = _lay_out(plan.work, len(shards), source, (folder, number, positions))
+        shards.append(shard)
+        files += shard["files"].values()
+    if len(dims) > 1:
+        one, other = list(dims.items())[:2]
+        raise SnapshotError(
+            f"{plan.config.memory}: the embeddings of {one[1]} have {one[0]} dimensions, those of "
+            f"{other[1]} {other[0]}. Name the model that made those that are here already."
+        )
+    rows = sum(shard["rows"] for shard in shards)
+    return Assembled(files, shards, rows, next(iter(dims), 0), written)
 
 
-def write_manifest(plan: Plan, files: list[dict[str, Any]], facts: dict[str, Any]) -> Snapshot:
-    """Describe what lies in the features folder: files, digests and `facts`. Not published."""
-    folder, model = plan.features_folder, plan.model
-    rows_only = [[f["file"], f["sha256"]] for f in files if f["file"].split("/")[0] in ROW_FOLDERS]
+def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
+    """Describe what lies in `plan.work`: files, digests and `facts`. Not published."""
+    files = sorted(made.files, key=lambda file: file["file"])
+    index = plan.work / "image.index"
+    entry = {
+        "file": index.name,
+        "bytes": index.stat().st_size,
+        "sha256": facts["index"]["sha256"],
+    }
     manifest = {
-        "digest": digest_of([rows_only, model.identity]),
+        "digest": digest_of([[[f["file"], f["sha256"]] for f in files], plan.model.identity]),
         "plan": plan.digest,
-        "model": {"name": model.name, "identity": model.identity},
-        "files": files,
+        "model": {"name": plan.model.name, "identity": plan.model.identity},
+        "files": [*files, entry],
+        "shards": made.shards,
+        "rows": made.rows,
+        "dim": made.dim,
         **facts,
     }
     text = json.dumps(manifest, indent=1, sort_keys=True)
-    write_whole(folder / "manifest.json", text.encode())
-    return read_snapshot(folder)
+    write_whole(plan.work / "manifest.json", text.encode())
+    return read_snapshot(plan.work)
 
 
 def publish(plan: Plan, snapshot: Snapshot) -> str:
-    """Turn the features folder into a snapshot and point CURRENT to it; returns its name.
+    """Turn what lies in `plan.work` into a snapshot; returns its name. CURRENT is not moved.
 
     The name is of the rows' content and of the plan. Raises SnapshotError where `check_rows`
     finds a fault; nothing is published then.
@@ -59,33 +123,49 @@ def publish(plan: Plan, snapshot: Snapshot) -> str:
     faults = check_rows(snapshot)
     if faults:
         raise SnapshotError(
-            f"{faults[0]}. Nothing was published. Remove {snapshot.path} and {snapshot.path}.done "
-            "to have all embedded anew."
+            f"{faults[0]}. Nothing was published. Remove the features-* folders under "
+            f"{plan.config.memory / 'batches'} to have all embedded anew."
         )
     name = digest_of([snapshot.digest, plan.digest])[:16]
     target = plan.config.memory / "snapshots" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    for path in _files(snapshot.path):
-        fsync_file(path)
+    fsync_file(snapshot.index_path)
+    for folder in (*KINDS, "."):
+        if (snapshot.path / folder).exists():
+            fsync_dir(snapshot.path / folder)
+    if _is_whole(target):
+        shutil.rmtree(snapshot.path)  # what failed before has failed again: nothing is new
+        return name
     if target.exists():
-        move_aside(target)  # a whole one would have been found before any work was done
+        move_aside(target)
     os.rename(snapshot.path, target)
     fsync_dir(target.parent)
-    point_current(plan, name)
     return name
 
 
-def point_current(plan: Plan, name: str) -> None:
-    """Make `name` the snapshot that new runs read, and clear away what is not needed to go on."""
-    current = plan.config.memory / "CURRENT"
+def point_current(memory: Path, name: str) -> None:
+    """Make `name` the snapshot that new runs read."""
+    current = memory / "CURRENT"
     if not current.exists() or current.read_text().strip() != name:
         write_whole(current, f"{name}\n".encode())
-    kept = {plan.rows_folder.name, plan.images_folder.name}
+
+
+def tidy(plan: Plan) -> None:
+    """Clear away what the next run has no use for."""
+    kept = {f"wanted-{listed.digest[:16]}" for listed in plan.listed}
     work = plan.config.memory / "making"
     for path in work.iterdir() if work.is_dir() else ():
-        # Downloads stay: another model embeds them anew without asking the servers again.
-        if path.name.split(".")[0] not in kept:
+        if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
+    """How many memory_keys came and how many went, against the snapshot before. Streams keys."""
+    if previous is None:
+        return snapshot.rows, 0
+    mine, theirs = _keys(snapshot), _keys(previous)
+    both = np.intersect1d(mine, theirs, assume_unique=True).size
+    return len(mine) - both, len(theirs) - both
 
 
 def check_rows(snapshot: Snapshot) -> list[str]:
@@ -114,12 +194,85 @@ def verify_snapshot(snapshot: Snapshot) -> list[str]:
     """Faults of a snapshot, each of its bytes read."""
     return [
         f"{snapshot.path / file['file']}: its bytes are not those that were published"
-        for file in snapshot.manifest["files"]
+        for file in track(snapshot.manifest["files"], "memory verifying", "file")
         if digest_file(snapshot.path / file["file"]) != file["sha256"]
     ]
 
 
-def _files(folder: Path) -> list[Path]:
-    names = [path for kind in ROW_FOLDERS for path in sorted((folder / kind).glob("*"))]
-    index = folder / "image.index"
-    return [*names, index] if index.exists() else names
+def newest(memory: Path) -> Snapshot | None:
+    """The snapshot that was published last, if it can be read."""
+    for name in history.names(memory):
+        try:
+            return read_snapshot(memory / "snapshots" / name)
+        except SnapshotError:
+            continue
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(read_snapshot(path))
+    except SnapshotError:
+        return False
+
+
+def _keys(snapshot: Snapshot) -> np.ndarray:
+    """(N,) sorted memory_keys, 64 bytes each."""
+    columns = [pq.read_table(s.metadata, columns=["memory_key"]) for s in snapshot.shards]
+    return np.sort(pa.concat_tables(columns)["memory_key"].to_numpy().astype("S64"))
+
+
+def _features(plan: Plan) -> str:
+    from index_build.batches import model_digest
+
+    return f"features-{model_digest(plan.model)}"
+
+
+def _shards_of(snapshot: Snapshot | None) -> list[dict[str, Any]]:
+    return snapshot.manifest.get("shards", []) if snapshot else []
+
+
+def _identity(shard: dict[str, Any]) -> tuple[str, int, str | None]:
+    return shard["batch"], shard["number"], shard["kept"]
+
+
+def _lay_out(
+    work: Path,
+    place: int,
+    source: dict[str, tuple[Path, dict[str, Any]]],
+    piece: tuple[Path, int, list[int]],
+) -> dict[str, dict[str, Any]]:
+    """Shard `place` of the snapshot: linked from `source`, or rows of `piece` written anew."""
+    laid = {}
+    folder, number, positions = piece
+    for kind in source or [k for k in KINDS if part(folder, k, number).exists()]:
+        name = f"{kind}/{kind}_{place:06d}.{KINDS[kind]}"
+        target = work / name
+        target.parent.mkdir(exist_ok=True)
+        if source:
+            path, facts = source[kind]
+            _link(path, target, ours=path.is_relative_to(folder))
+        else:
+            _write(part(folder, kind, number), positions, target)
+            facts = {"bytes": target.stat().st_size, "sha256": digest_file(target)}
+        laid[kind] = {"file": name, "bytes": facts["bytes"], "sha256": facts["sha256"]}
+    return laid
+
+
+def _link(path: Path, target: Path, ours: bool) -> None:
+    """Share a batch's own file, or one of an earlier snapshot, which may go before this one."""
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links, or a file with too many
+        if ours:  # `work` and a snapshot are equally deep, so that it holds after the rename
+            target.symlink_to(os.path.relpath(path, target.parent))
+        else:
+            shutil.copyfile(path, target)
+            fsync_file(target)
+
+
+def _write(path: Path, positions: list[int], target: Path) -> None:
+    if path.suffix == ".npy":
+        save_array(target, np.load(path, mmap_mode="r")[positions])
+    else:
+        write_table(target, pq.read_table(path, partitioning=None).take(pa.array(positions)))

@@ -1,4 +1,4 @@
-"""Which rows of a URL list become the memory: read, filtered, sampled and cut into shards."""
+"""Which rows of a URL list are wanted: read, filtered, sampled and cut into files."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.callbacks import TqdmCallback
 
-from xmore.config import UrlListConfig
+from index_build.language import language_of
+from xmore.config import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.digest import cached_digest, digest_of
 from xmore.errors import ConfigError, DatasetError
 from xmore.paths import fsync_dir, fsync_file
 from xmore.views import quote
 
-READERS = {
-    ".parquet": "read_parquet({files}, union_by_name = true)",
-    ".csv": "read_csv({files}, union_by_name = true, header = true)",
-    ".jsonl": "read_json({files}, format = 'newline_delimited', union_by_name = true)",
-}
-OURS = ("row_key", "url", "caption", "memory_key", "width", "height")
-VERSION = 1  # of the selection's arithmetic
+KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
+OURS = ("row_key", "url", "caption", "memory_key", "width", "height", "source", "image_path")
+VERSION = 2  # of the selection's arithmetic
 MEMORY_LIMIT = "2GB"  # of DuckDB; what sorting needs beyond it goes to disk
 
 
@@ -35,34 +34,61 @@ class Selected:
 
     asked: int  # rows that the config asks for, each (url, caption) once
     failures: dict[str, int]  # rows among them that are not worth a download, by cause
+    filtered: dict[str, int]  # rows that the filters left out, by filter; not among `asked`
     shards: int
 
 
-def list_files(path: Path) -> list[Path]:
-    """The list's files, by name. Raises DatasetError."""
-    files = sorted(p for p in path.iterdir() if p.suffix in READERS) if path.is_dir() else [path]
+def list_files(path: str, copies: Path) -> list[Path]:
+    """The list's files, by name; what lies elsewhere is copied to `copies` first.
+
+    Raises DatasetError.
+    """
+    local = Path(path) if "://" not in path else _copy(path, copies)
+    files = sorted(p for p in local.iterdir() if p.suffix in KINDS) if local.is_dir() else [local]
     if not files or not all(file.is_file() for file in files):
         raise DatasetError(
-            f"{path}: no URL list there; it takes a file or a folder of {', '.join(READERS)}."
+            f"{path}: no URL list there; it takes a file or a folder of {', '.join(KINDS)}."
         )
     kinds = {file.suffix for file in files}
-    if len(kinds) > 1 or not kinds <= set(READERS):
+    if len(kinds) > 1 or not kinds <= set(KINDS):
         raise DatasetError(
-            f"{path}: a URL list is of one kind, {', '.join(READERS)}; got "
+            f"{path}: a URL list is of one kind, {', '.join(KINDS)}; got "
             f"{', '.join(sorted(kinds))}."
         )
     return files
 
 
-def rows_digest(config: UrlListConfig, files: list[Path], cache: Path) -> str:
+def _copy(path: str, copies: Path) -> Path:
+    """Copy a list from where fsspec reads, anew at each call: it may have changed."""
+    target = copies / f"list-{digest_of(path)[:16]}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    try:
+        fs, _, _ = fsspec.get_fs_token_paths(path)
+        found = fs.find(path) if fs.isdir(path) else [path]
+        for name in sorted(found):
+            if Path(name).suffix in KINDS:
+                bar = TqdmCallback(tqdm_kwargs={"desc": "memory list", "unit": "B", "leave": False})
+                fs.get_file(name, str(target / Path(name).name), callback=bar)
+    except Exception as error:  # each file system raises its own
+        shutil.rmtree(target, ignore_errors=True)
+        raise DatasetError(f"{path}: cannot be fetched ({_first_line(error)}).") from error
+    return target
+
+
+def rows_digest(
+    config: UrlListConfig, filters: FiltersConfig, files: list[Path], cache: Path
+) -> str:
     """Digest of all that decides which rows are selected; each file's bytes are hashed once."""
     hashes = [cached_digest(file, cache) for file in files]
     how = config.model_dump(exclude={"path", "columns"}) | {"columns": config.names.model_dump()}
-    return digest_of([VERSION, hashes, how])
+    return digest_of([VERSION, hashes, how, filters.model_dump()])
 
 
-def select_rows(config: UrlListConfig, shard_rows: int, folder: Path) -> Selected:
-    """Write the selected rows as `folder`/00000.parquet ..., `shard_rows` each; once.
+def select_rows(
+    config: UrlListConfig, filters: FiltersConfig, files: list[Path], rows: int, folder: Path
+) -> Selected:
+    """Write the wanted rows as `folder`/00000.parquet ..., `rows` each; once.
 
     Columns: row_key (sha256 of URL and caption), url, caption and those to keep, ordered by
     row_key: so hosts are mixed within a shard, and a sample or limit is part of a larger one.
@@ -74,43 +100,62 @@ def select_rows(config: UrlListConfig, shard_rows: int, folder: Path) -> Selecte
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with _connect(config, partial) as db:
-        asked, no_url, no_caption = _counts(db)
-        schema, batches = _rows(db)
-        shards = 0
-        for number, table in enumerate(_sliced(schema, batches, shard_rows)):
-            pq.write_table(table, partial / f"{number:05d}.parquet", compression="zstd")
-            fsync_file(partial / f"{number:05d}.parquet")
-            shards = number + 1
+    with _connect(config, filters, files, partial) as db:
+        selected = write_selection(db, rows, partial)
     (partial / "duckdb").unlink()
     shutil.rmtree(partial / "spilled", ignore_errors=True)
+    publish_selection(partial, folder, selected)
+    return selected
+
+
+def write_selection(db: duckdb.DuckDBPyConnection, rows: int, folder: Path) -> Selected:
+    """Write the table `asked` to `folder` -> what it came to."""
+    asked, no_url, no_caption = _counts(db)
+    query = "from asked where url <> '' and trim(caption) <> '' order by row_key"
+    shards = write_tables(db, query, rows, folder)
     failures = {"no URL": no_url, "empty caption": no_caption}
-    selected = Selected(asked, {cause: n for cause, n in failures.items() if n}, shards)
+    filtered = dict(db.execute("from filtered order by all").fetchall())
+    return Selected(asked, {cause: n for cause, n in failures.items() if n}, filtered, shards)
+
+
+def write_tables(db: duckdb.DuckDBPyConnection, query: str, rows: int, folder: Path) -> int:
+    """Write a query's rows as `folder`/00000.parquet ..., `rows` each -> how many files."""
+    reader = db.sql(query).to_arrow_reader(10_000)
+    files = 0
+    for number, table in enumerate(sliced(reader.schema, iter(reader), rows)):
+        pq.write_table(table, folder / f"{number:05d}.parquet", compression="zstd")
+        fsync_file(folder / f"{number:05d}.parquet")
+        files = number + 1
+    return files
+
+
+def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
+    """Say that `partial` is whole, and rename it."""
     (partial / "selection.json").write_text(json.dumps(asdict(selected)))
     fsync_file(partial / "selection.json")
     os.rename(partial, folder)
     fsync_dir(folder.parent)
-    return selected
 
 
-def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
-    """A connection with the table `asked`, which may read nothing but the list."""
-    files = list_files(config.path)
+def _connect(
+    config: UrlListConfig, filters: FiltersConfig, files: list[Path], scratch: Path
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the tables `asked` and `filtered`, which may read nothing but the list."""
     db = duckdb.connect(scratch / "duckdb")
     allowed = [str(file) for file in files]
+    db.create_function("language_of", language_of, ["VARCHAR"], "VARCHAR")
     db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     db.execute(f"set temp_directory = {quote(str(scratch / 'spilled'))}")
     db.execute(f"set allowed_paths = {_texts(allowed)}")
     db.execute("set enable_external_access = false")
     db.execute("set lock_configuration = true")
+    names = config.names
     try:
-        reader = READERS[files[0].suffix].format(files=_texts(allowed))
-        db.execute(f"create view list as from {reader}")
+        db.execute(f"create view list as from {_reader(files, names)}")
         there = [row[0] for row in db.execute("describe list").fetchall()]
     except duckdb.Error as error:
         raise DatasetError(f"{config.path}: cannot be read ({_first_line(error)}).") from error
-    names = config.names
-    for column in (names.url, names.caption):
+    for column in (names.url, names.caption, *_filter_columns(names, filters)):
         if column not in there:
             raise ConfigError(
                 f"{config.path}: no column `{column}`; it has {', '.join(there)}. Set "
@@ -118,7 +163,12 @@ def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
             )
     keep = [column for column in names.keep if column in there and column not in OURS]
     try:
-        db.execute(_query(config, keep))
+        db.execute(_listed(config, filters, keep))
+        db.execute(
+            "create table filtered as select cause, count(*) from listed "
+            "where cause is not null group by cause"
+        )
+        db.execute(_asked(config, keep))
     except duckdb.ParserException as error:
         raise ConfigError(f"`urls.where`: {_first_line(error)}.") from error
     except duckdb.BinderException as error:
@@ -131,15 +181,62 @@ def _connect(config: UrlListConfig, scratch: Path) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def _query(config: UrlListConfig, keep: list[str]) -> str:
+def _reader(files: list[Path], names: ColumnsConfig) -> str:
+    """DuckDB's table function that reads the list."""
+    kind, listed = files[0].suffix, _texts([str(file) for file in files])
+    if kind == ".parquet":
+        return f"read_parquet({listed}, union_by_name = true)"
+    if kind == ".jsonl":
+        return f"read_json({listed}, format = 'newline_delimited', union_by_name = true)"
+    columns = ", ".join(f"{quote(name)}: 'VARCHAR'" for name in names.header)
+    header = f"header = false, columns = {{{columns}}}" if columns else "header = true"
+    # In TSV a quotation mark is a mark like any other.
+    marks = "delim = '\t', quote = '', escape = ''" if kind == ".tsv" else "delim = ','"
+    return f"read_csv({listed}, {header}, {marks})"
+
+
+def _filter_columns(names: ColumnsConfig, filters: FiltersConfig) -> list[str]:
+    """The columns that the filters look at. Raises ConfigError for one without a name."""
+    wanted = {
+        "width": filters.min_size > 0,
+        "height": filters.min_size > 0,
+        "similarity": filters.min_similarity is not None,
+        "nsfw": bool(filters.nsfw),
+    }
+    unnamed = [role for role, used in wanted.items() if used and getattr(names, role) is None]
+    if unnamed:
+        raise ConfigError(
+            f"`filters` needs the list's column of `{unnamed[0]}`; name it in "
+            f"`urls.columns`, as in `columns: {{url: url, caption: caption, {unnamed[0]}: ...}}`."
+        )
+    return [getattr(names, role) for role, used in wanted.items() if used]
+
+
+def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
+    """SQL: why a row of the list is left out, null where it is wanted. The dearest test is last."""
+    tests = []
+    if filters.nsfw:
+        tests.append((f"{_name(str(names.nsfw))}::varchar in {_tuple(filters.nsfw)}", "nsfw"))
+    if filters.min_similarity is not None:
+        column = _name(str(names.similarity))
+        tests.append((f"{column}::double >= {filters.min_similarity}", "similarity"))
+    if filters.min_size:
+        sides = f"{_name(str(names.width))}::double, {_name(str(names.height))}::double"
+        tests.append((f"least({sides}) >= {filters.min_size}", "size"))
+    if filters.languages:
+        tests.append((f"language_of(xmore_caption) in {_tuple(filters.languages)}", "language"))
+    cases = "".join(f" when not coalesce({test}, false) then '{name}'" for test, name in tests)
+    return f"case{cases} end" if tests else "null::varchar"
+
+
+def _listed(config: UrlListConfig, filters: FiltersConfig, keep: list[str]) -> str:
     url, caption = _name(config.names.url), _name(config.names.caption)
-    kept = "".join(f", any_value({_name(column)}) as {_name(column)}" for column in keep)
+    kept = "".join(f", {_name(column)}" for column in keep)
     # Hexadecimal digits compare as the numbers they are: a share of the hashes' range.
     bound = "" if config.sample == 1 else f"where xmore_key < '{int(config.sample * 16**12):012x}'"
     where = f"where ({config.where}\n)" if config.where else ""
-    limit = f"limit {config.limit}" if config.limit else ""
     return f"""
-        create table asked as
+        create table listed as
         with rows as (
             select coalesce(trim({url}::varchar), '') as xmore_url,
                    coalesce({caption}::varchar, '') as xmore_caption,
@@ -147,10 +244,20 @@ def _query(config: UrlListConfig, keep: list[str]) -> str:
                    *
             from list {where}
         )
+        select xmore_key, xmore_url, xmore_caption{kept}, {_cause(config.names, filters)} as cause
+        from rows {bound}
+    """
+
+
+def _asked(config: UrlListConfig, keep: list[str]) -> str:
+    kept = "".join(f", any_value({_name(column)}) as {_name(column)}" for column in keep)
+    limit = f"limit {config.limit}" if config.limit else ""
+    return f"""
+        create table asked as
         select xmore_key as row_key,
                any_value(xmore_url) as url,
                any_value(xmore_caption) as caption{kept}
-        from rows {bound}
+        from listed where cause is null
         group by xmore_key
         order by xmore_key {limit}
     """
@@ -163,14 +270,7 @@ def _counts(db: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
     ).fetchall()[0]
 
 
-def _rows(db: duckdb.DuckDBPyConnection) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    reader = db.sql(
-        "from asked where url <> '' and trim(caption) <> '' order by row_key"
-    ).to_arrow_reader(10_000)
-    return reader.schema, iter(reader)
-
-
-def _sliced(schema: pa.Schema, batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def sliced(schema: pa.Schema, batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """The batches' rows again, in tables of exactly `rows` but for the last."""
     held = schema.empty_table()
     for batch in batches:
@@ -190,5 +290,9 @@ def _texts(values: list[str]) -> str:
     return "[" + ", ".join(map(quote, values)) + "]"
 
 
+def _tuple(values: list[str]) -> str:
+    return "(" + ", ".join(map(quote, values)) + ")"
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".!")
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".!")

@@ -2,80 +2,115 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from index_build.batches import Batch
+from index_build.ledger import Totals
 from index_build.plan import Plan, stop_if_too_many
+from index_build.sources import Wanted
 from tasks.stage import step
 from xmore.memory import Snapshot
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What is ready to be embedded."""
+class Fetched:
+    """What a download came to."""
 
-    asked: int
-    failures: Counter[str]
     shards: int
-    fetched: int  # of them downloaded by this run
+    rows: int
+    images: int
+    image_bytes: int
 
 
-@step("select rows of {plan.config.name}")
-def select_rows(plan: Plan) -> Pieces:
-    """Read the URL list -> the rows to download, cut into shards."""
-    from index_build import urls
+@step("list rows of {plan.config.name}")
+def list_rows(plan: Plan) -> list[Wanted]:
+    """Read the sources -> the rows that they want in the memory."""
+    from index_build.sources import want
 
-    assert plan.config.urls
-    selected = urls.select_rows(plan.config.urls, plan.config.shard_rows, plan.rows_folder)
-    failures = Counter(selected.failures)
-    stop_if_too_many(plan, failures, selected.asked)
-    return Pieces(selected.asked, failures, selected.shards, 0)
+    return [want(listed, plan.config) for listed in plan.listed]
 
 
-@step("download {plan.config.name}")
-def download(plan: Plan, rows: Pieces) -> Pieces:
-    """Read the selected rows -> webdataset shards, by img2dataset."""
-    from index_build.download import SUCCESS, download_shards, forget_failed
+@step("select new rows of {plan.config.name}")
+def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
+    """Read the wanted rows and what was tried before -> a batch a source of what is to be tried.
+
+    Batches that a stopped run left open come first; those of another plan are closed.
+    """
+    from index_build.batches import close, list_batches
+    from index_build.select import begin_batch
+
+    memory = plan.config.memory
+    for batch in list_batches(memory):
+        if batch.asked != plan.asked:
+            close(batch)
+    begun = [batch for batch in list_batches(memory) if not batch.closed]
+    labels = {batch.source for batch in begun}
+    missing = [i for i, want in enumerate(wanted) if want.listed.source.label not in labels]
+    return begun + begin_batch(plan, wanted, missing)
+
+
+@step("download {batch.name}")
+def download(plan: Plan, batch: Batch) -> Fetched:
+    """Read a batch's rows -> webdataset shards, by img2dataset, and what each row came to."""
+    from index_build.download import download_shards, write_outcomes
     from index_build.img2dataset_job import Job
 
-    config = plan.config
     job = Job(
-        rows=plan.rows_folder,
-        target=plan.images_folder,
-        shard_rows=config.shard_rows,
-        bounds=config.download,
+        rows=batch.rows,
+        target=batch.images,
+        shard_rows=plan.config.shard_rows,
+        bounds=plan.config.download,
+        taken=[value for value in plan.taken if "://" not in value],
     )
-    outcomes, fetched = download_shards(job, rows.shards)
-    del outcomes[SUCCESS]
-    pieces = Pieces(rows.asked, rows.failures + outcomes, rows.shards, fetched)
+    shards = download_shards(job, batch.shards)
+    rows, images = write_outcomes(batch)
+    size = sum(path.stat().st_size for path in batch.images.glob("*.tar"))
+    return Fetched(shards, rows if shards else 0, images, size)
+
+
+@step("check what came of {plan.config.name}")
+def check(plan: Plan, wanted: list[Wanted]) -> None:
+    """Stop where too many rows have failed, before anything is embedded."""
+    from index_build.batches import list_batches
+    from index_build.download import forget_failed
+    from index_build.ledger import open_ledger
+
+    with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
+        failures, asked = ledger.outcome_counts()
     try:
-        stop_if_too_many(plan, pieces.failures, pieces.asked)
+        stop_if_too_many(plan, failures, asked)
     except Exception:
-        # img2dataset would call them done: an outage must not be remembered for ever.
-        forget_failed(job, rows.shards, config.max_rejected)
+        # An outage must not be remembered for ever: what failed now is as if never asked.
+        for batch in list_batches(plan.config.memory):
+            if batch.kind == "urls" and not batch.closed:
+                forget_failed(batch, plan.config.max_rejected)
         raise
-    return pieces
 
 
-@step("embed {plan.config.name}")
-def embed(plan: Plan, pieces: Pieces) -> Any:
-    """Read the shards -> image and text embeddings, metadata."""
+@step("embed {batch.name}")
+def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
+    """Read a batch's shards -> image and text embeddings, metadata; returns rows embedded."""
     from index_build.embed import embed_shards
-    from index_build.shards import downloaded_shard, folder_shard
     from xmore.encoders import load_encoder, pick_device
 
-    def shard(number: int) -> Any:
-        if plan.pairs:
-            return folder_shard(plan.pairs, plan.config.shard_rows, number)
-        return downloaded_shard(plan.rows_folder, plan.images_folder, number)
-
     encoder = load_encoder(plan.model, pick_device(plan.config.execution.device))
-    embedded = embed_shards(
-        shard, pieces.shards, plan.features_folder, encoder, plan.config.execution
-    )
-    stop_if_too_many(plan, pieces.failures + embedded.failures, pieces.asked)
-    return embedded
+    folder = batch.features(plan.model)
+    return embed_shards(batch, numbers, folder, encoder, plan.config.execution)
+
+
+@step("assemble {plan.config.name}")
+def assemble(plan: Plan, wanted: list[Wanted]) -> tuple[Any, Totals]:
+    """Read the features and the wanted rows -> the snapshot's shards, linked or written."""
+    from index_build import snapshot as build
+    from index_build.ledger import open_ledger
+
+    with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
+        ledger.read_features(plan.model)
+        totals = ledger.totals()
+        stop_if_too_many(plan, totals.failures, totals.asked)
+        previous = build.newest(plan.config.memory)
+        return build.assemble(plan, ledger.kept_shards(), previous), totals
 
 
 @step("index {plan.config.name}")
@@ -83,35 +118,33 @@ def index(plan: Plan) -> dict[str, Any]:
     """Read the image embeddings -> autofaiss' index."""
     from index_build.index import build_index
 
-    return build_index(plan.features_folder, plan.config.index_key)
+    return build_index(plan.work, plan.config.index_key)
 
 
 @step("publish {plan.config.name}")
-def publish(plan: Plan, pieces: Pieces, embedded: Any, index: dict[str, Any]) -> Snapshot:
-    """Verify what was made, and make it the memory's CURRENT snapshot."""
+def publish(plan: Plan, assembled: Any, totals: Totals, index: dict[str, Any]) -> Snapshot:
+    """Verify what was made, and make it a snapshot of the memory."""
     from index_build import snapshot as build
     from index_build.index import measure_recall
     from xmore.memory import open_snapshot
 
-    failures = pieces.failures + embedded.failures
     facts = {
-        "source": str(plan.source),
-        "pictures": _pictures(plan),
-        "asked": pieces.asked,
-        "rows": embedded.rows,
-        "dim": embedded.dim,
-        "failures": dict(failures.most_common()),
-        "without_caption": embedded.without_caption,
+        "sources": {
+            listed.source.label: {
+                "kind": listed.source.kind,
+                "place": listed.source.place,
+                "root": listed.root,
+            }
+            for listed in plan.listed
+        },
+        "asked": totals.asked,
+        "failures": dict(totals.failures.most_common()),
+        "filtered": dict(totals.filtered.most_common()),
+        "without_caption": totals.without_caption,
+        "retryable": totals.retryable,
+        "hosts": [list(host) for host in totals.hosts],
         "index": index,
     }
-    files = build.hash_files(plan.features_folder)
-    made = build.write_manifest(plan, files, facts)
-    made = build.write_manifest(plan, files, facts | {"index_recall": measure_recall(made)})
+    made = build.write_manifest(plan, assembled, facts)
+    made = build.write_manifest(plan, assembled, facts | {"index_recall": measure_recall(made)})
     return open_snapshot(plan.config.memory, build.publish(plan, made))
-
-
-def _pictures(plan: Plan) -> dict[str, str]:
-    """Where the rows' images are, for those who want to look at one."""
-    if plan.pairs:
-        return {"folder": str(plan.pairs.folder)}
-    return {"rows": plan.rows_folder.name, "tars": plan.images_folder.name}

@@ -38,10 +38,14 @@ class World:
     def memory_config(self, captions: Path | None = None, **changes) -> ReindexConfig:
         values = {
             "memory": self.root / "memory",
-            "images": {
-                "folder": DEMO / "memory" / "images",
-                "captions": captions or self.root / "captions.parquet",
-            },
+            "sources": [
+                {
+                    "images": {
+                        "folder": DEMO / "memory" / "images",
+                        "captions": captions or self.root / "captions.parquet",
+                    }
+                }
+            ],
             "model_name": "lite0-pooled",
             "model": {"folder": self.root / "models" / "lite0", "pooled": True},
             "shard_rows": 100,
@@ -53,8 +57,7 @@ class World:
     def url_config(self, urls: Path, memory: Path, **changes) -> ReindexConfig:
         values = {
             "memory": memory,
-            "images": None,
-            "urls": {"path": urls},
+            "sources": [{"urls": {"path": str(urls)}}],
             "shard_rows": 60,
             "download": {"timeout": 5, "threads": 8, "processes": 1, "retries": 0},
         }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from xmore.adjust import ADJUSTMENTS
 from xmore.errors import ConfigError
@@ -18,6 +19,7 @@ from xmore.models import ModelSpec
 from xmore.paths import PROJECT_ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
+SOURCE_KINDS = ("urls", "images", "tars", "clip_retrieval")
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
@@ -152,22 +154,43 @@ class ColumnsConfig(_Section, title="Names"):
 
     url: str = Field("url", description="Column of the image's address.")
     caption: str = Field("caption", description="Column of its caption.")
+    width: str | None = Field(None, description="Column of the image's width, for `min_size`.")
+    height: str | None = Field(None, description="Column of its height, for `min_size`.")
+    similarity: str | None = Field(None, description="Column for `min_similarity`.")
+    nsfw: str | None = Field(None, description="Column for `nsfw`.")
     keep: list[str] = Field([], description="Columns to carry into the memory's metadata.")
+    header: list[str] = Field([], description="Names of the columns of a file without a header.")
 
 
 COLUMN_PRESETS = {
-    "laion-400m": ColumnsConfig(url="URL", caption="TEXT", keep=["LICENSE", "NSFW", "similarity"]),
-    "re-laion": ColumnsConfig(keep=["similarity", "punsafe", "pwatermark"]),
+    "laion-400m": ColumnsConfig(
+        url="URL",
+        caption="TEXT",
+        width="WIDTH",
+        height="HEIGHT",
+        similarity="similarity",
+        nsfw="NSFW",
+        keep=["LICENSE", "NSFW", "similarity"],
+    ),
+    "re-laion": ColumnsConfig(
+        similarity="similarity",
+        keep=["similarity", "punsafe", "pwatermark"],
+    ),
+    # Google's own files, which have no header: the order of their columns is the preset.
+    "cc3m": ColumnsConfig(header=["caption", "url"]),
+    "cc12m": ColumnsConfig(header=["url", "caption"]),
 }
 
 
 class UrlListConfig(_Section, title="Download"):
     """Which rows of a URL list become the memory."""
 
-    path: Path = Field(
-        title="URL list", description="A Parquet, CSV or JSONL file, or a folder of such files."
+    path: str = Field(
+        title="URL list",
+        description="A Parquet, CSV, TSV or JSONL file or a folder of such files; here, or at any "
+        "address that fsspec reads (s3://, https://).",
     )
-    columns: Literal["laion-400m", "re-laion"] | ColumnsConfig = Field(
+    columns: Literal["laion-400m", "re-laion", "cc3m", "cc12m"] | ColumnsConfig = Field(
         "laion-400m", description="A preset, or the names of the columns."
     )
     where: str | None = Field(
@@ -191,6 +214,88 @@ class ImageFolderConfig(_Section, title="Folder"):
     captions: Path = Field(description="Parquet with columns `path` and `caption`.")
 
 
+class TarsConfig(_Section, title="Tars"):
+    """Webdataset shards that are here already: `key.jpg` beside `key.txt` (or `key.json`)."""
+
+    folder: Path = Field(description="Folder of *.tar files; they are read where they lie.")
+
+
+class ClipRetrievalConfig(_Section, title="Embeddings"):
+    """A folder that clip-retrieval made: its embeddings are taken over, not computed."""
+
+    folder: Path = Field(description="Folder with img_emb/ and metadata/.")
+
+
+class FiltersConfig(_Section, title="Filters"):
+    """Which rows of a source are wanted; the rest are counted and left out."""
+
+    languages: list[str] = Field(
+        [],
+        description="Languages to keep, as ISO 639-1: en, fr. Guessed from the caption.",
+    )
+    min_size: int = Field(
+        0, ge=0, description="Least pixels of the shorter side, by the list's width and height."
+    )
+    min_similarity: float | None = Field(
+        None, description="Least similarity of image and caption, by the list."
+    )
+    nsfw: list[str] = Field([], description="Tags to keep, e.g. UNLIKELY; none: all.")
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, languages: list[str]) -> list[str]:
+        for code in languages:
+            if not re.fullmatch("[a-z]{2,3}", code):
+                raise ValueError(f"languages are ISO 639-1 codes as in `en`, got {code!r}")
+        return languages
+
+
+class SourceConfig(_Section, title="Source"):
+    """Where pairs of images and captions come from: one of the four."""
+
+    name: str | None = Field(None, pattern=NAME, description="In tables; none: of its kind.")
+    urls: UrlListConfig | None = Field(None, title="URL list", description="Images to download.")
+    images: ImageFolderConfig | None = Field(
+        None, title="Image folder", description="Images that are here, with captions."
+    )
+    tars: TarsConfig | None = Field(None, title="Webdataset", description="Shards that are here.")
+    clip_retrieval: ClipRetrievalConfig | None = Field(
+        None, title="clip-retrieval", description="Embeddings that are here."
+    )
+    filters: FiltersConfig = FiltersConfig()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a source is one of {', '.join(SOURCE_KINDS)}; got {given or 'none'}")
+        listed = self.filters.model_dump(exclude={"languages"}, exclude_defaults=True)
+        if self.urls is None and listed:
+            raise ValueError(
+                f"`filters.{next(iter(listed))}` needs a URL list, which has such a column"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """urls, images, tars or clip_retrieval."""
+        return next(kind for kind in SOURCE_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def label(self) -> str:
+        """Its name, or its kind."""
+        return self.name or self.kind.replace("_", "-")
+
+    @property
+    def place(self) -> str:
+        """What the user named, for messages."""
+        if self.urls:
+            return self.urls.path
+        if self.images:
+            return str(self.images.captions)
+        return str((self.tars or self.clip_retrieval).folder)  # type: ignore[union-attr]
+
+
 class DownloadConfig(_Section):
     """How images are fetched, and the bounds that keep strangers' servers harmless."""
 
@@ -207,10 +312,22 @@ class DownloadConfig(_Section):
     image_size: int = Field(
         256, ge=32, description="Images with a longer short side are scaled down to it."
     )
+    tries: int = Field(
+        5,
+        ge=1,
+        description="Runs that ask for an image whose failure may pass: timeout, HTTP 5xx, 429.",
+    )
     honour_opt_out: bool = Field(
         True,
         title="Honour opt-outs",
-        description="Leave out images whose server says noai or noindex (X-Robots-Tag).",
+        description="Leave out images whose server says so in X-Robots-Tag.",
+    )
+    opt_out_directives: list[str] = Field(
+        ["noai", "noimageai", "noindex", "noimageindex"],
+        description="What in X-Robots-Tag counts as an opt-out.",
+    )
+    user_agent: str | None = Field(
+        None, description="Token that names you to servers, and in X-Robots-Tag."
     )
 
 
@@ -219,11 +336,13 @@ class ReindexConfig(_Section):
 
     name: str = Field("memory", pattern=NAME, description="Names the flow's runs.")
     memory: Path = Field(description="Folder to publish snapshots in.")
-    urls: UrlListConfig | None = Field(
-        None, title="URL list", description="Download images; or name `images`."
+    sources: list[SourceConfig] = Field(
+        min_length=1, description="Where pairs come from; of a row in two, the first counts."
     )
-    images: ImageFolderConfig | None = Field(
-        None, title="Image folder", description="Take images that are here; or name `urls`."
+    take_down: Path | None = Field(
+        None,
+        title="Take-down list",
+        description="Text file, a line each: URL, row_key, memory_key or sha256 of what must go.",
     )
     download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")
@@ -239,9 +358,11 @@ class ReindexConfig(_Section):
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.urls is None) == (self.images is None):
-            raise ValueError("name one source: `urls` (a list to download) or `images` (a folder)")
+    def _names_differ(self) -> Self:
+        labels = [source.label for source in self.sources]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice:
+            raise ValueError(f"two sources are called `{twice}`; give each a `name`")
         return self
 
 
@@ -265,7 +386,7 @@ def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None
     if kind is BenchmarkConfig and "datasets" not in data:
         if "root" in data:
             raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")
-        if {"urls", "images"} & set(data):
+        if "sources" in data:
             raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
     if kind is ReindexConfig and "datasets" in data:
         raise ConfigError(f"{path}: is a benchmark's config; use `xmore benchmark {path}`.")
@@ -329,6 +450,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
 def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     fields = kind.model_fields
     for part in location:
+        if isinstance(part, int):
+            continue  # an item of a list of sections
         section = _section(fields[str(part)].annotation) if part in fields else None
         fields = (section or ModelSpec).model_fields
     return list(fields)
@@ -355,6 +478,11 @@ def _anchor(data: Any, kind: type[BaseModel], base: Path) -> Any:
             anchored[key] = os.path.normpath(base / Path(value).expanduser())
         elif field.annotation == dict[str, ModelSpec] and isinstance(value, dict):
             anchored[key] = {name: _anchor(spec, ModelSpec, base) for name, spec in value.items()}
+        elif key == "path" and kind is UrlListConfig and isinstance(value, str):
+            if "://" not in value:
+                anchored[key] = os.path.normpath(base / Path(value).expanduser())
+        elif field.annotation == list[SourceConfig] and isinstance(value, list):
+            anchored[key] = [_anchor(item, SourceConfig, base) for item in value]
         elif section := _section(field.annotation):
             anchored[key] = _anchor(value, section, base)
         elif key == "datasets" and isinstance(value, list):

@@ -135,9 +135,14 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(path, path.name, manifest, shards)
 
 
+def lock_of(memory: Path, name: str) -> Path:
+    """The lock that readers of a snapshot share."""
+    return memory / ".locks" / f"{name}.lock"
+
+
 def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
     """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
-    lock = memory / ".locks" / f"{name}.lock"
+    lock = lock_of(memory, name)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
@@ -202,6 +207,19 @@ def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
         ],
         pa.string(),
     )
+
+
+def rows_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[tuple[str, str]]:
+    """memory_key and caption of each row of a shard, in its order; one batch in memory."""
+    columns = snapshot.columns
+    names = [columns.key or str(columns.place), columns.caption]
+    with pq.ParquetFile(shard.metadata) as file:
+        for batch in file.iter_batches(10_000, columns=names):
+            table = pa.Table.from_batches([batch])
+            firsts = _readable(table[names[0]]).to_pylist()
+            captions = _readable(table[names[1]]).to_pylist()
+            for first, caption in zip(firsts, captions, strict=True):
+                yield (first if columns.key else digest_text(f"{first}\n{caption}")), caption
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:

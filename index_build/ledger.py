@@ -1,0 +1,278 @@
+"""The ledger: of all rows that the sources hold now, which are new, which are here, which failed.
+
+Nothing of it is kept: it is asked anew from the wanted rows, the batches' outcomes and their
+features, as DuckDB tables in a scratch file. Memory: MEMORY_LIMIT, whatever the number of rows.
+
+    wanted   row_key, source, taken; of its last try: cause, tries, passing
+    pieces   row_key, memory_key, batch, shard, position of each row that has features
+    kept     batch, shard, position of the rows that make the snapshot, each image once
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from index_build.batches import Batch, list_batches
+from index_build.fetch import PASSING
+from index_build.sources import Wanted
+from index_build.urls import MEMORY_LIMIT
+from xmore.config import DownloadConfig
+from xmore.models import ModelCard
+from xmore.views import quote
+
+BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
+HOSTS = 20
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What became of the rows that were asked for."""
+
+    asked: int
+    rows: int  # in the snapshot
+    failures: Counter[str]
+    filtered: Counter[str]
+    without_caption: int
+    retryable: int  # failed rows that a later run asks for again
+    hosts: list[tuple[str, int, int]]  # the commonest: name, rows tried, images that came
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """An open ledger."""
+
+    db: duckdb.DuckDBPyConnection
+    memory: Path
+    wanted: list[Wanted]
+    download: DownloadConfig
+
+    def new_rows(self, source: int) -> str:
+        """SQL for the rows of a source that have to be tried: its columns and `tries` so far."""
+        files = files_of(self.wanted[source].files)
+        by_key = self.wanted[source].listed.source.urls
+        return f"""
+            select list.* exclude (filename, file_row_number), coalesce(wanted.tries, 0) as tries
+            from read_parquet({files}, filename = true, file_row_number = true) as list
+            join wanted using (row_key)
+            where wanted.source = {source} and not wanted.taken
+              and (wanted.tries is null or wanted.passing)
+            order by {"row_key" if by_key else "list.filename, list.file_row_number"}
+        """
+
+    def count_new(self, source: int) -> int:
+        """How many rows of a source have to be tried."""
+        return _one(
+            self.db,
+            f"select count(*) from wanted where source = {source} and not taken "
+            "and (tries is null or passing)",
+        )
+
+    def read_outcomes(self, taken: list[str]) -> None:
+        """Read the batches' outcomes: fills `wanted`. To be called again after a download."""
+        batches = list_batches(self.memory)
+        self.db.execute("create or replace table taken (value varchar)")
+        if taken:
+            self.db.executemany("insert into taken values (?)", [[value] for value in taken])
+        self.db.execute(_TRIED.format(outcomes=_outcomes(batches)))
+        bounded = [b.name for b in batches if b.bounds != bounds_of(self.download)]
+        listed = " union all by name ".join(
+            f"select {i} as source, * from ({_slim(want)})" for i, want in enumerate(self.wanted)
+        )
+        self.db.execute(
+            _WANTED.format(
+                listed=listed,
+                passing=", ".join(map(quote, sorted(PASSING))),
+                tries=self.download.tries,
+                bounded=", ".join(map(quote, BOUNDED)),
+                changed=", ".join(map(quote, bounded)) or "null",
+            )
+        )
+
+    def read_features(self, model: ModelCard) -> None:
+        """Read which rows have features: fills `pieces` and `kept`."""
+        batches = list_batches(self.memory)
+        files = [
+            path
+            for batch in batches
+            for path in sorted((batch.features(model) / "metadata").glob("*.parquet"))
+        ]
+        self.db.execute(_PIECES.format(metadata=_metadata(files)))
+        self.db.execute("create or replace table rejected (row_key varchar, cause varchar)")
+        for batch in batches:
+            for record in sorted((batch.features(model) / "done").glob("*.json")):
+                causes = json.loads(record.read_bytes())["rejected"]
+                if causes:
+                    self.db.executemany("insert into rejected values (?, ?)", list(causes.items()))
+        self.db.execute(_KEPT)
+
+    def kept_shards(self) -> Iterator[tuple[str, int, list[int]]]:
+        """(batch, shard, positions) of the snapshot's rows, in their order."""
+        cursor = self.db.cursor()
+        cursor.execute(
+            "select batch, shard, list(position order by position) from kept "
+            "group by batch, shard order by batch, shard"
+        )
+        while rows := cursor.fetchmany(16):
+            yield from rows
+
+    def outcome_counts(self) -> tuple[Counter[str], int]:
+        """Failures by cause so far, before anything is embedded, and the rows asked for."""
+        failures = sum((want.failures for want in self.wanted), Counter[str]())
+        failures += Counter(dict(self.db.execute(_CAUSES).fetchall()))
+        asked = sum(want.asked for want in self.wanted)
+        unique = _one(self.db, "select count(*) from wanted")
+        twice = asked - sum(want.failures.total() for want in self.wanted) - unique
+        return failures + Counter({"in an earlier source": twice}), asked
+
+    def totals(self) -> Totals:
+        """What became of all rows; `rows` and the failures make up what was asked for."""
+        failures, asked = self.outcome_counts()
+        failures += Counter(dict(self.db.execute(_NOT_KEPT).fetchall()))
+        rows, without = self.db.execute(
+            "select count(*), count(*) filter (no_caption) from kept"
+        ).fetchall()[0]
+        hosts = self.db.execute(_HOSTS.format(limit=HOSTS)).fetchall()
+        filtered = sum((want.filtered for want in self.wanted), Counter[str]())
+        retryable = _one(self.db, "select count(*) from wanted where not taken and passing")
+        return Totals(asked, rows, failures, filtered, without, retryable, hosts)
+
+
+@contextmanager
+def open_ledger(
+    memory: Path, wanted: list[Wanted], taken: list[str], download: DownloadConfig
+) -> Iterator[Ledger]:
+    """A ledger over what lies on disk now; its scratch file goes when it is closed."""
+    scratch = memory / "making" / "ledger"
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "duckdb"
+    path.unlink(missing_ok=True)
+    db = duckdb.connect(path)
+    try:
+        db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        db.execute(f"set temp_directory = {quote(str(scratch / 'spilled'))}")
+        ledger = Ledger(db, memory, wanted, download)
+        ledger.read_outcomes(taken)
+        yield ledger
+    finally:
+        db.close()
+        path.unlink(missing_ok=True)
+
+
+def bounds_of(download: DownloadConfig) -> dict[str, object]:
+    """What lets an image through: where it changes, those that it stopped are tried again."""
+    return download.model_dump(
+        include={"max_bytes", "max_pixels", "honour_opt_out", "opt_out_directives", "user_agent"}
+    )
+
+
+def _outcomes(batches: list[Batch]) -> str:
+    files = [path for batch in batches for path in sorted(batch.outcomes.glob("*.parquet"))]
+    if not files:
+        return (
+            "select null::varchar as row_key, null::varchar as memory_key, null::varchar as cause, "
+            "null::integer as tries, null::varchar as host, null::varchar as batch where false"
+        )
+    return (
+        "select row_key, memory_key, cause, tries, host, parse_path(filename)[-3] as batch "
+        f"from read_parquet({files_of(files)}, union_by_name = true, filename = true)"
+    )
+
+
+def _metadata(files: list[Path]) -> str:
+    if not files:
+        return (
+            "select null::varchar as row_key, null::varchar as memory_key, false as no_caption, "
+            "null::varchar as batch, 0 as shard, 0 as position where false"
+        )
+    return (
+        "select row_key, memory_key, trim(caption) = '' as no_caption, "
+        "parse_path(filename)[-4] as batch, parse_filename(filename, true)[-5:]::integer as shard, "
+        f"file_row_number as position from read_parquet({files_of(files)}, union_by_name = true, "
+        "filename = true, file_row_number = true)"
+    )
+
+
+def _slim(want: Wanted) -> str:
+    columns = "row_key, url, null::varchar as memory_key"
+    if not want.listed.source.urls:
+        columns = "row_key, null::varchar as url, memory_key"
+    if not want.files:
+        return (
+            f"select {columns} from (select null as row_key, '' as url, '' as memory_key) limit 0"
+        )
+    return f"select {columns} from read_parquet({files_of(want.files)})"
+
+
+def files_of(paths: list[Path]) -> str:
+    """Paths as a list in SQL."""
+    return "[" + ", ".join(quote(str(path)) for path in paths) + "]"
+
+
+def _one(db: duckdb.DuckDBPyConnection, query: str) -> int:
+    return db.execute(query).fetchall()[0][0]
+
+
+_TRIED = """
+    create or replace table tried as
+    select row_key, unnest(arg_max({{'memory_key': memory_key, 'cause': cause, 'tries': tries,
+                                     'host': host, 'batch': batch}}, batch))
+    from ({outcomes}) group by row_key
+"""
+
+_WANTED = """
+    create or replace table wanted as
+    with listed as (
+        select row_key, min(source) as source, any_value(url) as url,
+               any_value(memory_key) as memory_key
+        from ({listed}) group by row_key
+    )
+    select listed.row_key, source, tried.cause, tried.tries, tried.host,
+           listed.row_key in (from taken) or coalesce(url in (from taken), false)
+               or coalesce(coalesce(tried.memory_key, listed.memory_key) in (from taken), false)
+               as taken,
+           coalesce(
+               tried.cause = 'taken down'
+               or tried.tries < {tries}
+                   and (tried.cause in ({passing}) or tried.cause like 'HTTP 5%')
+               or tried.cause in ({bounded}) and tried.batch in ({changed}),
+               false) as passing
+    from listed left join tried using (row_key)
+"""
+
+_PIECES = "create or replace table pieces as {metadata}"
+
+_KEPT = """
+    create or replace table kept as
+    select batch, shard, position, row_key, no_caption
+    from pieces join wanted using (row_key)
+    where not taken
+    qualify row_number() over (partition by memory_key order by batch, shard, position) = 1
+"""
+
+# What the list itself, a download or the reading of a local image came to.
+_CAUSES = """
+    select case when taken then 'taken down' when tries is null then 'not tried' else cause end,
+           count(*)
+    from wanted where taken or tries is null or cause is not null group by 1
+"""
+
+# Rows with an image that are not in the snapshot all the same.
+_NOT_KEPT = """
+    select coalesce(rejected.cause, 'same bytes as another row'), count(*)
+    from wanted left join (select distinct on (row_key) * from rejected) as rejected using (row_key)
+    where not taken and tries is not null and wanted.cause is null
+      and row_key not in (select row_key from kept)
+    group by 1
+"""
+
+_HOSTS = """
+    select host, count(*), count(*) filter (cause is null) from wanted
+    where host is not null group by host order by count(*) desc, host limit {limit}
+"""

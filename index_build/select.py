@@ -1,0 +1,60 @@
+"""Begin batches: the rows that have to be tried, cut into shards."""
+
+from __future__ import annotations
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index_build.batches import Batch, new_path, write_batch
+from index_build.download import write_table
+from index_build.ledger import bounds_of, open_ledger
+from index_build.plan import Plan
+from index_build.sources import Wanted
+from index_build.urls import write_tables
+
+
+def begin_batch(plan: Plan, wanted: list[Wanted], missing: list[int]) -> list[Batch]:
+    """A batch for each source in `missing` (positions in `wanted`) that has rows to be tried.
+
+    Memory: DuckDB's limit, and one shard.
+    """
+    if not missing:
+        return []
+    made = []
+    config = plan.config
+    with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
+        for i in missing:
+            if not ledger.count_new(i):
+                continue
+            source = wanted[i].listed.source
+            path = new_path(config.memory, source.label)
+            shutil.rmtree(path, ignore_errors=True)  # begun, and killed before it was a batch
+            (path / "rows").mkdir(parents=True)
+            shards = write_tables(ledger.db, ledger.new_rows(i), config.shard_rows, path / "rows")
+            batch = Batch(
+                path=path,
+                source=source.label,
+                kind=source.kind,
+                root=wanted[i].listed.root,
+                asked=plan.asked,
+                bounds=bounds_of(config.download),
+                shards=shards,
+            )
+            if source.kind != "urls":
+                _settle(batch)
+            write_batch(batch)
+            made.append(batch)
+    return made
+
+
+def _settle(batch: Batch) -> None:
+    """What is here already has been tried as soon as it is listed."""
+    for rows in sorted(batch.rows.glob("*.parquet")):
+        table = pq.read_table(rows)
+        nothing = pa.nulls(len(table), pa.string())
+        tries = table.column_names.index("tries")
+        table = table.set_column(tries, "tries", pa.array([1] * len(table), pa.int32()))
+        table = table.append_column("cause", nothing).append_column("host", nothing)
+        write_table(batch.outcomes / rows.name, table)
