@@ -152,6 +152,8 @@ def point_current(memory: Path, name: str) -> None:
 
 def tidy(plan: Plan) -> None:
     """Clear away what the next run has no use for."""
+    for leftover in plan.config.memory.glob(".*.tmp"):  # of a killed run
+        leftover.unlink()
     kept = {f"wanted-{listed.digest[:16]}" for listed in plan.listed}
     work = plan.config.memory / "making"
     for path in work.iterdir() if work.is_dir() else ():

@@ -39,12 +39,15 @@ def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
     """
     from index_build.batches import close, list_batches
     from index_build.select import begin_batch
+    from xmore.paths import sweep
 
     memory = plan.config.memory
     for batch in list_batches(memory):
         if batch.asked != plan.asked:
             close(batch)
     begun = [batch for batch in list_batches(memory) if not batch.closed]
+    for batch in begun:
+        sweep(batch.path)
     labels = {batch.source for batch in begun}
     missing = [i for i, want in enumerate(wanted) if want.listed.source.label not in labels]
     return begun + begin_batch(plan, wanted, missing)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmore.config import BenchmarkConfig, ExecutionConfig, ReindexConfig
+from xmore.digest import digest_file
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
@@ -34,6 +36,7 @@ class World:
     """Folders of the tiny world, and configs over them."""
 
     root: Path
+    images: Path = DEMO / "memory" / "images"
 
     def memory_config(self, captions: Path | None = None, **changes) -> ReindexConfig:
         values = {
@@ -41,7 +44,7 @@ class World:
             "sources": [
                 {
                     "images": {
-                        "folder": DEMO / "memory" / "images",
+                        "folder": self.images,
                         "captions": captions or self.root / "captions.parquet",
                     }
                 }
@@ -122,6 +125,15 @@ def done(world, tmp_path_factory) -> Done:
     return Done(config, xmore_benchmark.fn(config))
 
 
+@cache
+def distinct_images() -> pa.Table:
+    """The demo memory's pairs, each image once: some are there under two names."""
+    table = pq.read_table(DEMO / "memory" / "captions.parquet")
+    hashes = [digest_file(DEMO / "memory" / "images" / name) for name in table["path"].to_pylist()]
+    firsts = {sha256: i for i, sha256 in reversed(list(enumerate(hashes)))}
+    return table.take(sorted(firsts.values()))
+
+
 class Web(ThreadingHTTPServer):
     """A web server with the demo's images, and with all that a stranger's server may do."""
 
@@ -140,7 +152,7 @@ class Web(ThreadingHTTPServer):
 
     def url_list(self, path: Path, extra: list[tuple[str, str]] = (), rows: int = 240) -> Path:
         """A list in LAION-400M's columns of `rows` demo images, and (URL, caption) pairs."""
-        table = pq.read_table(DEMO / "memory" / "captions.parquet")
+        table = distinct_images()
         every = table.take(list(range(0, table.num_rows, table.num_rows // rows)))[:rows]
         pairs = [(self.url(f"images/{r['path']}"), r["caption"]) for r in every.to_pylist()]
         pairs += extra

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from index_build.urls import select_rows
 from xmore.captions import usable
-from xmore.config import UrlListConfig
+from xmore.config import FiltersConfig, UrlListConfig
 from xmore.dataset import load_card
 from xmore.errors import XmoreError
 from xmore.memory import captions_of, keys_of, open_snapshot, resolve_current
@@ -170,8 +170,8 @@ def test_a_url_list(tmp_path_factory, content):
         path = folder / f"list.{ending}"
         path.write_bytes(content)
         try:
-            config = UrlListConfig(path=path, columns={"url": "url", "caption": "caption"})
-            selected = select_rows(config, 10, folder / f"rows-{ending}")
+            config = UrlListConfig(path=str(path), columns={"url": "url", "caption": "caption"})
+            selected = select_rows(config, FiltersConfig(), [path], 10, folder / f"rows-{ending}")
             assert selected.asked >= sum(selected.failures.values())
         except XmoreError as error:
             one_line(error)

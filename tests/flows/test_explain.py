@@ -102,7 +102,7 @@ def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path
 
     urls = web.url_list(tmp_path / "urls.parquet", rows=12)
     snapshot = xmore_reindex.fn(world.url_config(urls, tmp_path / "m")).snapshot
-    folder = world.memory_config().images.folder
+    folder = world.images
     rows = pq.read_table(snapshot.shards[0].metadata).to_pylist()
     for memory_id in (0, 5, 11):
         picture = memory_picture(snapshot, memory_id)

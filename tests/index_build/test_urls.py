@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_build.urls import list_files, rows_digest, select_rows
-from xmore.config import UrlListConfig
+from xmore.config import FiltersConfig, UrlListConfig
 from xmore.digest import digest_text
 from xmore.errors import ConfigError, DatasetError
 
@@ -31,7 +31,8 @@ def lists(tmp_path_factory):
 
 
 def select(config: UrlListConfig, folder: Path, shard_rows: int = 100):
-    selected = select_rows(config, shard_rows, folder)
+    files = list_files(config.path, folder)
+    selected = select_rows(config, FiltersConfig(), files, shard_rows, folder)
     tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
     return selected, tables
 
@@ -42,7 +43,7 @@ def keys(tables) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_each_kind_of_list_gives_the_same_rows(lists, tmp_path, kind):
-    selected, tables = select(UrlListConfig(path=lists / f"list.{kind}"), tmp_path / "rows")
+    selected, tables = select(UrlListConfig(path=str(lists / f"list.{kind}")), tmp_path / "rows")
     # 493 rows, of which two are the same; two of the others are not worth a download.
     assert (selected.asked, selected.failures) == (492, {"no URL": 1, "empty caption": 1})
     assert [table.num_rows for table in tables] == [100, 100, 100, 100, 90]
@@ -57,7 +58,7 @@ def test_each_kind_of_list_gives_the_same_rows(lists, tmp_path, kind):
 def test_a_smaller_sample_or_limit_is_part_of_a_larger_one(lists, tmp_path):
     path = lists / "list.parquet"
     found = {
-        name: set(keys(select(UrlListConfig(path=path, **how), tmp_path / name)[1]))
+        name: set(keys(select(UrlListConfig(path=str(path), **how), tmp_path / name)[1]))
         for name, how in {
             "tenth": {"sample": 0.1},
             "fifth": {"sample": 0.2},
@@ -73,7 +74,9 @@ def test_a_smaller_sample_or_limit_is_part_of_a_larger_one(lists, tmp_path):
 
 def test_a_condition_is_sql_over_the_list(lists, tmp_path):
     where = "NSFW <> 'NSFW' and similarity >= 0.5 -- a comment"
-    selected, _ = select(UrlListConfig(path=lists / "list.csv", where=where), tmp_path / "rows")
+    selected, _ = select(
+        UrlListConfig(path=str(lists / "list.csv"), where=where), tmp_path / "rows"
+    )
     assert selected.asked == 125
 
 
@@ -87,25 +90,25 @@ def test_a_condition_is_sql_over_the_list(lists, tmp_path):
     ],
 )
 def test_a_bad_condition_is_one_line_and_leaves_nothing(lists, tmp_path, where, says):
-    config = UrlListConfig(path=lists / "list.parquet", where=where)
+    config = UrlListConfig(path=str(lists / "list.parquet"), where=where)
     with pytest.raises((ConfigError, DatasetError), match=says) as caught:
-        select_rows(config, 100, tmp_path / "rows")
+        select(config, tmp_path / "rows")
     assert "\n" not in str(caught.value) and not (tmp_path / "rows").exists()
 
 
 def test_columns_by_preset_and_by_name(lists, tmp_path):
     path = lists / "list.parquet"
     with pytest.raises(ConfigError, match=r"no column `url`.*SAMPLE_ID"):
-        select_rows(UrlListConfig(path=path, columns={"caption": "TEXT"}), 100, tmp_path / "a")
+        select(UrlListConfig(path=str(path), columns={"caption": "TEXT"}), tmp_path / "a")
     names = {"url": "URL", "caption": "LICENSE", "keep": ["SAMPLE_ID", "row_key", "absent"]}
-    _, tables = select(UrlListConfig(path=path, columns=names), tmp_path / "b")
+    _, tables = select(UrlListConfig(path=str(path), columns=names), tmp_path / "b")
     assert tables[0].column_names == ["row_key", "url", "caption", "SAMPLE_ID"]
     assert set(tables[0]["caption"].to_pylist()) == {"CC"}
     re_laion = tmp_path / "re-laion.parquet"
     duckdb.sql(
         f"copy (select URL as url, TEXT as caption, 0.1 as punsafe from '{path}') to '{re_laion}'"
     )
-    config = UrlListConfig(path=re_laion, columns="re-laion")
+    config = UrlListConfig(path=str(re_laion), columns="re-laion")
     assert select(config, tmp_path / "c")[1][0].column_names[-1] == "punsafe"
 
 
@@ -118,8 +121,8 @@ def test_a_folder_is_one_list(lists, tmp_path):
             f"to '{folder}/part-{i}.parquet'"
         )
     (folder / "_SUCCESS").touch()
-    _, whole = select(UrlListConfig(path=lists / "list.parquet"), tmp_path / "a")
-    _, parts = select(UrlListConfig(path=folder), tmp_path / "b")
+    _, whole = select(UrlListConfig(path=str(lists / "list.parquet")), tmp_path / "a")
+    _, parts = select(UrlListConfig(path=str(folder)), tmp_path / "b")
     assert keys(whole) == keys(parts)
 
 
@@ -127,11 +130,11 @@ def test_no_list_and_broken_lists_are_named(tmp_path):
     for name, data in (("a.parquet", b"no parquet"), ("a.txt", b"http://h/1\n")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DatasetError, match=name):
-            select_rows(UrlListConfig(path=tmp_path / name), 100, tmp_path / "rows")
+            select(UrlListConfig(path=str(tmp_path / name)), tmp_path / "rows")
     (tmp_path / "b.csv").write_text("url,caption\n")
     for path in (tmp_path / "nowhere.csv", tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DatasetError, match="URL list"):
-            list_files(path)
+            list_files(str(path), tmp_path)
 
 
 def test_the_digest_is_of_content_and_selection(lists, tmp_path):
@@ -139,7 +142,8 @@ def test_the_digest_is_of_content_and_selection(lists, tmp_path):
     copy.write_bytes((lists / "list.csv").read_bytes())
 
     def digest(path, **how):
-        return rows_digest(UrlListConfig(path=path, **how), [path], tmp_path / "cache")
+        config = UrlListConfig(path=str(path), **how)
+        return rows_digest(config, FiltersConfig(), [path], tmp_path / "cache")
 
     first = digest(copy)
     assert first == digest(lists / "list.csv")

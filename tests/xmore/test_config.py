@@ -67,10 +67,25 @@ def test_m_may_equal_k(tmp_path):
 
 
 def test_a_memory_config(tmp_path):
-    images = {"folder": "../i", "captions": "c.parquet"}
-    data = {"memory": "m", "images": images, "model": {"folder": "t"}}
+    images = {"images": {"folder": "../i", "captions": "c.parquet"}}
+    data = {"memory": "m", "sources": [images], "model": {"folder": "t"}}
     config = load_config(write(tmp_path, data), ReindexConfig)
-    assert (config.images.folder, config.model.folder) == (tmp_path.parent / "i", tmp_path / "t")
+    assert config.sources[0].images.folder == tmp_path.parent / "i"
+    assert config.model.folder == tmp_path / "t"
+    urls = {"name": "web", "urls": {"path": "l.csv"}}
+    far = {"name": "far", "urls": {"path": "s3://bucket/l.parquet"}}
+    config = load_config(write(tmp_path, data | {"sources": [urls, far]}), ReindexConfig)
+    places = [source.urls.path for source in config.sources]
+    assert places == [str(tmp_path / "l.csv"), "s3://bucket/l.parquet"]
+    for bad, says in (
+        ([images, images], "two sources are called `images`"),
+        ([{**images, **urls}], "a source is one of"),
+        ([{"images": {"foldr": "i"}}], "did you mean `folder`"),
+        ([{**images, "filters": {"nsfw": ["x"]}}], "needs a URL list"),
+        ([{**urls, "filters": {"languages": ["English"]}}], "ISO 639-1"),
+        ([], "sources"),
+    ):
+        assert says in refused(write(tmp_path, data | {"sources": bad}), ReindexConfig)
     assert "`model.fodler`" in refused(
         write(tmp_path, data | {"model": {"fodler": "t"}}), ReindexConfig
     )

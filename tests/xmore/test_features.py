@@ -26,7 +26,7 @@ def encoder(world):
 @pytest.fixture
 def images(world, tmp_path) -> FileImages:
     """30 drawings; number 3 is no image, number 8 has changed, number 11 is gone."""
-    folder = world.memory_config().images.folder
+    folder = world.images
     names = []
     for number, path in enumerate(sorted(folder.iterdir())[:30]):
         names.append(f"{number:02d}.jpg")
