@@ -46,7 +46,7 @@ def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
 def snapshot_card(snapshot: Snapshot) -> str:
     """A snapshot in Markdown: rows, failures by cause, model, index and its recall."""
     facts = snapshot.manifest
-    asked, recall = facts["asked"], facts["index_recall"]
+    asked, index = facts["asked"], facts["index"]
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
@@ -55,13 +55,15 @@ def snapshot_card(snapshot: Snapshot) -> str:
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
-        f"| index | {facts['index']['key']}, `{facts['index']['parameters']}` |",
+        f"| index | {index['key']} {index['parameters']}, {index['bytes'] / 2**20:,.1f} MiB, "
+        f"re-ranked: {index['rerank']} times K |",
+        f"| search by the index | {index['measured']['ms_per_query']} ms a query, one thread |",
     ]
-    if recall:
-        lines.append(
-            f"| recall@{recall['k']} | {recall['recall']:.3f} against exact search, "
-            f"{recall['queries']} vectors that are not in the memory |"
-        )
+    for kind, found in index["measured"]["of"].items():
+        for name, recall in found.items():
+            shares = ", ".join(f"{share:.3f} @{k}" for k, share in recall.items())
+            words = {"recall": "recall", "without_rerank": "recall without re-ranking"}[name]
+            lines.append(f"| {words}, {index['measured']['queries']} {kind} | {shares} |")
     if facts["failures"]:
         lines += ["", "## Failures", "", "| cause | rows |", "|---|---:|"]
         lines += [f"| {cause} | {count:,} |" for cause, count in most_common(facts["failures"])]

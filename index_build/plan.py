@@ -42,7 +42,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """What the snapshot is made from."""
-        return digest_of([self.features, self.config.index_key])
+        return digest_of([self.features, self.config.index.model_dump()])
 
     @property
     def rows_folder(self) -> Path:

@@ -80,17 +80,16 @@ def embed(plan: Plan, pieces: Pieces) -> Any:
 
 @step("index {plan.config.name}")
 def index(plan: Plan) -> dict[str, Any]:
-    """Read the image embeddings -> autofaiss' index."""
+    """Read the image embeddings -> the index, tuned, and its recall."""
     from index_build.index import build_index
 
-    return build_index(plan.features_folder, plan.config.index_key)
+    return build_index(plan.features_folder, plan.config.index)
 
 
 @step("publish {plan.config.name}")
 def publish(plan: Plan, pieces: Pieces, embedded: Any, index: dict[str, Any]) -> Snapshot:
     """Verify what was made, and make it the memory's CURRENT snapshot."""
     from index_build import snapshot as build
-    from index_build.index import measure_recall
     from xmore.memory import open_snapshot
 
     failures = pieces.failures + embedded.failures
@@ -106,7 +105,6 @@ def publish(plan: Plan, pieces: Pieces, embedded: Any, index: dict[str, Any]) ->
     }
     files = build.hash_files(plan.features_folder)
     made = build.write_manifest(plan, files, facts)
-    made = build.write_manifest(plan, files, facts | {"index_recall": measure_recall(made)})
     return open_snapshot(plan.config.memory, build.publish(plan, made))
 
 
