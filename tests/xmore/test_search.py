@@ -248,9 +248,9 @@ def test_an_index_is_mapped_not_loaded(tmp_path, key):
 @pytest.mark.parametrize("left", [0, 3, 40, 0.5, 0.9, -1])
 def test_an_index_cut_short_is_refused(tmp_path, key, left):
     """faiss itself maps inverted lists past the file's end, and ends the process when it reads."""
-    snapshot = snapshot_of(tmp_path, unit(np.random.default_rng(7), 3000, 16), key, shard=3000)
+    snapshot = snapshot_of(tmp_path, unit(np.random.default_rng(7), 1000, 16), key, shard=1000)
     data = snapshot.index_path.read_bytes()
     size = left if isinstance(left, int) else int(left * len(data))
     snapshot.index_path.write_bytes(data[:size])
     with pytest.raises(SnapshotError, match=r"image\.index: not a readable index"):
-        open_index(snapshot.index_path, 3000, 16)
+        open_index(snapshot.index_path, 1000, 16)
