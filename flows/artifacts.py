@@ -46,7 +46,7 @@ def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
 def snapshot_card(snapshot: Snapshot) -> str:
     """A snapshot in Markdown: rows, failures by cause, model, index and its recall."""
     facts = snapshot.manifest
-    asked, recall = facts["asked"], facts["index_recall"]
+    asked, index = facts["asked"], facts["index"]
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
@@ -56,13 +56,15 @@ def snapshot_card(snapshot: Snapshot) -> str:
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
-        f"| index | {facts['index']['key']}, `{facts['index']['parameters']}` |",
+        f"| index | {index['key']} {index['parameters']}, {index['bytes'] / 2**20:,.1f} MiB, "
+        f"re-ranked: {index['rerank']} times K |",
+        f"| search by the index | {index['measured']['ms_per_query']} ms a query, one thread |",
     ]
-    if recall:
-        lines.append(
-            f"| recall@{recall['k']} | {recall['recall']:.3f} against exact search, "
-            f"{recall['queries']} vectors that are not in the memory |"
-        )
+    for kind, found in index["measured"]["of"].items():
+        for name, recall in found.items():
+            shares = recall_line(recall)
+            words = {"recall": "recall", "without_rerank": "recall without re-ranking"}[name]
+            lines.append(f"| {words}, {index['measured']['queries']} {kind} | {shares} |")
     if facts["failures"]:
         lines += ["", "## Failures", "", "| cause | rows |", "|---|---:|"]
         lines += [f"| {cause} | {count:,} |" for cause, count in most_common(facts["failures"])]
@@ -73,6 +75,11 @@ def snapshot_card(snapshot: Snapshot) -> str:
         lines += ["", "## Hosts", "", "| host | rows tried | images |", "|---|---:|---:|"]
         lines += [f"| {host} | {n:,} | {came / n:.1%} |" for host, n, came in facts["hosts"]]
     return "\n".join(lines)
+
+
+def recall_line(recall: dict[str, float]) -> str:
+    """Recall at each number of neighbours, the fewest first."""
+    return ", ".join(f"{recall[k]:.3f} @{k}" for k in sorted(recall, key=int))
 
 
 def most_common(failures: dict[str, int]) -> list[tuple[str, int]]:

@@ -67,7 +67,7 @@ def entries(memory: Path) -> list[Entry]:
                 added=event.get("added", 0),
                 removed=event.get("removed", 0),
                 bytes=sum(file["bytes"] for file in manifest["files"]),
-                index=manifest["index"]["key"],
+                index=f"{manifest['index']['key']}, {_how(event)}",
                 marks=", ".join(filter(None, marks)),
             )
         )
@@ -141,6 +141,12 @@ def foresee(config: ReindexConfig) -> Estimate:
 def check(snapshot: Snapshot) -> list[str]:
     """Faults of a snapshot: each byte read, each row looked at."""
     return verify_snapshot(snapshot) or check_rows(snapshot)
+
+
+def _how(event: dict[str, Any]) -> str:
+    """How the index was made, and in how long; both ways are told apart by their times."""
+    seconds = event.get("seconds", {}).get("index")
+    return f"{event.get('index', '')} {seconds:.1f} s" if seconds is not None else ""
 
 
 def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:

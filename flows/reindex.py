@@ -43,6 +43,7 @@ class _Costs:
     images: int = 0
     image_bytes: int = 0
     embedded: int = 0
+    index: str = ""  # kept, added to or built
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -105,10 +106,11 @@ def _made(plan: Plan) -> Reindexed:
         previous = newest(memory)
         assembled, totals = tasks.assemble(plan, wanted)
     with costs.step("index"):
-        index = tasks.index(plan)
+        index = tasks.index(plan, assembled)
     with costs.step("publish"):
         snapshot = tasks.publish(plan, assembled, totals, index)
         added, removed = changes(snapshot, previous)
+    costs.index = index["how"]
     result = Reindexed(snapshot, costs.fetched, costs.embedded, added, removed)
     if snapshot.name in history.withdrawn(memory):
         result = replace(result, withdrawn=True)

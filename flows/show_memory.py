@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.artifacts import most_common
+from flows.artifacts import most_common, recall_line
 from flows.memory import Difference, Entry
 from flows.show import safe, say, show_table, table_of
 from index_build.estimate import Estimate
@@ -30,17 +30,19 @@ def show_entries(found: list[Entry]) -> None:
 def show_card(snapshot: Snapshot) -> None:
     """A snapshot's facts, failures by cause and success by host."""
     facts = snapshot.manifest
+    index = facts["index"]
     say(safe(f"snapshot {snapshot.name} of {snapshot.path.parents[1]}"))
     lines = {
         "rows": f"{snapshot.rows:,} of {facts['asked']:,} asked for",
         "model": f"{facts['model']['name']}, {snapshot.dim} dimensions",
-        "index": f"{facts['index']['key']}, {facts['index']['parameters']}",
+        "index": f"{index['key']} {index['parameters']}".strip()
+        + f", {size(index['bytes'])}, {index['how']}, "
+        f"{index['measured']['ms_per_query']} ms a query",
     }
     for name, source in facts["sources"].items():
         lines[f"source {name}"] = source["place"]
-    if facts["index_recall"]:
-        recall = facts["index_recall"]
-        lines["recall"] = f"@{recall['k']} {recall['recall']:.3f} against exact search"
+    for kind, found in facts["index"]["measured"]["of"].items():
+        lines["recall"] = f"{recall_line(found['recall'])}, of {kind}"
     if facts["retryable"]:
         lines["to try again"] = f"{facts['retryable']:,} rows whose failure may pass"
     for name, text in lines.items():

@@ -46,7 +46,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """What the snapshot is made from."""
-        return digest_of([self.asked, self.model.identity, self.config.index_key])
+        return digest_of([self.asked, self.model.identity, self.config.index.model_dump()])
 
     @property
     def work(self) -> Path:

@@ -40,25 +40,30 @@ class Assembled:
     shards: list[dict[str, Any]]  # where each comes from
     rows: int
     dim: int
-    written: int  # shards that were not linked
+
+    def identities(self) -> list[tuple[str, int, str | None]]:
+        """Which rows of which batches' shards these are, in order."""
+        return [identity(shard) for shard in self.shards]
 
 
 def assemble(
     plan: Plan, kept: Iterable[tuple[str, int, list[int]]], previous: Snapshot | None
 ) -> Assembled:
-    """Lay out the shards of `kept`, (batch, shard, positions), under `plan.work`, from nothing.
+    """Lay out the shards of `kept`, (batch, shard, positions), under `plan.work`.
+
+    An index that a stopped run has built there stays, if it is of the same rows.
 
     Memory: one shard. Raises SnapshotError where shards differ in their dimensions.
     """
-    shutil.rmtree(plan.work, ignore_errors=True)
-    plan.work.mkdir(parents=True)
+    for kind in KINDS:
+        shutil.rmtree(plan.work / kind, ignore_errors=True)
+    plan.work.mkdir(parents=True, exist_ok=True)
     if previous and previous.manifest["model"]["identity"] != plan.model.identity:
         previous = None  # its shards are of another model's features
-    before = {_identity(shard): shard for shard in _shards_of(previous)}
+    before = {identity(shard): shard for shard in _shards_of(previous)}
     files: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
     dims: dict[int, str] = {}
-    written = 0
     for batch, number, positions in track(list(kept), "memory assembling", "shard"):
         folder = plan.config.memory / "batches" / batch / _features(plan)
         record = read_record(folder, number)
@@ -69,14 +74,13 @@ def assemble(
             "kept": None if len(positions) == record["rows"] else digest_of(positions),
         }
         dims.setdefault(record["dim"], batch)
-        known = before.get(_identity(shard))
+        known = before.get(identity(shard))
         if shard["kept"] is None:
             source = {kind: (part(folder, kind, number), f) for kind, f in record["files"].items()}
         elif previous and known:
             source = {kind: (previous.path / f["file"], f) for kind, f in known["files"].items()}
         else:
             source = {}
-            written += 1
         shard["files"] = _lay_out(plan.work, len(shards), source, (folder, number, positions))
         shards.append(shard)
         files += shard["files"].values()
@@ -87,7 +91,8 @@ def assemble(
             f"{other[1]} {other[0]}. Name the model that made those that are here already."
         )
     rows = sum(shard["rows"] for shard in shards)
-    return Assembled(files, shards, rows, next(iter(dims), 0), written)
+    _forget_other_index(plan, digest_of([identity(shard) for shard in shards]))
+    return Assembled(files, shards, rows, next(iter(dims), 0))
 
 
 def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
@@ -218,6 +223,16 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def _forget_other_index(plan: Plan, rows: str) -> None:
+    """Remove an index of other rows that a stopped run left in `plan.work`."""
+    known = plan.work.with_name(f"{plan.work.name}.rows")
+    if not known.exists() or known.read_text() != rows:
+        for path in plan.work.parent.glob(f"{plan.work.name}.*"):
+            path.unlink()
+        (plan.work / "image.index").unlink(missing_ok=True)
+        write_whole(known, rows.encode())
+
+
 def _keys(snapshot: Snapshot) -> np.ndarray:
     """(N,) sorted memory_keys, 64 bytes each."""
     columns = [pq.read_table(s.metadata, columns=["memory_key"]) for s in snapshot.shards]
@@ -234,7 +249,8 @@ def _shards_of(snapshot: Snapshot | None) -> list[dict[str, Any]]:
     return snapshot.manifest.get("shards", []) if snapshot else []
 
 
-def _identity(shard: dict[str, Any]) -> tuple[str, int, str | None]:
+def identity(shard: dict[str, Any]) -> tuple[str, int, str | None]:
+    """Which rows of which batch's shard a snapshot's shard is."""
     return shard["batch"], shard["number"], shard["kept"]
 
 

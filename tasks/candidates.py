@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,9 @@ from xmore.errors import SnapshotError
 from xmore.memory import Snapshot, embedding_blocks, exact_is_affordable, keys_of
 from xmore.models import ModelCard
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+
+if TYPE_CHECKING:
+    from xmore.search import Depth
 
 RECALL_QUERIES = 256  # real queries on which the index is held against exact search
 
@@ -36,6 +39,7 @@ def candidates(
     params = {"k": retrieval.candidates, "search": mode}
     if mode == "index":
         params["index_sha256"] = memory.manifest["index"]["sha256"]
+        params["rerank"] = _rerank(retrieval, memory)
     inputs = (embeddings.digest, memory.digest)
     key = ArtifactKey("candidates", embeddings.dataset, params, inputs, model.name)
     found = work.store.find(key)
@@ -43,11 +47,13 @@ def candidates(
         return found
 
     from xmore.encoders import pick_device
-    from xmore.search import Neighbours, exact_search, index_search
+    from xmore.search import Depth, Neighbours, exact_search, index_search
+
+    depth = Depth(retrieval.candidates, _rerank(retrieval, memory))
 
     def search(queries: np.ndarray, mode: str) -> Neighbours:
         if mode == "index":
-            return index_search(queries, memory.index_path, retrieval.candidates, memory.rows)
+            return index_search(queries, memory, depth)
         device = pick_device(work.execution.device)
         return exact_search(queries, embedding_blocks(memory), retrieval.candidates, device)
 
@@ -66,7 +72,7 @@ def candidates(
         key,
         split_rows(embeddings.rows, work.execution.part_rows),
         make_part,
-        lambda: {"index_recall": _index_recall(embeddings, memory, retrieval.candidates, search)},
+        lambda: {"index_recall": _index_recall(embeddings, memory, depth, search)},
     )
 
 
@@ -95,6 +101,11 @@ def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows:
     return "exact" if affordable or memory.manifest["index"] is None else "index"
 
 
+def _rerank(retrieval: RetrievalConfig, memory: Snapshot) -> int:
+    """The benchmark's own factor, or the one that the index was tuned with."""
+    return retrieval.rerank or (memory.manifest["index"] or {}).get("rerank", 1)
+
+
 def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
     present = found.ids >= 0
     keys = keys_of(memory, found.ids[present])
@@ -111,7 +122,7 @@ def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
 
 
 def _index_recall(
-    embeddings: ArtifactRef, memory: Snapshot, k: int, search: Any
+    embeddings: ArtifactRef, memory: Snapshot, depth: Depth, search: Any
 ) -> dict[str, Any] | None:
     """recall@k of the index on a sample of real queries, as far as exact search is affordable."""
     from xmore.search import recall
@@ -123,4 +134,10 @@ def _index_recall(
     sample = np.sort(np.random.default_rng(0).permutation(embeddings.rows)[:count])
     rows = schemas.to_matrix(read_rows(embeddings, columns=["embedding"])["embedding"])[sample]
     measured = recall(search(rows, "index"), search(rows, "exact"))
-    return {"index": memory.manifest["index"]["key"], "k": k, "queries": count, "recall": measured}
+    return {
+        "index": memory.manifest["index"]["key"],
+        "rerank": depth.factor,
+        "k": depth.k,
+        "queries": count,
+        "recall": measured,
+    }

@@ -117,18 +117,18 @@ def assemble(plan: Plan, wanted: list[Wanted]) -> tuple[Any, Totals]:
 
 
 @step("index {plan.config.name}")
-def index(plan: Plan) -> dict[str, Any]:
-    """Read the image embeddings -> autofaiss' index."""
-    from index_build.index import build_index
+def index(plan: Plan, assembled: Any) -> dict[str, Any]:
+    """Read the image embeddings -> the index: kept, added to or built, tuned; and its recall."""
+    from index_build.reuse import make_index
+    from index_build.snapshot import newest
 
-    return build_index(plan.work, plan.config.index_key)
+    return make_index(plan, assembled, newest(plan.config.memory))
 
 
 @step("publish {plan.config.name}")
 def publish(plan: Plan, assembled: Any, totals: Totals, index: dict[str, Any]) -> Snapshot:
     """Verify what was made, and make it a snapshot of the memory."""
     from index_build import snapshot as build
-    from index_build.index import measure_recall
     from xmore.memory import open_snapshot
 
     facts = {
@@ -149,5 +149,4 @@ def publish(plan: Plan, assembled: Any, totals: Totals, index: dict[str, Any]) -
         "index": index,
     }
     made = build.write_manifest(plan, assembled, facts)
-    made = build.write_manifest(plan, assembled, facts | {"index_recall": measure_recall(made)})
     return open_snapshot(plan.config.memory, build.publish(plan, made))

@@ -135,6 +135,7 @@ CONFIGS = {
     ),
     "a wrong type": ({"seeds": "three"}, ["`seeds`", "'three'"]),
     "K below M": ({"retrieval__captions": [25]}, ["[1, 24]", "got 25"]),
+    "no candidates to re-rank": ({"retrieval__rerank": 0}, ["`retrieval.rerank`", "0"]),
     "M below 1": ({"retrieval__captions": [0]}, ["[1, 24]", "got 0"]),
     "K below 1": ({"retrieval__candidates": 0}, ["retrieval.candidates", "0"]),
     "a negative seed": ({"seeds": [-1]}, ["`seeds`", "-1"]),
@@ -351,9 +352,13 @@ def _small_index(case: Case, snapshot: Path) -> None:
     case.rewrite_manifest(snapshot)
 
 
+def _halve(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
 def _cut_index(case: Case, snapshot: Path) -> None:
-    data = (snapshot / "image.index").read_bytes()
-    (snapshot / "image.index").write_bytes(data[: len(data) // 2])
+    _halve(snapshot / "image.index")
     case.rewrite_manifest(snapshot)
 
 
@@ -403,6 +408,67 @@ def test_memory(case, xmore, why):
         case.write(memory=memory, retrieval={"candidates": 24, "captions": [8], "search": "index"})
     refused(xmore("benchmark", case.config), *says)
     assert not [path for path in case.made() if path.startswith("store/predictions")]
+
+
+def test_an_adopted_folders_index_cut_short(case, xmore):
+    """No manifest knows its size; faiss would read on past the file's end."""
+    import faiss
+
+    snapshot = case.memory()
+    rows = np.concatenate([np.load(p) for p in sorted((snapshot / "img_emb").iterdir())])
+    index = faiss.index_factory(rows.shape[1], "IVF4,SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(rows.astype(np.float32))
+    index.add(rows.astype(np.float32))
+    faiss.write_index(index, str(snapshot / "image.index"))
+    _halve(snapshot / "image.index")
+    (snapshot / "manifest.json").unlink()
+    retrieval = {"candidates": 24, "captions": [8], "search": "index"}
+    case.write(memory=str(snapshot), retrieval=retrieval)
+    refused(xmore("benchmark", case.config), "image.index", "not a readable index, cut short")
+
+
+def test_verify_names_an_index_cut_short(case, xmore, done):
+    snapshot = case.memory()
+    _halve(snapshot / "image.index")
+    shutil.copytree(done.config.results / "runs" / done.name, case.results / "runs" / done.name)
+    record = case.results / "runs" / done.name / "run.json"
+    of_old, of_copy = case.world.root / "memory", case.folder / "memory"
+    record.write_text(record.read_text().replace(f'"{of_old}"', f'"{of_copy}"'))
+    code, out, _ = xmore("verify", "latest", "--results", case.results)
+    line = next(line for line in out.splitlines() if line.startswith("damaged: "))
+    assert code == 1 and "image.index: has" in line and "Build it again" in line
+
+
+INDEXES = {
+    "the key of old": ({"index_key": "Flat"}, ["unknown key `index_key`", "`index`"]),
+    "a key that is none": ({"index": {"key": "Flatt"}}, ["Flatt", "`index.key`", "run again"]),
+    "more clusters than rows": ({"index": {"key": "IVF300,Flat"}}, ["(240)", "(300)"]),
+    "too little memory": ({"index": {"memory_gb": 1e-6}}, ["gives up", "`index.memory_gb`"]),
+    "no memory": ({"index": {"memory_gb": 0}}, ["`index.memory_gb`", "greater than 0"]),
+    "a recall above 1": ({"index": {"target_recall": 95}}, ["`index.target_recall`", "95"]),
+    "no candidates": ({"index": {"rerank": 0}}, ["`index.rerank`", "got 0"]),
+    "a recall out of reach": (
+        {"index": {"key": "IVF4,PQ5x4", "target_recall": 1}},
+        ["recall@128", "nprobe 4, the largest", "or lower the target"],
+    ),
+}
+
+
+@pytest.mark.parametrize("why", INDEXES)
+def test_index(case, xmore, why, spare_memory):
+    """The embeddings are made once: each refusal leaves them for the next run."""
+    changes, says = INDEXES[why]
+    data = spare_memory.model_dump(mode="json", exclude_none=True) | changes
+    path = case.folder / "memory.yaml"
+    path.write_text(yaml.safe_dump(data))
+    refused(xmore("reindex", path), *says)
+    assert not (spare_memory.memory / "CURRENT").exists()
+
+
+@pytest.fixture(scope="module")
+def spare_memory(world, tmp_path_factory):
+    """The config of a memory that is embedded and has no index yet."""
+    return world.memory_config(memory=tmp_path_factory.mktemp("spare") / "memory")
 
 
 def test_a_memory_of_another_model(case, xmore):

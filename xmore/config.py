@@ -52,6 +52,12 @@ class RetrievalConfig(_Section):
     search: Literal["auto", "exact", "index"] = Field(
         "auto", description="`auto`: exact while it is affordable, else the snapshot's index."
     )
+    rerank: int | None = Field(
+        None,
+        ge=1,
+        description="The index gives so many times K, exact inner products decide; 1: none of "
+        "that. Left out: as the memory's index was tuned.",
+    )
     fine: Literal["direct", "indirect"] = Field(
         "direct", description="`direct`: image against text; `indirect`: in coarse order."
     )
@@ -331,6 +337,30 @@ class DownloadConfig(_Section):
     )
 
 
+class IndexConfig(_Section):
+    """The memory's nearest-neighbour index, and how much of exact search it must find."""
+
+    key: str | None = Field(
+        None, description="A faiss factory string, such as IVF4096,SQ8; left out: by size."
+    )
+    memory_gb: float = Field(
+        16, gt=0, description="GiB that the index may take; making it takes up to twice that."
+    )
+    target_recall: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of the 128 true neighbours that a search must find: sets nprobe or "
+        "efSearch.",
+    )
+    rerank: int = Field(
+        1,
+        ge=1,
+        description="Searches take so many times K from the index and let exact inner products "
+        "decide; 1: none of that.",
+    )
+
+
 class ReindexConfig(_Section):
     """One memory: where its pairs come from, which model embeds them, how they are indexed."""
 
@@ -347,9 +377,7 @@ class ReindexConfig(_Section):
     download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")
     model: ModelSpec = Field(description="Embeds the images: the benchmark's coarse model.")
-    index_key: str | None = Field(
-        None, description="A faiss factory string; none: autofaiss picks."
-    )
+    index: IndexConfig = IndexConfig()
     shard_rows: int = Field(10_000, ge=10, description="Rows of a shard: the unit of resume.")
     max_rejected: float = Field(
         0.5, ge=0, le=1, description="Share of failed rows that stops it before publishing."

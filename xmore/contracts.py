@@ -63,6 +63,7 @@ class _Model(TypedDict):
 class _Index(TypedDict):
     key: str
     sha256: str
+    rerank: NotRequired[Annotated[int, Field(ge=1)]]
 
 
 @with_config(_STRICT)

@@ -27,6 +27,7 @@ from xmore.errors import SnapshotError
 from xmore.locks import locked
 
 BLOCK_BYTES = 64 << 20  # of float32 embeddings held at a time while streaming
+ALIGN = 64  # blocks are a multiple of so many rows: see `exact_search`
 EXACT_MAX_MACS = 2e13  # multiply-adds; minutes on two cores, seconds on a GPU
 EXACT_MAX_BYTES = 500e9  # bytes of embeddings read from disk
 
@@ -164,7 +165,7 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
 
     Read, not mapped: mapped pages would count as this process's memory until somebody needs it.
     """
-    step = max(1, BLOCK_BYTES // (4 * snapshot.dim))
+    step = max(ALIGN, BLOCK_BYTES // (4 * snapshot.dim) // ALIGN * ALIGN)
     for shard in snapshot.shards:
         mapped = np.load(shard.embeddings, mmap_mode="r")
         dtype, offset = mapped.dtype, mapped.offset
@@ -175,6 +176,21 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
             rows = block.reshape(count, snapshot.dim).astype(np.float32)
             _check_unit(shard, first, rows)
             yield shard.start + first, rows
+
+
+def embeddings_of(snapshot: Snapshot, ids: np.ndarray) -> np.ndarray:
+    """Image embeddings of some memory_ids, in their order: (N,) int64 -> (N, D) float32.
+
+    Reads these rows only, shard by shard; rising ids make that one sweep over the files. A shard
+    is mapped while it is read: at most its pages stay in memory.
+    """
+    rows = np.empty((len(ids), snapshot.dim), np.float32)
+    where = np.searchsorted(snapshot.starts, ids, side="right") - 1
+    for number in np.unique(where):
+        shard = snapshot.shards[number]
+        mapped = np.load(shard.embeddings, mmap_mode="r")
+        rows[where == number] = mapped[ids[where == number] - shard.start]
+    return rows
 
 
 def _check_unit(shard: MemoryShard, first: int, rows: np.ndarray) -> None:

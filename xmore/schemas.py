@@ -14,7 +14,7 @@ STAGE_VERSIONS = {
     "rejected": 1,
     "classes": 1,
     "query_embeddings": 1,
-    "candidates": 1,
+    "candidates": 2,
     "captions": 1,
     "caption_embeddings": 1,
     "scores": 1,

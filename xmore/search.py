@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import torch
 
 from xmore.errors import SnapshotError
+from xmore.memory import ALIGN, Snapshot, embeddings_of
+
+RERANK_BYTES = 64 << 20  # of candidates' embeddings held at a time
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,17 @@ def exact_search(
     """Top-K by inner product: (Q, D) float32 unit rows against a streamed memory.
 
     `blocks` yields (first memory_id, (n, D) float32), ids rising. Holds Q x (n + 2K) similarities:
-    the caller bounds Q and n. A memory of fewer than K rows gives what it has.
+    the caller bounds Q and n. A memory of fewer than K rows gives what it has. Equal rows have
+    equal similarities: the BLAS adds up the last columns of a product in another order than the
+    others, so each block is filled up to a multiple of ALIGN rows, where it has no such columns.
     """
     q = torch.tensor(queries, device=device)  # a copy: Arrow's buffers are read-only
     values = torch.full((len(q), k), -torch.inf, device=device)
     ids = torch.full((len(q), k), -1, dtype=torch.int64, device=device)
     for first, rows in blocks:
-        block_values, block_ids = _block_top_k(q @ torch.from_numpy(rows).to(device).T, k)
+        whole = np.pad(rows, ((0, -len(rows) % ALIGN), (0, 0))) if len(rows) % ALIGN else rows
+        similarities = (q @ torch.from_numpy(whole).to(device).T)[:, : len(rows)]
+        block_values, block_ids = _block_top_k(similarities, k)
         # Stable, and both sides are ordered: equal similarities keep the lower id first.
         merged, order = torch.cat([values, block_values], 1).sort(
             dim=1, descending=True, stable=True
@@ -47,35 +55,118 @@ def exact_search(
     )
 
 
-def index_search(queries: np.ndarray, index_path: Path, k: int, rows: int) -> Neighbours:
-    """Top-K from a faiss index on disk over `rows` rows; raises SnapshotError as `open_index`."""
-    index = open_index(index_path, rows, queries.shape[1])
-    values, ids = index.search(np.ascontiguousarray(queries), min(k, index.ntotal))
-    order = np.lexsort((ids, -values), axis=1)
+@dataclass(frozen=True)
+class Depth:
+    """How deep to search an index: K neighbours of a query, out of `factor` times K candidates.
+
+    A factor above 1 lets exact inner products with the stored embeddings decide among them.
+    """
+
+    k: int
+    factor: int = 1
+
+
+def index_search(queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neighbours:
+    """Top-K by the snapshot's index: (Q, D) float32 unit rows; raises SnapshotError."""
+    index = open_index(snapshot.index_path, snapshot.rows, snapshot.dim)
+    return search_opened(index, queries, snapshot, depth)
+
+
+def search_opened(index: Any, queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neighbours:
+    """`index_search` in an index that is open already, with the parameters that it has."""
+    wanted = depth.k * depth.factor
+    values, ids = index.search(np.ascontiguousarray(queries), min(wanted, index.ntotal))
+    values = np.where(ids < 0, -np.inf, values)
+    found = _ranked(ids.astype(np.int64), values.astype(np.float32), wanted)
+    if depth.factor == 1:
+        return found
+    return rerank(queries, found.ids, depth.k, partial(embeddings_of, snapshot))
+
+
+def rerank(
+    queries: np.ndarray, ids: np.ndarray, k: int, rows_of: Callable[[np.ndarray], np.ndarray]
+) -> Neighbours:
+    """The K of each query's candidates with the highest exact inner products.
+
+    (Q, D) float32, (Q, N) int64 memory_ids (-1 = none); `rows_of` turns rising ids into (n, D)
+    float32. Ties go to the lower memory_id. Memory: RERANK_BYTES, three times over.
+    """
+    parts = []
+    step = max(1, RERANK_BYTES // (4 * max(ids.shape[1] * queries.shape[1], 1)))
+    for first in range(0, len(queries), step):
+        some = ids[first : first + step]
+        query, place = np.nonzero(some >= 0)
+        distinct, inverse = np.unique(some[query, place], return_inverse=True)
+        rows = rows_of(distinct)[inverse]
+        values = np.full(some.shape, -np.inf, np.float32)
+        # Row by row, so that equal rows have equal similarities: see `exact_search`.
+        values[query, place] = np.einsum("nd,nd->n", rows, queries[first + query])
+        parts.append(_ranked(some, values, k))
+    return Neighbours(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.similarities for part in parts]),
+    )
+
+
+def _ranked(ids: np.ndarray, values: np.ndarray, k: int) -> Neighbours:
+    """The best K of each row, then the lower id; -inf and -1 where none, (Q, N) each."""
+    order = np.lexsort((ids, -values), axis=1)[:, :k]
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
     padding = ((0, 0), (0, k - ids.shape[1]))
-    ids = np.pad(ids.astype(np.int64), padding, constant_values=-1)
-    values = np.pad(values.astype(np.float32), padding, constant_values=np.nan)
+    ids = np.pad(ids, padding, constant_values=-1)
+    values = np.pad(values, padding, constant_values=-np.inf)
     return Neighbours(ids, np.where(ids < 0, np.float32(np.nan), values))
 
 
 def open_index(path: Path, rows: int, dim: int) -> Any:
-    """A faiss index on disk, memory-mapped where its type allows it.
+    """A faiss index on disk, memory-mapped: only what a search touches is read.
 
     Raises SnapshotError where it cannot be read or is not over `rows` rows of `dim`.
     """
     import faiss
 
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-    except RuntimeError as error:
+        with path.open("rb") as stream:
+            kind = stream.read(3)
+        # Two ways of mapping: one for flat and HNSW indices, one for inverted lists.
+        whole = kind in (b"IxF", b"IHN")
+        mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if whole else mapped)
+        cut_short = _mapped_bytes(index) > path.stat().st_size
+    except (RuntimeError, OSError) as error:
         raise SnapshotError(f"{path}: not a readable index. Build the memory again.") from error
+    if cut_short:
+        raise SnapshotError(f"{path}: not a readable index, cut short. Build the memory again.")
     if (index.ntotal, index.d) != (rows, dim):
         raise SnapshotError(
             f"{path}: holds {index.ntotal} rows of {index.d} dimensions, wanted {rows} of "
             f"{dim}. Build the memory again, or set `retrieval.search: exact`."
         )
     return index
+
+
+def inverted_file(index: Any) -> Any | None:
+    """The IVF in a faiss index, whatever is before it; None where there is none."""
+    import faiss
+
+    try:
+        return faiss.extract_index_ivf(index)
+    except RuntimeError:
+        return None
+
+
+def _mapped_bytes(index: Any) -> int:
+    """How long the file of mapped inverted lists must be: faiss would read on past its end."""
+    import faiss
+
+    ivf = inverted_file(index)
+    lists = faiss.downcast_InvertedLists(ivf.invlists) if ivf else None
+    if not isinstance(lists, faiss.OnDiskInvertedLists):
+        return 0
+    return max(
+        (one.offset + one.capacity * (lists.code_size + 8))  # 8: a row's id
+        for one in map(lists.lists.at, range(lists.nlist))
+    )
 
 
 def recall(found: Neighbours, truth: Neighbours) -> float:

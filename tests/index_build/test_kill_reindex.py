@@ -20,8 +20,8 @@ def content(memory: Path):
     rows = [row for s in snapshot.shards for row in pq.read_table(s.metadata).to_pylist()]
     features = np.concatenate([np.load(shard.embeddings) for shard in snapshot.shards])
     facts = snapshot.manifest
-    index = (facts["index"]["key"], facts["rows"], facts["index_recall"]["recall"] > 0.9)
-    return rows, features, facts["failures"], index
+    del facts["index"]["measured"]["ms_per_query"]
+    return rows, features, facts["failures"], facts["index"]
 
 
 def downloading(memory: Path) -> list[int]:

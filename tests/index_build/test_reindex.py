@@ -12,6 +12,7 @@ import webdataset
 
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
+from index_build.recall import IMAGES
 from index_build.snapshot import check_rows, verify_snapshot
 from xmore.config import ReindexConfig
 from xmore.digest import digest_file, digest_text
@@ -99,7 +100,11 @@ def test_the_features_are_those_of_the_images(made, world):
 def test_the_index_and_its_recall_are_in_the_manifest(made):
     _, result, _ = made
     facts = result.snapshot.manifest
-    assert facts["index"]["key"] and facts["index_recall"]["recall"] > 0.9
+    index = facts["index"]
+    assert index["key"] == "Flat" and index["bytes"] == result.snapshot.index_path.stat().st_size
+    assert list(index["measured"]["of"]) == [IMAGES]  # the model has no texts
+    assert index["measured"]["of"][IMAGES]["recall"] == {"1": 1, "16": 1, "128": 1}
+    assert index["measured"]["ms_per_query"] > 0
     assert not check_rows(result.snapshot) and not verify_snapshot(result.snapshot)
 
 

@@ -153,6 +153,19 @@ def test_a_search_by_the_index_finds_nearly_the_same(world, done):
     assert np.mean(shared) == pytest.approx(recall)
 
 
+def test_re_ranking_is_an_artifact_of_its_own(world, done):
+    """Exact products over all that a flat index has: exact search, by another way."""
+    changed = {"candidates": 24, "captions": [8], "search": "index", "rerank": 3}
+    name = xmore_benchmark.fn(world.config(done.config.results, retrieval=changed))
+    run = load_run(done.config.results, name)
+    ref = next(ref for ref in run.artifacts if ref.stage == "candidates")
+    manifest = read_manifest(Path(ref.path))
+    assert manifest["params"]["rerank"] == manifest["facts"]["index_recall"]["rerank"] == 3
+    for exact, found in zip(rows(done, "candidates"), read_rows(ref).to_pylist(), strict=True):
+        assert found["memory_ids"] == exact["memory_ids"]
+        np.testing.assert_allclose(found["similarities"], exact["similarities"], atol=1e-6)
+
+
 @pytest.fixture
 def encoded(monkeypatch):
     """How many texts and images the encoders were given, by model."""

@@ -23,6 +23,7 @@ from xmore.store import read_rows
 def foreign(world, tmp_path_factory) -> Path:
     """The tiny world's rows as clip-retrieval would have written them, 20 rows a file."""
     from index_build.index import build_index
+    from xmore.config import IndexConfig
 
     ours = open_snapshot(world.root / "memory", resolve_current(world.root / "memory"))
     features = np.concatenate([np.load(shard.embeddings) for shard in ours.shards])
@@ -38,7 +39,7 @@ def foreign(world, tmp_path_factory) -> Path:
         urls = [f"http://h/{path}" for path in rows["image_path"].to_pylist()[span]]
         table = pa.table({"image_path": [None] * 20, "caption": captions, "url": urls})
         pq.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
-    build_index(folder, "Flat")
+    build_index(folder, IndexConfig(key="Flat"))
     return folder
 
 
