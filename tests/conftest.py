@@ -134,6 +134,12 @@ def distinct_images() -> pa.Table:
     return table.take(sorted(firsts.values()))
 
 
+@pytest.fixture(scope="session")
+def distinct() -> pa.Table:
+    """`path` and `caption` of the demo memory, each image once."""
+    return distinct_images()
+
+
 class Web(ThreadingHTTPServer):
     """A web server with the demo's images, and with all that a stranger's server may do."""
 
