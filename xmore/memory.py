@@ -193,6 +193,16 @@ def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
     return _readable(_lookup(snapshot, ids, [column])[column])
 
 
+def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
+    """Where the images of some memory_ids come from, in their order: URLs or paths."""
+    there = pq.read_schema(snapshot.shards[0].metadata).names
+    wanted = (snapshot.columns.place, "url", "image_path")
+    column = next((name for name in wanted if name in there), None)
+    if column is None:
+        return [""] * len(ids)
+    return _readable(_lookup(snapshot, ids, [column])[column]).to_pylist()
+
+
 def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
     """memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
     columns = snapshot.columns
