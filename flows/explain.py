@@ -17,6 +17,7 @@ from xmore.images import ImageRejected, decode_image
 from xmore.paths import write_whole
 
 SHOWN = 10  # captions in the terminal; the page has them all
+LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
 SIDE = 160  # pixels of a picture in the page
 Picture = Callable[[int], bytes | None]
 
@@ -45,7 +46,9 @@ def show_explanation(found: Explanation) -> None:
 def write_page(found: Explanation, query_image: bytes | None, picture: Picture, path: Path) -> None:
     """Write the same as one HTML file with its pictures inside; `picture` gives a memory row's."""
     pictures = {row.memory_id: inline(picture(row.memory_id)) for row in found.captions}
-    page = render("explain.html", found=found, image=inline(query_image), pictures=pictures)
+    page = render(
+        "explain.html", found=found, image=inline(query_image), pictures=pictures, left_out=LEFT_OUT
+    )
     write_whole(path, page.encode())
 
 
@@ -99,6 +102,9 @@ def _show_retrieved(found: Explanation) -> None:
 
 
 def _show_answers(found: Explanation) -> None:
+    if not found.answers:
+        say(LEFT_OUT)
+        return
     table = table_of(
         "model",
         "method",

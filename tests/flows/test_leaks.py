@@ -9,9 +9,11 @@ import pytest
 
 from flows import leaks as gathering
 from flows.benchmark import xmore_benchmark
+from flows.explain import show_explanation, write_page
 from flows.leaks import leak_reports
 from flows.leaks_page import show_reports, write_leaks_page
 from xmore.adopt import open_memory
+from xmore.explain import explain
 from xmore.runs import load_run
 from xmore.views import open_views
 
@@ -59,10 +61,16 @@ def test_accuracies_are_those_of_the_run_counted_with_and_without(leaky):
             assert row.alone == pytest.approx(counted)  # no other query plays a part
 
 
-def test_alone_is_a_run_that_leaves_them_out(leaky):
+@pytest.fixture(scope="module")
+def excluding(leaky) -> str:
+    """The same run, the two left out."""
     config = leaky.done.config
     leaks = config.leaks.model_copy(update={"exclude": True})
-    name = xmore_benchmark.fn(config.model_copy(update={"leaks": leaks}))
+    return xmore_benchmark.fn(config.model_copy(update={"leaks": leaks}))
+
+
+def test_alone_is_a_run_that_leaves_them_out(leaky, excluding):
+    config, name = leaky.done.config, excluding
     run, (report,) = reports_of(leaky.done, name=name)
     board = open_views(run).execute("select method, adjustment, m, top1, n from leaderboard")
     expected = {
@@ -75,6 +83,15 @@ def test_alone_is_a_run_that_leaves_them_out(leaky):
     command = [XMORE, "show", name, "--results", str(config.results)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert "2 of 20 test images are in the memory, and were left out; see" in answer.stdout
+
+
+def test_a_query_that_was_left_out_is_explained(leaky, excluding, tmp_path, capsys):
+    run = load_run(leaky.done.config.results, excluding)
+    way = explain(open_views(run), leaky.same, None)
+    show_explanation(way)
+    write_page(way, None, lambda _: None, tmp_path / "page.html")
+    for shown in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
+        assert "No answers: this test image is in the memory" in shown
 
 
 def test_the_terminal_shows_it(leaky):
