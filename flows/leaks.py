@@ -98,19 +98,18 @@ def _report(
     work = Workspace(config.results, config.execution)
     queries, found = (_only(refs, stage) for stage in ("queries", "candidates"))
     leaked = leaks(work, queries, found, snapshot, threshold)
-    kinds = defaultdict(set)
-    for row in read_rows(leaked, columns=["query_id", "kind"]).to_pylist():
-        kinds[row["query_id"]].add(row["kind"])
-    same = sum(SAME in kind for kind in kinds.values())
+    pairs = read_rows(leaked, columns=["query_id", "kind"])
+    count = pc.count_distinct(pairs["query_id"]).as_py()
+    same = pc.count_distinct(pairs.filter(pc.field("kind") == SAME)["query_id"]).as_py()
     return Report(
         dataset=queries.dataset,
         space=str(found.model),
         threshold=threshold,
         n=queries.rows,
         same=same if binds_bytes(snapshot) else None,
-        near=len(kinds) - same,
+        near=count - same,
         pairs=_pairs(queries, leaked, snapshot),
-        accuracies=_accuracies(config, refs, leaked, len(kinds)) if kinds else [],
+        accuracies=_accuracies(config, refs, leaked, count) if count else [],
     )
 
 
