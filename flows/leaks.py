@@ -66,14 +66,15 @@ class Report:
     space: str  # the coarse model
     threshold: float
     n: int
-    same: int | None  # queries whose very bytes are there; none where the memory cannot tell
+    same: int  # queries whose very bytes are there
+    told: bool  # whether all rows of the memory can tell
     near: int  # further queries that a near duplicate is there of
     pairs: list[Pair]  # one a query, same bytes first, then the most similar; at most SHOWN
     accuracies: list[Accuracy]  # empty where nothing is leaked
 
     @property
     def leaked(self) -> int:
-        return (self.same or 0) + self.near
+        return self.same + self.near
 
 
 def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[Report]:
@@ -106,7 +107,8 @@ def _report(
         space=str(found.model),
         threshold=threshold,
         n=queries.rows,
-        same=same if binds_bytes(snapshot) else None,
+        same=same,
+        told=binds_bytes(snapshot),
         near=count - same,
         pairs=_pairs(queries, leaked, snapshot),
         accuracies=_accuracies(config, refs, leaked, count) if count else [],

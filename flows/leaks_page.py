@@ -16,6 +16,9 @@ from xmore.runs import Run
 
 LISTED = 10  # test images of a dataset in the terminal; the page has more
 COUNTS = ("dataset", "queries", "same bytes", "near", "in the memory", "share %")
+UNTOLD = (
+    "Rows of a clip-retrieval folder have no hashes of their images: same bytes go unseen there."
+)
 LEGEND = (
     "of them: the same answers, those to the leaked queries not counted.",
     "alone: as if the leaked had never been in the stream. Its orders are drawn anew, so that the",
@@ -31,8 +34,8 @@ def show_reports(reports: Sequence[Report]) -> None:
     for report in reports:
         table.add_row(*map(safe, counts(report)))
     show_table(table)
-    if any(report.same is None for report in reports):
-        say("This memory's keys are no hashes of its images: same bytes cannot be told.")
+    if not all(report.told for report in reports):
+        say(UNTOLD)
     if not any(report.leaked for report in reports):
         say("No test image is in the memory.")
     for report in reports:
@@ -43,7 +46,7 @@ def show_reports(reports: Sequence[Report]) -> None:
 
 def counts(report: Report) -> list[str]:
     """A row of the table whose head is COUNTS."""
-    same = "unknown" if report.same is None else str(report.same)
+    same = str(report.same) if report.told else f"≥ {report.same}"
     share = f"{100 * report.leaked / report.n:.1f}"
     return [report.dataset, str(report.n), same, str(report.near), str(report.leaked), share]
 
@@ -117,6 +120,7 @@ def write_leaks_page(run: Run, reports: Sequence[Report], path: Path) -> None:
         snapshot=run.snapshot["name"],
         counts_head=COUNTS,
         legend=" ".join(LEGEND),
+        untold="" if all(report.told for report in reports) else UNTOLD,
         reports=[
             {
                 "report": report,

@@ -21,8 +21,9 @@ BATCH = 65_536  # keys held at a time, 4 MB
 
 
 def binds_bytes(memory: Snapshot) -> bool:
-    """Whether the memory's keys are hashes of its images; those of an adopted folder are not."""
-    return memory.columns.key is not None
+    """Whether all keys are hashes of images: those of a clip-retrieval folder are not."""
+    kinds = {source["kind"] for source in memory.manifest.get("sources", {}).values()}
+    return memory.columns.key is not None and "clip_retrieval" not in kinds
 
 
 def rows_with(memory: Snapshot, hashes: pa.Array) -> pa.Table:

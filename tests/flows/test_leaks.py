@@ -133,6 +133,15 @@ def test_no_leak_reads_well(done, tmp_path, capsys):
     assert "No test image is in the memory." in (tmp_path / "page.html").read_text()
 
 
+def test_a_memory_that_cannot_tell_all_bytes_says_so(leaky, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gathering, "binds_bytes", lambda _: False)
+    run, reports = reports_of(leaky.done)
+    show_reports(reports)
+    write_leaks_page(run, reports, tmp_path / "page.html")
+    for shown in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
+        assert "≥ 1" in shown and "no hashes of their images" in shown
+
+
 def test_all_leaked_leaves_nothing_to_count(leaky):
     _, (report,) = reports_of(leaky.done, threshold=0.01)
     assert report.leaked == 20

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -70,4 +72,6 @@ def test_an_adopted_folder_cannot_tell(snapshot):
         snapshot.path, "a", snapshot.manifest, snapshot.shards, Columns(None, "caption", "key")
     )
     assert not binds_bytes(adopted)
+    mixed = {"sources": {"a": {"kind": "urls"}, "b": {"kind": "clip_retrieval"}}}
+    assert not binds_bytes(replace(snapshot, manifest=snapshot.manifest | mixed))
     assert rows_with(adopted, keys_of(snapshot, pa.array([3]).to_numpy())).num_rows == 0
