@@ -196,10 +196,10 @@ def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
 def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
     """Where the images of some memory_ids come from, in their order: URLs or paths."""
     there = pq.read_schema(snapshot.shards[0].metadata).names
-    wanted = dict.fromkeys((snapshot.columns.place, "url", "image_path"))
+    wanted = dict.fromkeys((snapshot.columns.place or "url", "url", "image_path"))
     rows = _lookup(snapshot, ids, [name for name in wanted if name in there])
     columns = [_readable(column).to_pylist() for column in rows.columns]
-    return [next(filter(None, places), "") for places in zip(*columns, strict=True)]
+    return [next(filter(None, row), "") for row in zip(*columns, [""] * len(ids), strict=True)]
 
 
 def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
