@@ -10,6 +10,7 @@ from prefect import flow
 from flows.artifacts import show_leaderboard
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
+from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
 from tasks.predictions import MethodRun, predictions
 from tasks.queries import queries
@@ -91,7 +92,9 @@ def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
     config, work = plan.config, plan.work
     query, classes, rejected = queries(work, card, config.prompt, config.max_rejected)
     got = retrieve(plan, work, query, card.root)
-    refs = [query, classes, rejected, *got.refs]
+    leaked = leaks(work, query, got.candidates, plan.snapshot, config.leaks.threshold)
+    left_out = leaked if config.leaks.exclude else None
+    refs = [query, classes, rejected, *got.refs, leaked]
     scored: list[Scored] = []
     for name in config.roles.inference:
         model = plan.models[name]
@@ -99,7 +102,7 @@ def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
         by_m = {m: scores(work, inputs, model, m) for m in config.retrieval.captions}
         refs += by_m.values()
         for run, ref in method_runs(config, by_m):
-            said = predictions(work, ref, run)
+            said = predictions(work, ref, run, left_out)
             refs.append(said)
             scored.append(Scored(run, ref, said))
     return [*refs, metrics(work, query, classes, scored)]

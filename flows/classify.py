@@ -126,7 +126,8 @@ def _as_in(like: Run, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:
     row = read_rows(scored)
     lows_and_highs = open_views(like).execute(
         "select min(image_confidence), max(image_confidence), min(text_confidence), "
-        "max(text_confidence) from scores where model = ? and m = ?",
+        "max(text_confidence) from scores semi join predictions using (dataset, query_id) "
+        "where model = ? and m = ?",
         [scored.model, m],
     )
     (bounds,) = lows_and_highs.fetchall()

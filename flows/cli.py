@@ -172,6 +172,33 @@ def explain(
 
 
 @commands.command()
+def leaks(
+    run: RunName,
+    threshold: Annotated[
+        float | None, typer.Option(help="Similarity of a near duplicate; none: the run's own.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Draw the pairs in this file.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Say which test images are in the memory, and what accuracy is without them."""
+    from flows.leaks import leak_reports
+    from flows.leaks_page import show_reports, write_leaks_page
+    from xmore.adopt import open_memory
+    from xmore.runs import load_run
+
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigError(f"--threshold must be above 0 and at most 1, got {threshold}.")
+    found = load_run(results, run)
+    memory, cache = Path(found.snapshot["memory"]), results / "cache"
+    with open_memory(memory, cache, found.snapshot["name"]) as snapshot:
+        reports = leak_reports(found, snapshot, threshold)
+        show_reports(reports)
+        if html:
+            write_leaks_page(found, reports, html)
+            print(f"{html}: the pairs as pictures")
+
+
+@commands.command()
 def classify(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
     labels: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -16,6 +17,7 @@ from xmore.images import ImageRejected, decode_image
 from xmore.paths import write_whole
 
 SHOWN = 10  # captions in the terminal; the page has them all
+LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
 SIDE = 160  # pixels of a picture in the page
 Picture = Callable[[int], bytes | None]
 
@@ -43,20 +45,24 @@ def show_explanation(found: Explanation) -> None:
 
 def write_page(found: Explanation, query_image: bytes | None, picture: Picture, path: Path) -> None:
     """Write the same as one HTML file with its pictures inside; `picture` gives a memory row's."""
+    pictures = {row.memory_id: inline(picture(row.memory_id)) for row in found.captions}
+    page = render(
+        "explain.html", found=found, image=inline(query_image), pictures=pictures, left_out=LEFT_OUT
+    )
+    write_whole(path, page.encode())
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of this folder, filled in; whatever the values hold, it is shown as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions come from strangers
         undefined=jinja2.StrictUndefined,
     )
-    page = environment.get_template("explain.html").render(
-        found=found,
-        image=_inline(query_image),
-        pictures={row.memory_id: _inline(picture(row.memory_id)) for row in found.captions},
-    )
-    write_whole(path, page.encode())
+    return environment.get_template(template).render(values)
 
 
-def _inline(data: bytes | None) -> str | None:
+def inline(data: bytes | None) -> str | None:
     """A small JPEG as a data URI; none where there is no picture or it cannot be read."""
     if data is None:
         return None
@@ -96,6 +102,9 @@ def _show_retrieved(found: Explanation) -> None:
 
 
 def _show_answers(found: Explanation) -> None:
+    if not found.answers:
+        say(LEFT_OUT)
+        return
     table = table_of(
         "model",
         "method",

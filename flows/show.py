@@ -63,6 +63,7 @@ def show_run(results: Path, name: str) -> None:
         raise RunError(f"run {run.name} is {run.status}; {run.error or todo}")
     _show_leaderboard(run)
     _show_rejected(run)
+    _show_leaks(run)
     _show_stages(run)
     done = [ref for ref in run.artifacts if not ref.skipped]
     if not done:
@@ -195,6 +196,22 @@ def _show_rejected(run: Run) -> None:
         "select dataset, class_name from classes anti join queries using (dataset, label)"
     ).fetchall():
         say(safe(f"{dataset}: the class {name} has no test image that can be used"))
+
+
+def _show_leaks(run: Run) -> None:
+    """Test images that are in the memory, where there are any."""
+    left_out = ", and were left out" if run.config.get("leaks", {}).get("exclude") else ""
+    for dataset, count, n in (
+        open_views(run)
+        .execute(
+            "select dataset, count(distinct query_id), "
+            "(select count(*) from queries q where q.dataset = leaks.dataset) "
+            "from leaks group by dataset order by dataset"
+        )
+        .fetchall()
+    ):
+        found = f"{dataset}: {count} of {n} test images are in the memory{left_out}"
+        say(safe(f"{found}; see: xmore leaks {run.name}"))
 
 
 def _show_stages(run: Run) -> None:

@@ -1,5 +1,6 @@
 -- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
--- captions, scores, raw_predictions, metrics) and `runs`; each run's views.sql opens its own.
+-- captions, raw_leaks, scores, raw_predictions, metrics) and `runs`; each run's views.sql opens its
+-- own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
 create or replace macro wilson(p, n, side) as
@@ -30,6 +31,11 @@ create or replace view predictions as
   select p.*, q.label, q.class_name, q.uri, coalesce(p.prediction = q.label, false) as correct
   from raw_predictions p
   join queries q using (dataset, query_id);
+
+-- Test images that are in the memory, a row a pair.
+create or replace view leaks as
+  select dataset, query_id, q.uri, q.class_name, l.memory_id, l.memory_key, l.kind, l.similarity
+  from raw_leaks l join queries q using (dataset, query_id);
 
 -- Accuracy by class: n queries each, averaged over the order seeds.
 create or replace view by_class as

@@ -32,7 +32,8 @@ def metrics(
 ) -> ArtifactRef:
     """Join predictions with labels -> a row a method, adjustment, model, M and seed.
 
-    Holds the predictions of one method at a time, about 60 bytes a query and variant.
+    Counts the queries that have predictions: those left out of a stream have none. Holds the
+    predictions of one method at a time, about 60 bytes a query and variant.
     """
     digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
     params = {
@@ -41,17 +42,21 @@ def metrics(
     key = ArtifactKey("metrics", queries.dataset, params, (queries.digest, *digests))
 
     def make_part(start: int, stop: int) -> pa.Table:
-        label = read_rows(queries, columns=["label"])["label"].to_numpy()
-        rows = [row for item in scored for row in _rows(item, label, classes.rows)]
+        labels = read_rows(queries, columns=["query_id", "label"])
+        rows = [row for item in scored for row in _rows(item, labels, classes.rows)]
         return pa.Table.from_pylist(rows, schema=schemas.METRICS)
 
     return work.store.write(key, [1], make_part)
 
 
-def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]:
+def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
     run = item.run
+    said = read_rows(item.predictions, columns=["query_id", "prediction", "probability", "top5"])
+    # Queries and scores have a row a query, in one order.
+    answered = pa.array(np.isin(labels["query_id"].to_numpy(), said["query_id"].to_numpy()))
+    label = labels.filter(answered)["label"].to_numpy()
     confidences = ["image_confidence", "text_confidence", "caption_count"]
-    scores = read_rows(item.scores, columns=confidences)
+    scores = read_rows(item.scores, columns=confidences).filter(answered)
     text_entropy = mean_entropy(scores["text_confidence"].to_numpy(), classes)
     common: dict[str, Any] = {
         "method": run.method,
@@ -61,7 +66,6 @@ def _rows(item: Scored, label: np.ndarray, classes: int) -> list[dict[str, Any]]
         "mean_text_entropy": None if run.m is None else text_entropy,
         "hyperparameters": json.dumps(METHODS[run.method].hyperparameters, sort_keys=True),
     }
-    said = read_rows(item.predictions, columns=["prediction", "probability", "top5"])
     rows = []
     for i, variant in enumerate(run.variants):
         # Predictions hold a query's variants next to each other, in this order.

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tasks.stage import Workspace, stage
 from xmore import schemas
+from xmore.errors import DatasetError
 from xmore.methods import METHODS, Method, Scores, Stream, Variant, Weights
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -31,8 +32,13 @@ class MethodRun:
 
 
 @stage("predictions {scores.dataset}, {scores.model}, {run.method}, M={run.m}")
-def predictions(work: Workspace, scores: ArtifactRef, run: MethodRun) -> ArtifactRef:
+def predictions(
+    work: Workspace, scores: ArtifactRef, run: MethodRun, left_out: ArtifactRef | None = None
+) -> ArtifactRef:
     """Read `scores` -> one row a query and variant of the method.
+
+    The queries of the `leaks` in `left_out` are not in the stream: they get no row, and move no
+    weight of another. Raises DatasetError where none is left.
 
     Holds the confidences of the whole stream (16 bytes a query and variant) and one part.
     """
@@ -43,20 +49,25 @@ def predictions(work: Workspace, scores: ArtifactRef, run: MethodRun) -> Artifac
         "m": run.m,
         "variants": [[v.adjustment, v.seed] for v in run.variants],
     }
-    key = ArtifactKey("predictions", scores.dataset, params, (scores.digest,), scores.model)
+    inputs = (scores.digest, left_out.digest) if left_out else (scores.digest,)
+    key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model)
     found = work.store.find(key)
     if found:
         return found
 
-    stream = _stream(scores)
+    kept = _kept(scores, left_out)
+    stream = _stream(scores, kept)
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
     def make_part(start: int, stop: int) -> pa.Table:
-        rows = read_rows(scores, start, stop)
+        rows = read_rows(scores, start, stop).filter(pa.array(kept[start:stop]))
+        if not rows.num_rows:
+            return schemas.PREDICTIONS.empty_table()
         shard = _shard(rows)
+        first = int(kept[:start].sum())
         tables = [
             _table(rows["query_id"], _Answer(method, variant, part_weights, shard))
-            for variant, part_weights in _slices(weights, start, stop)
+            for variant, part_weights in _slices(weights, first, first + rows.num_rows)
         ]
         constants = {"method": method.name, "model": scores.model, "m": run.m}
         return _merge(tables, constants)
@@ -76,8 +87,23 @@ class _Answer:
     scores: Scores
 
 
-def _stream(scores: ArtifactRef) -> Stream:
+def _kept(scores: ArtifactRef, left_out: ArtifactRef | None) -> np.ndarray:
+    """(N,) bool: which queries come in the stream."""
+    if left_out is None:
+        return np.ones(scores.rows, bool)
+    leaked = read_rows(left_out, columns=["query_id"])["query_id"].to_numpy()
+    kept = ~np.isin(read_rows(scores, columns=["query_id"])["query_id"].to_numpy(), leaked)
+    if not kept.any():
+        raise DatasetError(
+            f"{scores.dataset}: every test image is in the memory, so none is left. Raise "
+            "`leaks.threshold`, or set `leaks.exclude: false`."
+        )
+    return kept
+
+
+def _stream(scores: ArtifactRef, kept: np.ndarray) -> Stream:
     table = read_rows(scores, columns=["image_confidence", "text_confidence"])
+    table = table.filter(pa.array(kept))
     return Stream(
         table["image_confidence"].to_numpy(),
         table["text_confidence"].to_numpy(),  # null -> NaN

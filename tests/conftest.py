@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from xmore.config import BenchmarkConfig, ExecutionConfig, ReindexConfig
 from xmore.digest import digest_file
@@ -138,6 +139,46 @@ def distinct_images() -> pa.Table:
 def distinct() -> pa.Table:
     """`path` and `caption` of the demo memory, each image once."""
     return distinct_images()
+
+
+@dataclass(frozen=True)
+class Leaky:
+    """A completed run over a memory that holds two of its test images."""
+
+    done: Done
+    same: str  # the test image whose bytes are in the memory
+    near: str  # and the one of which a smaller JPEG is
+    caption: str  # of both, in the memory
+
+
+@pytest.fixture(scope="session")
+def leaky(world, done, tmp_path_factory) -> Leaky:
+    """24 drawings and two planted test images."""
+    from flows.benchmark import xmore_benchmark
+    from flows.reindex import xmore_reindex
+
+    root = tmp_path_factory.mktemp("leaky")
+    drawings = distinct_images().to_pylist()[:240:10]
+    images = root / "images"
+    for number, row in enumerate(drawings):
+        (images / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DEMO / "memory" / "images" / row["path"], images / row["path"])
+        row["caption"] = f"drawing {number}"
+    queries = world.root / "queries"
+    same, near = (min((queries / name).iterdir()) for name in ("bird", "tool"))
+    shutil.copy(same, images / "same.jpg")
+    with Image.open(near) as image:
+        image.save(images / "near.jpg", quality=90)
+    caption = '<script>alert("1")</script> {{ 7 * 7 }} [red]x[/red] \x1b[31m'
+    drawings += [{"path": name, "caption": caption} for name in ("same.jpg", "near.jpg")]
+    pq.write_table(pa.Table.from_pylist(drawings), root / "captions.parquet")
+    pictures = replace(world, images=images)
+    folder = pictures.memory_config(root / "captions.parquet", memory=root / "memory")
+    xmore_reindex.fn(folder)
+    shutil.copytree(done.config.results, root / "results")  # the queries' embeddings stay the same
+    config = world.config(root / "results", memory=root / "memory")
+    uris = [path.relative_to(queries).as_posix() for path in (same, near)]
+    return Leaky(Done(config, xmore_benchmark.fn(config)), *uris, caption)
 
 
 class Web(ThreadingHTTPServer):

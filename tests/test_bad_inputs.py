@@ -153,6 +153,8 @@ CONFIGS = {
     "a dataset twice": ({"datasets": ["stamps", "stamps"]}, ["`datasets`", "twice"]),
     "a prompt without {}": ({"prompt": "a photo"}, ["`prompt`", "{}"]),
     "a name that is a path": ({"name": "../x"}, ["`name`", "../x"]),
+    "a threshold of 0": ({"leaks": {"threshold": 0}}, ["`leaks.threshold`", "greater than 0"]),
+    "a threshold above 1": ({"leaks": {"threshold": 95}}, ["`leaks.threshold`", "95"]),
 }
 
 
@@ -511,14 +513,56 @@ def test_odd_captions_are_only_text(case, xmore):
     assert code == 0 and "\x1b" not in out and "\u202e" not in out, error
 
 
+LEAKS = {
+    "a threshold of 0": (["--threshold", "0"], ["--threshold", "above 0", "got 0.0"]),
+    "a threshold above 1": (["--threshold", "1.5"], ["at most 1", "got 1.5"]),
+    "a threshold that is no number": (["--threshold", "nan"], ["--threshold", "got nan"]),
+    "a page in a folder that is not there": (["--html", "/proc/x/y.html"], ["/proc/x"]),
+}
+
+
+@pytest.mark.parametrize("why", LEAKS)
+def test_leaks(done, xmore, why):
+    arguments, says = LEAKS[why]
+    before = sorted(done.config.results.rglob("*"))
+    refused(xmore("leaks", done.name, *arguments, "--results", done.config.results), *says)
+    assert sorted(done.config.results.rglob("*")) == before
+
+
+def test_leaks_of_a_run_that_is_not_there_or_not_whole(case, xmore, monkeypatch):
+    refused(xmore("leaks", "latest", "--results", case.results), "no runs", "xmore benchmark")
+    monkeypatch.setattr("flows.benchmark.run_dataset", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        xmore("benchmark", case.config)
+    refused(xmore("leaks", "none", "--results", case.results), "no run `none`", "xmore runs")
+    refused(xmore("leaks", "latest", "--results", case.results), "is failed", "completed")
+
+
+def test_leaks_of_a_memory_that_is_gone(case, done, xmore):
+    shutil.copytree(done.config.results, case.results)
+    file = case.results / "runs" / done.name / "run.json"
+    data = json.loads(file.read_text())
+    data["snapshot"]["memory"] = str(case.folder / "gone")
+    file.write_text(json.dumps(data))
+    refused(xmore("leaks", "latest", "--results", case.results), "gone", "manifest.json")
+
+
+def test_every_test_image_leaked(case, done, xmore):
+    shutil.copytree(done.config.results, case.results)
+    before = sorted(case.results.glob("store/predictions/*/*"))
+    case.write(leaks={"threshold": 0.01, "exclude": True})
+    refused(xmore("benchmark", case.config), "tiny", "every test image", "leaks.threshold")
+    assert sorted(case.results.glob("store/predictions/*/*")) == before
+
+
 # ----- the environment
 
 
 @pytest.mark.parametrize(
     "stage",
     [
-        "queries", "query_embeddings", "candidates", "captions", "caption_embeddings", "scores",
-        "predictions", "metrics",
+        "queries", "query_embeddings", "candidates", "captions", "caption_embeddings", "leaks",
+        "scores", "predictions", "metrics",
     ],
 )  # fmt: skip
 def test_a_full_disk_at_each_stage_loses_nothing(case, done, xmore, monkeypatch, stage):

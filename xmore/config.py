@@ -76,6 +76,21 @@ class RetrievalConfig(_Section):
         return self
 
 
+class LeaksConfig(_Section):
+    """Test images that are in the memory: which count as such, and whether they are left out."""
+
+    threshold: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Similarity from which on a memory image is a near duplicate of a query; what "
+        "a number means depends on the coarse model.",
+    )
+    exclude: bool = Field(
+        False, description="Keep such queries out of the stream: not answered, not counted."
+    )
+
+
 class ExecutionConfig(_Section):
     """How the work is done. Changes speed and memory, never an artifact's digest."""
 
@@ -120,6 +135,7 @@ class BenchmarkConfig(_Section):
     )
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="Orders in which queries come.")
     prompt: str = Field("a photo of a {}.", description="`{}` is the class name.")
+    leaks: LeaksConfig = LeaksConfig()
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="Share of unreadable images that stops a run."
     )

@@ -209,6 +209,15 @@ def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
     return _readable(_lookup(snapshot, ids, [column])[column])
 
 
+def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
+    """Where the images of some memory_ids come from, in their order: URLs or paths."""
+    there = pq.read_schema(snapshot.shards[0].metadata).names
+    wanted = dict.fromkeys((snapshot.columns.place or "url", "url", "image_path"))
+    rows = _lookup(snapshot, ids, [name for name in wanted if name in there])
+    columns = [_readable(column).to_pylist() for column in rows.columns]
+    return [next(filter(None, row), "") for row in zip(*columns, [""] * len(ids), strict=True)]
+
+
 def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
     """memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
     columns = snapshot.columns

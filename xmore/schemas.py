@@ -15,6 +15,7 @@ STAGE_VERSIONS = {
     "classes": 1,
     "query_embeddings": 1,
     "candidates": 2,
+    "leaks": 1,
     "captions": 1,
     "caption_embeddings": 1,
     "scores": 1,
@@ -45,6 +46,15 @@ CANDIDATES = pa.schema(
         ("memory_ids", _ids),
         ("memory_keys", _keys),
         ("similarities", _floats),
+    ]
+)
+LEAKS = pa.schema(  # a row a pair of a query and a memory row that are one image
+    [
+        ("query_id", pa.int64()),
+        ("memory_id", pa.int64()),
+        ("memory_key", pa.string()),
+        ("kind", pa.string()),  # `same bytes` or `near`
+        ("similarity", pa.float32()),  # in the coarse space; null where it is no candidate
     ]
 )
 CAPTIONS = pa.schema(

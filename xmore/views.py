@@ -13,7 +13,15 @@ from xmore.runs import Run
 from xmore.store import ArtifactRef, read_manifest
 
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
-RAW_NAMES = {"predictions": "raw_predictions"}  # the flat view of the name adds the labels
+RAW_NAMES = {  # the flat view of the name adds more
+    "predictions": "raw_predictions",
+    "leaks": "raw_leaks",
+}
+NO_LEAKS = """create or replace view raw_leaks as
+  select ''::varchar as dataset, 0::bigint as query_id, 0::bigint as memory_id,
+         ''::varchar as memory_key, ''::varchar as kind, 0::float as similarity
+  where false;
+"""  # where nobody has looked for them
 WITH_MODEL = ("query_embeddings", "candidates", "captions", "scores")
 
 
@@ -53,6 +61,8 @@ def _views(run: Run) -> str:
         by_stage[record.stage].append(record)
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
+    if "leaks" not in by_stage:
+        stages.append(NO_LEAKS)
     return "\n".join([header, *stages, _runs_view(run.path.parent), FLAT_VIEWS.read_text()])
 
 

@@ -212,7 +212,7 @@ MATTERS = [
     ({"retrieval": {"candidates": 24, "captions": [8], "fine": "indirect"}}, "captions"),
 ]
 AFTER = {
-    "candidates": {"candidates", "captions", "scores", "predictions", "metrics"},
+    "candidates": {"candidates", "leaks", "captions", "scores", "predictions", "metrics"},
     "captions": {"captions", "scores", "predictions", "metrics"},
 }
 

@@ -1,0 +1,211 @@
+"""`xmore leaks` gathers: which test images are in the memory, accuracy with and without them.
+
+Accuracies come from the stages themselves: that of the clean queries alone is that of a run with
+`leaks.exclude`, whose stream never held the others. What two runs share is not done again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.benchmark import method_runs
+from tasks.leaks import leaks
+from tasks.metrics import Scored, metrics
+from tasks.predictions import predictions
+from tasks.stage import Workspace
+from xmore.config import BenchmarkConfig
+from xmore.errors import RunError
+from xmore.leaks import SAME, binds_bytes
+from xmore.memory import Snapshot, captions_of, places_of
+from xmore.runs import Run, config_of
+from xmore.store import ArtifactRef, read_manifest, read_rows
+
+SHOWN = 100  # test images of a dataset, of which a report has the pair
+Which = tuple[str, str, int | None]  # model, method with its adjustment, M
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A test image and the memory row that is most like it."""
+
+    query_id: int
+    uri: str
+    class_name: str
+    memory_id: int
+    kind: str
+    similarity: float | None
+    caption: str
+    place: str  # where the memory's image came from
+    others: int  # further rows of the memory that are this test image
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 of a method, mean over the order seeds."""
+
+    model: str
+    method: str  # with its adjustment
+    m: int | None
+    all: float
+    counted: float | None  # the same answers, those to leaked queries not counted
+    alone: float | None  # of a stream without them; none where no query is left
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to say of a dataset."""
+
+    dataset: str
+    space: str  # the coarse model
+    threshold: float
+    n: int
+    same: int  # queries whose very bytes are there
+    told: bool  # whether all rows of the memory can tell
+    near: int  # further queries that a near duplicate is there of
+    pairs: list[Pair]  # one a query, same bytes first, then the most similar; at most SHOWN
+    accuracies: list[Accuracy]  # empty where nothing is leaked
+
+    @property
+    def leaked(self) -> int:
+        return self.same + self.near
+
+
+def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[Report]:
+    """A report a dataset of a completed run; `threshold`: another one than the run's.
+
+    Raises RunError where the run is not whole. Holds what the stages hold, and SHOWN pairs.
+    """
+    if run.status != "completed":
+        raise RunError(f"run {run.name} is {run.status}: only a completed one can be looked at.")
+    config = config_of(run)
+    config = config.model_copy(update={"results": run.path.parents[1]})
+    used = config.leaks.threshold if threshold is None else threshold
+    by_dataset: dict[str, list[ArtifactRef]] = defaultdict(list)
+    for ref in run.artifacts:
+        by_dataset[ref.dataset].append(ref)
+    return [_report(config, refs, snapshot, used) for refs in by_dataset.values()]
+
+
+def _report(
+    config: BenchmarkConfig, refs: list[ArtifactRef], snapshot: Snapshot, threshold: float
+) -> Report:
+    work = Workspace(config.results, config.execution)
+    queries, found = (_only(refs, stage) for stage in ("queries", "candidates"))
+    leaked = leaks(work, queries, found, snapshot, threshold)
+    pairs = read_rows(leaked, columns=["query_id", "kind"])
+    count = pc.count_distinct(pairs["query_id"]).as_py()
+    same = pc.count_distinct(pairs.filter(pc.field("kind") == SAME)["query_id"]).as_py()
+    return Report(
+        dataset=queries.dataset,
+        space=str(found.model),
+        threshold=threshold,
+        n=queries.rows,
+        same=same,
+        told=binds_bytes(snapshot),
+        near=count - same,
+        pairs=_pairs(queries, leaked, snapshot),
+        accuracies=_accuracies(config, refs, leaked, count) if count else [],
+    )
+
+
+def _only(refs: list[ArtifactRef], stage: str) -> ArtifactRef:
+    return next(ref for ref in refs if ref.stage == stage)
+
+
+def _pairs(queries: ArtifactRef, leaked: ArtifactRef, snapshot: Snapshot) -> list[Pair]:
+    best_first = [("kind", "descending"), ("similarity", "descending"), ("memory_id", "ascending")]
+    table = read_rows(leaked).sort_by(best_first)
+    _, first, count = np.unique(table["query_id"].to_numpy(), return_index=True, return_counts=True)
+    order = first.argsort()[:SHOWN]
+    rows = table.take(pa.array(first[order]))
+    images = read_rows(queries, columns=["query_id", "uri", "class_name"])
+    wanted = pc.index_in(rows["query_id"], value_set=images["query_id"].combine_chunks())
+    ids = rows["memory_id"].to_numpy()
+    columns = zip(
+        rows.select(["query_id", "memory_id", "kind", "similarity"]).to_pylist(),
+        images.take(wanted).select(["uri", "class_name"]).to_pylist(),
+        captions_of(snapshot, ids).to_pylist(),
+        places_of(snapshot, ids),
+        (count[order] - 1).tolist(),
+        strict=True,
+    )
+    return [
+        Pair(**row, **image, caption=caption, place=place, others=others)
+        for row, image, caption, place, others in columns
+    ]
+
+
+def _accuracies(
+    config: BenchmarkConfig, refs: list[ArtifactRef], leaked: ArtifactRef, count: int
+) -> list[Accuracy]:
+    """Every method on all queries, on the clean ones of them, and on a stream of these alone."""
+    queries = _only(refs, "queries")
+    answers = _answers(config, refs, None)
+    everything = _top1(config, refs, answers)
+    if count == queries.rows:
+        return [Accuracy(*which, top1, None, None) for which, top1 in everything.items()]
+    alone = _top1(config, refs, _answers(config, refs, leaked))
+    counted = {
+        which: top1
+        for item in answers
+        for which, top1 in _top1_without(item, queries, leaked).items()
+    }
+    return [
+        Accuracy(*which, top1, counted[which], alone[which]) for which, top1 in everything.items()
+    ]
+
+
+def _answers(
+    config: BenchmarkConfig, refs: list[ArtifactRef], left_out: ArtifactRef | None
+) -> list[Scored]:
+    """The predictions of every method, made where they are not there yet."""
+    work = Workspace(config.results, config.execution)
+    scored = []
+    for model in config.roles.inference:
+        by_m = {
+            read_manifest(Path(ref.path))["params"]["m"]: ref
+            for ref in refs
+            if ref.stage == "scores" and ref.model == model
+        }
+        for run, ref in method_runs(config, by_m):
+            scored.append(Scored(run, ref, predictions(work, ref, run, left_out)))
+    return scored
+
+
+def _top1(
+    config: BenchmarkConfig, refs: list[ArtifactRef], scored: list[Scored]
+) -> dict[Which, float]:
+    work = Workspace(config.results, config.execution)
+    made = metrics(work, _only(refs, "queries"), _only(refs, "classes"), scored)
+    seeds = defaultdict(list)
+    for row in read_rows(made).to_pylist():
+        seeds[_which(row["model"], row["method"], row["adjustment"], row["m"])].append(row["top1"])
+    return {which: mean(values) for which, values in seeds.items()}
+
+
+def _top1_without(item: Scored, queries: ArtifactRef, leaked: ArtifactRef) -> dict[Which, float]:
+    """A method's answers as they are, those to leaked queries not counted."""
+    said = read_rows(item.predictions, columns=["query_id", "adjustment", "prediction"])
+    gone = read_rows(leaked, columns=["query_id"])["query_id"].combine_chunks()
+    said = said.filter(pc.invert(pc.is_in(said["query_id"], value_set=gone)))
+    labels = read_rows(queries, columns=["query_id", "label"])
+    rows = pc.index_in(said["query_id"], value_set=labels["query_id"].combine_chunks())
+    correct = pc.equal(said["prediction"], labels["label"].take(rows)).fill_null(False)
+    shares = said.append_column("correct", correct.cast(pa.int8())).group_by("adjustment")
+    return {
+        _which(item.predictions.model, item.run.method, row["adjustment"], item.run.m): row[
+            "correct_mean"
+        ]
+        for row in shares.aggregate([("correct", "mean")]).to_pylist()
+    }
+
+
+def _which(model: str | None, method: str, adjustment: str | None, m: int | None) -> Which:
+    return str(model), f"{method} {adjustment or ''}".strip(), m
