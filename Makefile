@@ -29,6 +29,7 @@ lint: setup ## Check style, imports and types
 bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/index.py
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock

@@ -412,7 +412,8 @@ def _reindex(config: Any) -> str:
 
     made = _call(xmore_reindex, config)
     facts = made.snapshot.manifest
-    text = f"{facts['rows']} rows, index {facts['index']['key']}, snapshot {made.snapshot.name}"
+    index = f"{facts['index']['key']} {facts['index']['parameters']}".strip()
+    text = f"{facts['rows']} rows, index {index}, snapshot {made.snapshot.name}"
     done = f"{made.fetched} rows downloaded, {made.embedded} embedded"
     text += f" ({'unchanged: nothing downloaded, nothing embedded' if made.skipped else done})"
     if made.added or made.removed:
