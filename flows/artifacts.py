@@ -47,6 +47,7 @@ def snapshot_card(snapshot: Snapshot) -> str:
     """A snapshot in Markdown: rows, failures by cause, model, index and its recall."""
     facts = snapshot.manifest
     asked, index = facts["asked"], facts["index"]
+    name = f"{index['key']} {index['parameters']}".strip()
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
@@ -56,10 +57,12 @@ def snapshot_card(snapshot: Snapshot) -> str:
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
-        f"| index | {index['key']} {index['parameters']}, {index['bytes'] / 2**20:,.1f} MiB, "
-        f"re-ranked: {index['rerank']} times K |",
+        f"| index | {name} |",
+        f"| its size | {index['bytes'] / 2**20:,.1f} MiB |",
         f"| search by the index | {index['measured']['ms_per_query']} ms a query, one thread |",
     ]
+    if index["rerank"] > 1:
+        lines.append(f"| re-ranked exactly | the best {index['rerank']} times K |")
     for kind, found in index["measured"]["of"].items():
         for name, recall in found.items():
             shares = recall_line(recall)
