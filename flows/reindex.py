@@ -11,15 +11,17 @@ from prefect import flow
 
 from flows.artifacts import show_snapshot
 from index_build import history
-from index_build.batches import close, list_batches
+from index_build.batches import Batch, close, list_batches
 from index_build.embed import to_embed
 from index_build.plan import Plan, already_published, make_plan
 from index_build.snapshot import changes, newest, point_current, tidy
 from index_build.takedown import keep
 from tasks import reindex as tasks
+from tasks.spread import check_runner, spread
 from xmore.config import ReindexConfig, absolute
 from xmore.locks import locked
 from xmore.memory import Snapshot, open_snapshot
+from xmore.paths import sweep
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
         params: Where the pairs come from, which model embeds them, how they are indexed.
     """
     params = absolute(params)
+    check_runner(params.execution)
     busy = f"{params.memory}: another re-index of this memory is running; wait for its end."
     with locked(params.memory / ".locks" / "reindex.lock", refuse=busy):
         plan = make_plan(params)
@@ -99,9 +102,7 @@ def _made(plan: Plan) -> Reindexed:
     tasks.check(plan, wanted)
     with costs.step("embed"):
         for batch in list_batches(memory):
-            numbers = to_embed(batch, batch.features(plan.model))
-            if numbers:
-                costs.embedded += tasks.embed(plan, batch, numbers)
+            costs.embedded += _embed(plan, batch)
     with costs.step("assemble"):
         previous = newest(memory)
         assembled, totals = tasks.assemble(plan, wanted)
@@ -119,6 +120,16 @@ def _made(plan: Plan) -> Reindexed:
         point_current(memory, snapshot.name)
     _finish(plan)
     return result
+
+
+def _embed(plan: Plan, batch: Batch) -> int:
+    """Here in one call; on a cluster's workers in one call a shard. Returns rows embedded."""
+    execution, folder = plan.config.execution, batch.features(plan.model)
+    numbers = to_embed(batch, folder)
+    sweep(folder)  # before workers write there: none of them may remove what another writes
+    groups = [numbers] if execution.runner == "local" else [[number] for number in numbers]
+    calls = [(plan, batch, group) for group in groups if group]
+    return sum(spread(tasks.embed, calls, execution))
 
 
 def _record(plan: Plan, made: Reindexed, costs: _Costs) -> None:
