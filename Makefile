@@ -33,7 +33,7 @@ bench: setup ## Measure memory and speed, as ratios
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet ".[dev]"
+	$(VENV)-lock/bin/pip install --quiet ".[dev,dask,ray]"
 	$(VENV)-lock/bin/pip freeze --exclude xmore --exclude dataclasses > requirements.lock
 
 clean: ## Remove what runs have made; keeps .venv
