@@ -191,7 +191,7 @@ def test_a_config_that_is_not_there_or_a_folder(case, xmore):
 
 def test_a_yaml_of_another_kind(case, xmore):
     memory = case.folder / "memory.yaml"
-    memory.write_text("memory: m\nimages: {folder: i, captions: c}\nmodel: {folder: f}\n")
+    memory.write_text("memory: m\nsources: [{tars: {folder: i}}]\nmodel: {folder: f}\n")
     refused(xmore("benchmark", memory), "memory's config", "xmore reindex")
     refused(xmore("reindex", case.config), "benchmark's config", "xmore benchmark")
     refused(xmore("benchmark", case.card()), "dataset's card", "`datasets`")
@@ -318,7 +318,7 @@ def _change_byte(path: Path) -> None:
 
 def _rows(change):
     def spoil(case: Case, snapshot: Path) -> None:
-        path = snapshot / "img_emb" / "img_emb_00001.npy"
+        path = snapshot / "img_emb" / "img_emb_000001.npy"
         np.save(path, change(np.load(path)))
         case.rewrite_manifest(snapshot)
 
@@ -334,7 +334,7 @@ def _set_row(value: float):
 
 
 def _fewer_metadata(case: Case, snapshot: Path) -> None:
-    path = snapshot / "metadata" / "metadata_00001.parquet"
+    path = snapshot / "metadata" / "metadata_000001.parquet"
     pq.write_table(pq.read_table(path)[:99], path)
     case.rewrite_manifest(snapshot)
 
@@ -379,20 +379,20 @@ MEMORIES = {
         ["not a snapshot's manifest"],
     ),
     "a shard missing": (
-        lambda c, s: (s / "img_emb" / "img_emb_00002.npy").unlink(),
-        ["img_emb_00002.npy", "absent"],
+        lambda c, s: (s / "img_emb" / "img_emb_000002.npy").unlink(),
+        ["img_emb_000002.npy", "absent"],
     ),
     "a shard cut short": (
-        lambda c, s: (s / "img_emb" / "img_emb_00002.npy").write_bytes(b"x"),
-        ["img_emb_00002.npy", "1 bytes"],
+        lambda c, s: (s / "img_emb" / "img_emb_000002.npy").write_bytes(b"x"),
+        ["img_emb_000002.npy", "1 bytes"],
     ),
     "a byte changed": (
-        lambda c, s: _change_byte(s / "img_emb" / "img_emb_00000.npy"),
-        ["img_emb_00000.npy", "not those that were published"],
+        lambda c, s: _change_byte(s / "img_emb" / "img_emb_000000.npy"),
+        ["img_emb_000000.npy", "not those that were published"],
     ),
     "fewer metadata than embeddings": (_fewer_metadata, ["100 rows", "99"]),
     "embeddings of another dimension": (_rows(lambda r: r[:, :640]), ["640", "1280 dimensions"]),
-    "a row of NaN": (_set_row(np.nan), ["row 7", "no unit vector", "img_emb_00001"]),
+    "a row of NaN": (_set_row(np.nan), ["row 7", "no unit vector", "img_emb_000001"]),
     "a row of zeros": (_set_row(0), ["row 7", "no unit vector"]),
     "no caption column": (_no_caption_column, ["no column `caption`", "memory_key"]),
     "an index cut short": (_cut_index, ["image.index", "not a readable index"]),
