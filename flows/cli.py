@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows import datasets
 from xmore.errors import ConfigError, RunError, ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
 
@@ -20,6 +21,8 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+commands.add_typer(datasets.commands, name="datasets")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
 RunName = Annotated[
