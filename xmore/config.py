@@ -282,8 +282,37 @@ def load_config(path: Path, kind: type[Model]) -> Model:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def change_config(path: Path, changes: dict[str, Any], folder: Path) -> BenchmarkConfig:
+    """The benchmark of `path` with some keys changed; a section's keys are changed one by one.
+
+    `changes` maps dotted keys (`retrieval.fine`) to values; relative paths in them are relative
+    to `folder`. Raises ConfigError.
+    """
+    data = _anchor(load_yaml(path), BenchmarkConfig, path.resolve().parent)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        nested: dict[str, Any] = {last: value}
+        for section in reversed(sections):
+            nested = {section: nested}
+        data = _merge(data, _anchor(nested, BenchmarkConfig, folder))
+    try:
+        return BenchmarkConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}, changed: {explain(error, BenchmarkConfig)}") from error
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(data)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(data.get(key), dict)
+        merged[key] = _merge(data[key], value) if both else value
+    return merged
+
+
 def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None:
     """Say so where a YAML of another kind was named. Raises ConfigError."""
+    if kind in (BenchmarkConfig, ReindexConfig) and "base" in data:
+        raise ConfigError(f"{path}: is a sweep's config; use `xmore sweep {path}`.")
     if kind is BenchmarkConfig and "datasets" not in data:
         if "root" in data:
             raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import yaml
 from flows.benchmark import xmore_benchmark
 from xmore.dataset import listing, load_card, open_images, scan
 from xmore.errors import DatasetError
+from xmore.images import decode_image
+from xmore.readers import Files, Tars
 from xmore.runs import load_run
 from xmore.store import read_rows
 from xmore.views import open_views
@@ -25,25 +28,10 @@ def photos(root: Path) -> list[tuple[str, int]]:
     return [(p.relative_to(root).as_posix(), NAMES.index(p.parent.name)) for p in paths]
 
 
-def write_webdataset(root: Path, target: Path, shards: int = 2) -> None:
-    """CLIP_benchmark's layout over the photos under `root`."""
-    (target / "test").mkdir(parents=True)
-    (target / "test" / "nshards.txt").write_text(f"{shards}\n")
-    (target / "classnames.txt").write_text("\n".join(NAMES) + "\n")
-    (target / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
-    for shard in range(shards):
-        with tarfile.open(target / "test" / f"{shard}.tar", "w") as tar:
-            for i, (path, label) in enumerate(photos(root)[shard::shards]):
-                jpeg = (root / path).read_bytes()
-                for name, data in ((f"s{i:07d}.jpg", jpeg), (f"s{i:07d}.cls", b"%d" % label)):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-
-
 def write_coop(root: Path, target: Path) -> None:
-    (target / "jpg").parent.mkdir(parents=True, exist_ok=True)
-    (target / "jpg").symlink_to(root)
+    for path, _ in photos(root):  # a copy: readers do not follow links out of the root
+        (target / "jpg" / path).parent.mkdir(parents=True, exist_ok=True)
+        (target / "jpg" / path).write_bytes((root / path).read_bytes())
     rows = [[path, label, NAMES[label]] for path, label in photos(root)]
     split = {"train": [["no/such.jpg", 0, "bird"]], "val": [], "test": rows}
     (target / "split_zhou_Mini.json").write_text(json.dumps(split))
@@ -57,16 +45,11 @@ def write_table(root: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def cards(world, tmp_path) -> dict[str, Path]:
+def cards(world, tiny_webdataset, tmp_path) -> dict[str, Path]:
     """A card of each kind over the world's photos."""
     queries = world.root / "queries"
-    write_webdataset(queries, tmp_path / "wds")
-    for path, _ in photos(queries):  # a copy: readers do not follow links out of the root
-        (tmp_path / "coop" / "jpg" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "coop" / "jpg" / path).write_bytes((queries / path).read_bytes())
-    rows = [[path, label, NAMES[label]] for path, label in photos(queries)]
-    split = {"train": [["no/such.jpg", 0, "bird"]], "val": [], "test": rows}
-    (tmp_path / "coop" / "split_zhou_Mini.json").write_text(json.dumps(split))
+    shutil.copytree(tiny_webdataset, tmp_path / "wds")
+    write_coop(queries, tmp_path / "coop")
     write_table(queries, tmp_path / "coop" / "jpg" / "test.csv")
     kinds = {
         "folder": (queries, {"kind": "folder"}),
@@ -105,14 +88,147 @@ def test_each_kind_runs_through_the_whole_benchmark_to_the_same_numbers(world, c
     assert len({tuple(names) for names in labels.values()}) == 1 and labels["coop"][0] == "bird"
 
 
-def test_a_second_scan_reads_no_file_again(cards, tmp_path):
-    for kind in ("coop", "webdataset"):
-        card = load_card(str(cards[kind]))
-        first = scan(card, tmp_path / "cache", 0)
-        for image in [*tmp_path.glob("coop/jpg/*/*.jpg"), *tmp_path.glob("wds/test/*.tar")]:
-            times = image.stat().st_atime_ns, image.stat().st_mtime_ns
-            image.write_bytes(b"\0" * image.stat().st_size) if kind == "coop" else None
-            import os
+@pytest.mark.parametrize("kind", ["coop", "webdataset"])
+def test_a_second_scan_reads_no_image_again(cards, tmp_path, monkeypatch, kind):
+    card = load_card(str(cards[kind]))
+    first = scan(card, tmp_path / "cache", 0)
+    for reader in (Files, Tars):
+        monkeypatch.setattr(reader, "read", lambda self, uri: b"")
+    assert scan(card, tmp_path / "cache", 0) == first
+    changed = next(path for path in tmp_path.glob("*/*/1.tar") or ())
+    changed.touch()
+    for path in tmp_path.glob("coop/jpg/tool/*.jpg"):
+        path.touch()
+    assert {cause for _, cause in scan(card, tmp_path / "cache", 1).rejected} == {"empty file"}
 
-            os.utime(image, ns=times)
-        assert kind != "coop" or scan(card, tmp_path / "cache", 0) == first
+
+def test_readers_hand_out_the_same_pixels(cards):
+    pictures = set()
+    for path in cards.values():
+        card = load_card(str(path))
+        reader, uri = open_images(card), min(listing(card)[1].labels)
+        pictures.add(decode_image(reader.read(uri)).tobytes())
+    assert len(pictures) == 1
+
+
+def edit_split(change):
+    def spoil(folder: Path) -> None:
+        path = folder / "coop" / "split_zhou_Mini.json"
+        split = json.loads(path.read_text())
+        change(split)
+        path.write_text(json.dumps(split))
+
+    return spoil
+
+
+def edit_card(kind: str, **changes):
+    def spoil(folder: Path) -> None:
+        path = folder / f"{kind}.yaml"
+        card = yaml.safe_load(path.read_text())
+        card["source"] |= changes.pop("source", {})
+        path.write_text(yaml.safe_dump(card | changes))
+
+    return spoil
+
+
+def write(path: str, text: str):
+    return lambda folder: (folder / path).write_text(text)
+
+
+def retar(*members: tuple[str, bytes]):
+    def spoil(folder: Path) -> None:
+        with tarfile.open(folder / "wds" / "test" / "0.tar", "w") as tar:
+            for name, data in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+    return spoil
+
+
+BAD = {
+    "a wrong root": ("coop", edit_card("coop", root="nowhere"), ["no folder", "nowhere"]),
+    "a missing split": ("coop", lambda f: (f / "coop/split_zhou_Mini.json").unlink(), ["no split"]),
+    "a split that is none": ("coop", write("coop/split_zhou_Mini.json", "[]"), ["no list `test`"]),
+    "another split": (
+        "coop",
+        edit_card("coop", source={"sha256": "0" * 64}),
+        ["not the published"],
+    ),
+    "a row of two": ("coop", edit_split(lambda s: s["test"][3].pop()), ["test[3]", "a path"]),
+    "a path that leaves": (
+        "coop",
+        edit_split(lambda s: s["test"][3].__setitem__(0, "../../etc/passwd")),
+        ["test[3]", "inside the root"],
+    ),
+    "an image twice": (
+        "coop",
+        edit_split(lambda s: s["test"].append(s["test"][0])),
+        ["test[20]", "listed twice"],
+    ),
+    "a label too high": (
+        "coop",
+        lambda f: (
+            (f / "names.txt").write_text("# a list\na\nb\nc\nd\n"),
+            edit_card("coop", classes="names.txt")(f),
+        ),
+        ["test[16]", "[0, 3]", "got 4"],
+    ),
+    "one image too few": (
+        "coop",
+        edit_split(lambda s: s["test"].pop()),
+        ["has 19 test images", "expects 20"],
+    ),
+    "a class folder too many": (
+        "folder",
+        lambda f: (
+            (f / "extra" / "cat").mkdir(parents=True),
+            [(f / "extra" / name).mkdir() for name in NAMES],
+            edit_card("folder", root="extra", classes={n: n for n in NAMES})(f),
+        ),
+        ["differ in cat"],
+    ),
+    "a wrong number of classes": (
+        "folder",
+        edit_card("folder", expected={"classes": 6, "images": 20}),
+        ["has 5 classes", "expects 6"],
+    ),
+    "no table": ("table", edit_card("table", source={"file": "no.csv"}), ["no.csv", "no such"]),
+    "no such column": ("table", edit_card("table", source={"label": "y"}), ["cannot be read", "y"]),
+    "an unknown class": (
+        "table",
+        edit_card("table", classes={"a": "bird", "b": "fruit"}),
+        ["row 4", "'flower'"],
+    ),
+    "no webdataset": ("webdataset", edit_card("webdataset", source={"split": "no"}), ["nshards"]),
+    "shards that are no number": ("webdataset", write("wds/test/nshards.txt", "x"), ["must hold"]),
+    "a shard too few": ("webdataset", write("wds/test/nshards.txt", "3"), ["2.tar", "no shard"]),
+    "a shard that is no tar": ("webdataset", write("wds/test/0.tar", "x" * 600), ["whole tar"]),
+    "a sample without label": ("webdataset", retar(("a.jpg", b"x")), ["'a'", "cls", "got jpg"]),
+    "a label that is no number": (
+        "webdataset",
+        retar(("a.jpg", b"x"), ("a.cls", b"dog")),
+        ["a.cls", "dog"],
+    ),
+    "no dataset of torchvision's": (
+        "torchvision",
+        edit_card("torchvision", source={"dataset": "FGVCAircarft"}),
+        ["FGVCAircarft", "did you mean FGVCAircraft"],
+    ),
+    "what torchvision refuses": (
+        "torchvision",
+        edit_card("torchvision", source={"dataset": "DTD", "options": {"split": "test"}}),
+        ["torchvision's DTD says: Dataset not found"],
+    ),
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_what_is_wrong_is_one_clear_line(cards, tmp_path, why):
+    kind, spoil, says = BAD[why]
+    spoil(tmp_path)
+    with pytest.raises(DatasetError) as error:
+        scan(load_card(str(cards[kind])), tmp_path / "cache", 0)
+    text = str(error.value)
+    assert text.startswith(f"dataset `{kind}`: ") and "\n" not in text
+    assert [part for part in says if part not in text] == [], text
