@@ -121,6 +121,14 @@ def done(world, tmp_path_factory) -> Done:
     return Done(config, xmore_benchmark.fn(config))
 
 
+@pytest.fixture(scope="module")
+def done_again(done, tmp_path_factory) -> BenchmarkConfig:
+    """The config of `done`, over a copy of its store that a test module may add to."""
+    results = tmp_path_factory.mktemp("again")
+    shutil.copytree(done.config.results / "store", results / "store")
+    return done.config.model_copy(update={"results": results})
+
+
 def write_webdataset(target: Path, images: list[Path], shards: int = 2) -> Path:
     """CLIP_benchmark's layout over images whose folders are their classes."""
     names = sorted({path.parent.name for path in images})
