@@ -2,16 +2,21 @@
 
 import json
 import random
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
+from flows.reindex import xmore_reindex
 from index_build.snapshot import check_rows, verify_snapshot
+from xmore.config import ReindexConfig
 from xmore.memory import open_snapshot, resolve_current
 
-KILLS = 5  # ten of the whole demo take a quarter of an hour: by hand, with rows=2160
+KILLS = 3  # ten of the whole demo take a quarter of an hour: by hand, with rows=2160
 
 
 def content(memory: Path):
@@ -36,19 +41,49 @@ def downloading(memory: Path) -> list[int]:
     return found
 
 
-def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter):
+@dataclass(frozen=True)
+class Case:
+    """A memory as it is before the killed run, and the config of that run."""
+
+    before: Path | None
+    config: ReindexConfig
+
+
+def fresh(world, web, folder: Path) -> Case:
+    """A memory from nothing."""
     extra = [(web.url("images/gone.jpg"), "gone"), (web.url("bad/page.jpg"), "no image")]
-    urls = web.url_list(tmp_path / "urls.parquet", extra, rows=150)
-    undisturbed = world.url_config(urls, tmp_path / "undisturbed", shard_rows=30)
+    urls = web.url_list(folder / "urls.parquet", extra, rows=150)
+    return Case(None, world.url_config(urls, folder / "undisturbed", shard_rows=30))
+
+
+def incremental(world, web, folder: Path) -> Case:
+    """90 rows there; of them 5 leave and 2 are taken down, 60 come."""
+    urls = web.url_list(folder / "urls.parquet", rows=150)
+    table = pq.read_table(urls)
+    pq.write_table(table.slice(0, 90), urls)
+    config = world.url_config(urls, folder / "before", shard_rows=30)
+    xmore_reindex.fn(config)
+    pq.write_table(table.slice(5), urls)
+    down = folder / "down.txt"
+    down.write_text("\n".join(table["URL"].to_pylist()[40:42]))
+    shutil.copytree(config.memory, folder / "undisturbed")
+    changes = {"memory": folder / "undisturbed", "take_down": down}
+    return Case(config.memory, config.model_copy(update=changes))
+
+
+@pytest.mark.parametrize("make", [fresh, incremental])
+def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter, make):
+    case = make(world, web, tmp_path)
     begun = time.monotonic()
-    assert starter.run("reindex", undisturbed) == "0"
+    assert starter.run("reindex", case.config) == "0"
     duration = time.monotonic() - begun
-    rows, features, failures, index = content(undisturbed.memory)
+    rows, features, failures, index = content(case.config.memory)
     seed = random.randrange(1 << 32)
     moments, killed, resumed = random.Random(seed), 0, 0
-    config = undisturbed
     for i in range(KILLS):
-        config = undisturbed.model_copy(update={"memory": tmp_path / f"killed-{i}"})
+        config = case.config.model_copy(update={"memory": tmp_path / f"killed-{i}"})
+        if case.before:
+            shutil.copytree(case.before, config.memory)
         moment = moments.uniform(0, duration)
         why = f"seed {seed}, kill {i} after {moment:.2f} s"
         killed += starter.run("reindex", config, kill_after=moment) == "killed"
@@ -58,9 +93,8 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter)
         while downloading(config.memory):
             assert time.monotonic() < until, why
             time.sleep(0.1)
-        whole = {
-            p: p.stat().st_mtime_ns for p in config.memory.glob("batches/*/features-*/img_emb/*")
-        }
+        features_there = config.memory.glob("batches/*/features-*/img_emb/*")
+        whole = {path: path.stat().st_mtime_ns for path in features_there}
         resumed += bool(whole)
         assert starter.run("reindex", config) == "0", why
         got = content(config.memory)
@@ -68,9 +102,8 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter)
         assert got[2:] == (failures, index), why
         snapshot = open_snapshot(config.memory, resolve_current(config.memory))
         assert not verify_snapshot(snapshot), why
-        assert all(p.stat().st_mtime_ns == time for p, time in whole.items()), why
-        assert not list(config.memory.rglob("*.tmp")) and not list(
-            config.memory.rglob("*.partial")
-        ), why
+        assert all(path.stat().st_mtime_ns == at for path, at in whole.items()), why
+        left = [*config.memory.rglob("*.tmp"), *config.memory.rglob("*.partial")]
+        assert not left, why
     assert killed >= KILLS // 2, f"seed {seed}: killed {killed}"
     print(json.dumps({"killed": killed, "resumed": resumed, "seconds": duration}))
