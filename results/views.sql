@@ -109,5 +109,4 @@ create or replace view weight_ratios as
          median(image_weight / text_weight) filter (text_weight > 0) as median_ratio
   from told where who_was_right is not null
   group by all
-  order by dataset, model, m, adjustment,
-           list_position(['image', 'captions', 'only both together'], who_was_right);
+  order by all;
