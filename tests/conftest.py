@@ -103,8 +103,8 @@ def world(tmp_path_factory) -> World:
         for path in sorted((DEMO / "queries" / name).glob("*.jpg"))[:4]:
             shutil.copy(path, root / "queries" / name)
     (root / "tiny.yaml").write_text("name: tiny\nroot: queries\n")
-    every_eighth = distinct_images().take(list(range(0, 240 * 8, 8)))
-    pq.write_table(every_eighth, root / "captions.parquet")
+    every_seventh = distinct_images().take(list(range(0, 240 * 7, 7)))
+    pq.write_table(every_seventh, root / "captions.parquet")
     tiny = World(root)
     xmore_reindex.fn(tiny.memory_config())
     return tiny
