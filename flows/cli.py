@@ -453,7 +453,7 @@ def _reindex(config: Any) -> str:
     facts = made.snapshot.manifest
     index = f"{facts['index']['key']} {facts['index']['parameters']}".strip()
     text = f"{facts['rows']} rows, index {index}, snapshot {made.snapshot.name}"
-    done = f"{made.fetched} rows downloaded, {made.embedded} embedded"
+    done = f"{made.fetched} rows tried, {made.embedded} embedded"
     text += f" ({'unchanged: nothing downloaded, nothing embedded' if made.skipped else done})"
     if made.added or made.removed:
         text += f"\n{made.added:>20,} rows more and {made.removed:,} fewer than before"

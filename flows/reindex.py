@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from prefect import flow
 
 from flows.artifacts import show_snapshot
+from flows.cluster import embed_on_cluster
 from index_build import history
-from index_build.batches import close, list_batches
+from index_build.batches import Batch, close, list_batches
 from index_build.embed import to_embed
 from index_build.plan import Plan, already_published, make_plan
 from index_build.snapshot import changes, newest, point_current, tidy
 from index_build.takedown import keep
 from tasks import reindex as tasks
+from tasks.cluster import task_runner
 from xmore.config import ReindexConfig, absolute
 from xmore.locks import locked
 from xmore.memory import Snapshot, open_snapshot
@@ -67,6 +69,8 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     params = absolute(params)
     busy = f"{params.memory}: another re-index of this memory is running; wait for its end."
     with locked(params.memory / ".locks" / "reindex.lock", refuse=busy):
+        if params.execution.cluster:
+            task_runner(params.execution.cluster)  # what is missing is told before any work
         plan = make_plan(params)
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _made(plan)
@@ -101,7 +105,7 @@ def _made(plan: Plan) -> Reindexed:
         for batch in list_batches(memory):
             numbers = to_embed(batch, batch.features(plan.model))
             if numbers:
-                costs.embedded += tasks.embed(plan, batch, numbers)
+                costs.embedded += _embed(plan, batch, numbers)
     with costs.step("assemble"):
         previous = newest(memory)
         assembled, totals = tasks.assemble(plan, wanted)
@@ -119,6 +123,13 @@ def _made(plan: Plan) -> Reindexed:
         point_current(memory, snapshot.name)
     _finish(plan)
     return result
+
+
+def _embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
+    cluster = plan.config.execution.cluster
+    if cluster is None:
+        return tasks.embed(plan, batch, numbers)
+    return embed_on_cluster(plan, batch, numbers, cluster)
 
 
 def _record(plan: Plan, made: Reindexed, costs: _Costs) -> None:

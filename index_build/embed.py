@@ -24,7 +24,8 @@ KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
 
 def to_embed(batch: Batch, folder: Path) -> list[int]:
-    """Numbers of a batch's shards without features in `folder`."""
+    """Numbers of a batch's shards without features in `folder`, which is swept first."""
+    sweep(folder)
     return [number for number in batch.tried() if not _record(folder, number).exists()]
 
 
@@ -40,7 +41,6 @@ def embed_shards(
     A shard is done when its `done/<n>.json` is there, written last. Returns how many rows were
     embedded. Memory: what `encode_images` holds, and one shard's features and metadata.
     """
-    sweep(folder)
     rows = 0
     for number in track(numbers, f"memory embedding {batch.source}", "shard"):
         shard = load_shard(batch, number)

@@ -101,6 +101,16 @@ class LeaksConfig(_Section):
     )
 
 
+class ClusterConfig(_Section, title="Cluster"):
+    """Workers, here or on other machines, that share the work by shards."""
+
+    runner: Literal["dask", "ray"] = Field(description="Whose: `dask` or `ray`.")
+    workers: int = Field(2, ge=1, description="Processes to start, where there is no address.")
+    address: str | None = Field(
+        None, description="A cluster that is there, e.g. tcp://scheduler:8786. All see the memory."
+    )
+
+
 class ExecutionConfig(_Section):
     """How the work is done. Changes speed and memory, never an artifact's digest."""
 
@@ -114,6 +124,9 @@ class ExecutionConfig(_Section):
     )
     part_rows: int = Field(
         1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
+    )
+    cluster: ClusterConfig | None = Field(
+        None, description="Embed shards on a cluster; none: in this process."
     )
 
 

@@ -109,7 +109,7 @@ def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path
         original = folder / rows[memory_id]["url"].rpartition("/")[2]
         assert digest_file(original) == rows[memory_id]["memory_key"]
         assert picture == original.read_bytes() or max(rows[memory_id]["width"], 257) >= 256
-    shutil.rmtree(tmp_path / "m" / "making")
+    shutil.rmtree(tmp_path / "m" / "batches")
     assert memory_picture(snapshot, 0) is None
 
 

@@ -58,7 +58,7 @@ def folder(features, tmp_path):
 
 def recall_by_hand(folder, features, k):
     """Share of the k true neighbours, for the trial's queries, from the index as clients see it."""
-    queries = make_trial(building._as_snapshot(folder)).queries[IMAGES]
+    queries = make_trial(building.unpublished(folder)).queries[IMAGES]
     truth = np.argsort(-(queries @ features.astype(np.float32).T), axis=1)[:, :k]
     found = faiss.read_index(str(folder / "image.index")).search(queries, k)[1]
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(found, truth, strict=True)])
@@ -111,7 +111,7 @@ def test_a_target_out_of_reach_names_what_would_do(folder):
 
 
 def test_queries_are_in_no_memory_and_near_the_rows(folder, features):
-    trial = make_trial(building._as_snapshot(folder))
+    trial = make_trial(building.unpublished(folder))
     similarities = trial.queries[IMAGES] @ features.astype(np.float32).T
     assert list(trial.queries) == [IMAGES] and len(similarities) == measuring.QUERIES
     assert similarities.max() < 0.999 and similarities.max(1).min() > 0.9
@@ -124,7 +124,7 @@ def test_captions_in_the_same_space_are_a_second_set_of_queries(folder, features
     for number, start in enumerate(range(0, ROWS, SHARD)):
         rows = -features[start : start + SHARD]
         np.save(folder / "text_emb" / f"text_emb_{number:05d}.npy", rows)
-    trial = make_trial(building._as_snapshot(folder))
+    trial = make_trial(building.unpublished(folder))
     texts = trial.queries["captions"]
     assert (texts @ -features.astype(np.float32).T).max(1).min() > 0.999  # they are its texts
     truth = np.sort(texts @ features.astype(np.float32).T, axis=1)[:, ::-1][:, :128]
@@ -209,7 +209,7 @@ def test_rows_added_are_found_at_their_positions(folder, features, tmp_path, key
     found = faiss.read_index(str(new)).search(rows[2000:], 64)[1]
     assert (found == np.arange(2000, 3000)[:, None]).any(1).mean() > 0.97
     facts = building.tune_index(
-        building._as_snapshot(folder), key, IndexConfig(key=key, target_recall=0.9, rerank=4)
+        building.unpublished(folder), key, IndexConfig(key=key, target_recall=0.9, rerank=4)
     )
     assert facts["measured"]["of"][IMAGES]["recall"]["128"] >= 0.9
 

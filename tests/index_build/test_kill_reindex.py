@@ -16,7 +16,7 @@ from index_build.snapshot import check_rows, verify_snapshot
 from xmore.config import ReindexConfig
 from xmore.memory import open_snapshot, resolve_current
 
-KILLS = 3  # ten of the whole demo take a quarter of an hour: by hand, with rows=2160
+KILLS = 2  # ten take a quarter of an hour: by hand
 
 
 def content(memory: Path):

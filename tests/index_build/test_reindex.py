@@ -37,7 +37,7 @@ def made(world, web_server, tmp_path_factory):
     extra = [(web_server.url(path), f"bad: {path}") for path in BAD]
     extra += [(web_server.url("images/x.jpg"), " "), ("file:///etc/hostname", "mine")]
     urls = web_server.url_list(folder / "urls.parquet", extra, rows=120)
-    download = {"timeout": 2, "threads": 8, "processes": 2, "retries": 1}
+    download = {"timeout": 2, "threads": 8, "processes": 2, "retries": 1, "tries": 1}
     config = world.url_config(urls, folder / "memory", download=download, model_name="m")
     web_server.asked.clear()
     return config, xmore_reindex.fn(config), Counter(web_server.asked)
