@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from prefect import flow
 
 from flows.artifacts import show_snapshot
-from flows.cluster import embed_on_cluster
 from index_build import history
 from index_build.batches import Batch, close, list_batches
 from index_build.embed import to_embed
@@ -18,10 +17,11 @@ from index_build.plan import Plan, already_published, make_plan
 from index_build.snapshot import changes, newest, point_current, tidy
 from index_build.takedown import keep
 from tasks import reindex as tasks
-from tasks.cluster import task_runner
+from tasks.spread import check_runner, spread
 from xmore.config import ReindexConfig, absolute
 from xmore.locks import locked
 from xmore.memory import Snapshot, open_snapshot
+from xmore.paths import sweep
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,9 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
         params: Where the pairs come from, which model embeds them, how they are indexed.
     """
     params = absolute(params)
+    check_runner(params.execution)
     busy = f"{params.memory}: another re-index of this memory is running; wait for its end."
     with locked(params.memory / ".locks" / "reindex.lock", refuse=busy):
-        if params.execution.cluster:
-            task_runner(params.execution.cluster)  # what is missing is told before any work
         plan = make_plan(params)
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _made(plan)
@@ -103,9 +102,7 @@ def _made(plan: Plan) -> Reindexed:
     tasks.check(plan, wanted)
     with costs.step("embed"):
         for batch in list_batches(memory):
-            numbers = to_embed(batch, batch.features(plan.model))
-            if numbers:
-                costs.embedded += _embed(plan, batch, numbers)
+            costs.embedded += _embed(plan, batch)
     with costs.step("assemble"):
         previous = newest(memory)
         assembled, totals = tasks.assemble(plan, wanted)
@@ -125,11 +122,14 @@ def _made(plan: Plan) -> Reindexed:
     return result
 
 
-def _embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
-    cluster = plan.config.execution.cluster
-    if cluster is None:
-        return tasks.embed(plan, batch, numbers)
-    return embed_on_cluster(plan, batch, numbers, cluster)
+def _embed(plan: Plan, batch: Batch) -> int:
+    """Here in one call; on a cluster's workers in one call a shard. Returns rows embedded."""
+    execution, folder = plan.config.execution, batch.features(plan.model)
+    numbers = to_embed(batch, folder)
+    sweep(folder)  # before workers write there: none of them may remove what another writes
+    groups = [numbers] if execution.runner == "local" else [[number] for number in numbers]
+    calls = [(plan, batch, group) for group in groups if group]
+    return sum(spread(tasks.embed, calls, execution))
 
 
 def _record(plan: Plan, made: Reindexed, costs: _Costs) -> None:

@@ -17,15 +17,14 @@ from xmore.config import ExecutionConfig
 from xmore.digest import digest_file
 from xmore.encoders import OpenClipEncoder
 from xmore.features import encode_images, encode_texts
-from xmore.paths import sweep, write_whole
+from xmore.paths import write_whole
 from xmore.progress import track
 
 KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
 
 def to_embed(batch: Batch, folder: Path) -> list[int]:
-    """Numbers of a batch's shards without features in `folder`, which is swept first."""
-    sweep(folder)
+    """Numbers of a batch's shards without features in `folder`."""
     return [number for number in batch.tried() if not _record(folder, number).exists()]
 
 
@@ -38,8 +37,9 @@ def embed_shards(
 ) -> int:
     """Write img_emb/, text_emb/ (where the model has texts) and metadata/ under `folder`.
 
-    A shard is done when its `done/<n>.json` is there, written last. Returns how many rows were
-    embedded. Memory: what `encode_images` holds, and one shard's features and metadata.
+    A shard is done when its `done/<n>.json` is there, written last; others may embed other shards
+    meanwhile, on any machine that sees `folder`. Returns how many rows were embedded. Memory: what
+    `encode_images` holds, and one shard's features and metadata.
     """
     rows = 0
     for number in track(numbers, f"memory embedding {batch.source}", "shard"):

@@ -19,4 +19,5 @@ class Job(BaseModel, frozen=True):
     target: Path
     shard_rows: int
     bounds: DownloadConfig
+    spark_master: str = "local[2]"
     taken: list[str] = []  # sha256 of images that may not come back

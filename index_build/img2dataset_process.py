@@ -1,8 +1,8 @@
 """img2dataset in a process of its own: `python -m index_build.img2dataset_process`.
 
-It installs signal handlers, so it must own a main thread; it spawns a pool and a logger, which
-import this module again, so what is changed in img2dataset is changed at import. What to do comes
-as JSON in the environment variable XMORE_DOWNLOAD; see index_build/download.py, which starts it.
+It installs signal handlers, so it must own a main thread; it spawns a pool, or hands its shards to
+Spark, and a logger, which import this module again. What to do comes as JSON in the environment
+variable XMORE_DOWNLOAD; see index_build/download.py, which starts it, and img2dataset_worker.py.
 
 Its standard input is a pipe that closes when the starting process ends, however that ends: then
 the whole process group goes, and nothing is left downloading.
@@ -10,12 +10,11 @@ the whole process group goes, and nothing is left downloading.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import signal
 import threading
-from http.client import HTTPMessage
+from contextlib import nullcontext
+from typing import Any
 
 
 def _end_with_parent() -> None:
@@ -27,47 +26,25 @@ if __name__ == "__main__":
     # Before the imports below: they take seconds, in which the starting process may end.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
+import importlib  # noqa: E402
+
 import img2dataset  # noqa: E402
-import img2dataset.downloader  # noqa: E402
 
-from index_build.fetch import FetchFailed, fetch_image, may_pass  # noqa: E402
-from index_build.img2dataset_job import TAKEN_DOWN, VARIABLE, Job  # noqa: E402
+from index_build.img2dataset_job import VARIABLE  # noqa: E402
+from index_build.img2dataset_worker import JOB, BoundedDownloader  # noqa: E402
+from index_build.spark import spark_session  # noqa: E402
 from xmore.locks import locked  # noqa: E402
-
-
-def fetch_row(
-    row: tuple[int, str],
-    timeout: float,
-    retries: int,
-    user_agent_token: str | None,
-    disallowed_header_directives: set[str] | None,
-) -> tuple[int, io.BytesIO | None, str | None]:
-    """Stands in for img2dataset's `download_image_with_retry`: the same, within bounds."""
-
-    def refused(headers: HTTPMessage) -> bool:
-        return bool(disallowed_header_directives) and img2dataset.downloader.is_disallowed(
-            headers, user_agent_token, disallowed_header_directives
-        )
-
-    key, url = row
-    cause = ""
-    for _ in range(retries + 1):
-        try:
-            data = fetch_image(url, JOB.bounds, refused)
-            digest = hashlib.sha256(data).hexdigest()
-            if digest in TAKEN:
-                return key, None, f"{TAKEN_DOWN} {digest}"
-            return key, io.BytesIO(data), None
-        except FetchFailed as error:
-            cause = error.cause
-        if not may_pass(cause):
-            break
-    return key, None, cause
 
 
 def main() -> None:
     """Download what the job's rows name as webdataset shards."""
-    with locked(JOB.target.with_name(f"{JOB.target.name}.lock")):
+    # By its name: the package has a function `main` that hides the module.
+    module: Any = importlib.import_module("img2dataset.main")
+    module.Downloader = BoundedDownloader
+    spark = JOB.bounds.distributor == "pyspark"
+    told = {VARIABLE: os.environ[VARIABLE], "NO_ALBUMENTATIONS_UPDATE": "1"}
+    session = spark_session(JOB.spark_master, told) if spark else nullcontext()
+    with locked(JOB.target.with_name(f"{JOB.target.name}.lock")), session:
         img2dataset.download(
             url_list=str(JOB.rows),
             input_format="parquet",
@@ -76,6 +53,7 @@ def main() -> None:
             output_folder=str(JOB.target),
             output_format="webdataset",
             number_sample_per_shard=JOB.shard_rows,
+            distributor=JOB.bounds.distributor,
             processes_count=JOB.bounds.processes,
             thread_count=JOB.bounds.threads,
             retries=JOB.bounds.retries,
@@ -91,10 +69,6 @@ def main() -> None:
             ),
         )
 
-
-JOB = Job.model_validate_json(os.environ[VARIABLE])
-TAKEN = frozenset(JOB.taken)
-img2dataset.downloader.download_image_with_retry = fetch_row
 
 if __name__ == "__main__":
     main()

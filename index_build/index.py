@@ -12,12 +12,14 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from index_build.spark import spark_session
 from xmore.config import IndexConfig
 from xmore.digest import digest_file
 from xmore.errors import SnapshotError
@@ -31,7 +33,9 @@ TRAINING_ROWS = 100  # a cluster, as autofaiss takes
 AUTOFAISS = re.compile(r"Flat|HNSW\d+|IVF\d+,Flat|(OPQ\d+_\d+,IVF\d+(_HNSW\d+)?,PQ\d+(x8)?)")
 
 
-def build_index(folder: Path, config: IndexConfig) -> dict[str, Any]:
+def build_index(
+    folder: Path, config: IndexConfig, spark_master: str = "local[2]"
+) -> dict[str, Any]:
     """Index `folder`/img_emb as `folder`/image.index -> its facts for the manifest.
 
     Inner product, as all features are unit vectors. What is built is not built again for another
@@ -44,7 +48,7 @@ def build_index(folder: Path, config: IndexConfig) -> dict[str, Any]:
     facts = json.loads(built.read_bytes()) if built.exists() and path.exists() else {}
     if facts.get("asked") != asked:
         built.unlink(missing_ok=True)
-        facts = {"asked": asked, "key": _build(rows, config)}
+        facts = {"asked": asked, "key": _build(rows, config, spark_master)}
         write_whole(built, json.dumps(facts).encode())  # last: it says that the index is whole
     return tune_index(rows, facts["key"], config)
 
@@ -126,16 +130,20 @@ def pick_key(rows: int, dim: int, memory_bytes: float) -> str | None:
     return None
 
 
-def _build(rows: Snapshot, config: IndexConfig) -> str:
+def _build(rows: Snapshot, config: IndexConfig, spark_master: str) -> str:
     """Build the index -> its key. Raises SnapshotError, also where it outgrows its memory."""
     memory = config.memory_gb * 2**30
-    key = config.key or pick_key(rows.rows, rows.dim, memory)
+    spark = config.distributed == "pyspark"
+    key = config.key or (None if spark else pick_key(rows.rows, rows.dim, memory))
     by_autofaiss = key is None or AUTOFAISS.fullmatch(key)
     rows.index_path.unlink(missing_ok=True)
     try:
-        key = (
-            _by_autofaiss(rows, key, memory) if by_autofaiss else _by_faiss(rows, str(key), memory)
-        )
+        if spark:
+            key = _by_spark(rows, key, memory, spark_master)
+        elif by_autofaiss:
+            key = _by_autofaiss(rows, key, memory)
+        else:
+            key = _by_faiss(rows, str(key), memory)
     except (RuntimeError, ValueError) as error:  # faiss' and autofaiss' refusals
         raise SnapshotError(
             f"{rows.path}: no index {key or ''} was built ({_reason(error)}). Correct `index.key` "
@@ -152,7 +160,19 @@ def _build(rows: Snapshot, config: IndexConfig) -> str:
     return key
 
 
-def _by_autofaiss(rows: Snapshot, key: str | None, memory: float) -> str:
+def _by_spark(rows: Snapshot, key: str | None, memory: float, master: str) -> str:
+    """Train here, add rows on Spark's executors, each its share, and merge what they made here."""
+    scratch = rows.path.with_name(f"{rows.path.name}.spark")  # where the executors see it too
+    shutil.rmtree(scratch, ignore_errors=True)
+    with spark_session(master, {}):
+        key = _by_autofaiss(
+            rows, key, memory, distributed="pyspark", temporary_indices_folder=str(scratch)
+        )
+    shutil.rmtree(scratch, ignore_errors=True)
+    return key
+
+
+def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution: str) -> str:
     """Let autofaiss choose and build; its tuning, for speed alone, is left out."""
     from autofaiss import build_index as autofaiss_build
 
@@ -170,6 +190,7 @@ def _by_autofaiss(rows: Snapshot, key: str | None, memory: float) -> str:
             should_be_memory_mappable=rows.rows * rows.dim * 4 > LARGE,
             nb_cores=os.cpu_count(),
             verbose=logging.CRITICAL,
+            **distribution,
         )
     if index is None or not rows.index_path.exists():
         # autofaiss logs what went wrong and returns None

@@ -20,6 +20,7 @@ from pathlib import Path
 from index_build import history
 from index_build.ledger import bounds_of
 from index_build.sources import Listed, look_up
+from index_build.spark import check_spark
 from index_build.takedown import read_take_down
 from xmore.config import ReindexConfig
 from xmore.digest import digest_of
@@ -46,7 +47,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """What the snapshot is made from."""
-        return digest_of([self.asked, self.model.identity, self.config.index.model_dump()])
+        return digest_of([self.asked, self.model.identity, self.config.index.wanted])
 
     @property
     def work(self) -> Path:
@@ -56,6 +57,7 @@ class Plan:
 
 def make_plan(config: ReindexConfig) -> Plan:
     """Look up sources and model. Raises ConfigError, DatasetError, ModelError, SnapshotError."""
+    check_spark(config)
     taken = read_take_down(config.take_down)
     model = describe_model(config.model_name, config.model, config.cache)
     return Plan(config, model, [look_up(source, config) for source in config.sources], taken)

@@ -34,12 +34,12 @@ def make_index(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict[s
             facts = _grow(plan, made, previous)
             if facts:
                 return facts
-    facts = build_index(plan.work, plan.config.index)
+    facts = build_index(plan.work, plan.config.index, plan.config.spark_master)
     return {**facts, **_asked(plan), "how": "built", "built_of": made.rows}
 
 
 def _asked(plan: Plan) -> dict[str, Any]:
-    return {"asked": plan.config.index.model_dump()}
+    return {"asked": plan.config.index.wanted}
 
 
 def _of_the_same_kind(plan: Plan, previous: Snapshot) -> bool:

@@ -64,6 +64,7 @@ def download(plan: Plan, batch: Batch) -> Fetched:
         target=batch.images,
         shard_rows=plan.config.shard_rows,
         bounds=plan.config.download,
+        spark_master=plan.config.spark_master,
         taken=[value for value in plan.taken if "://" not in value],
     )
     shards = download_shards(job, batch.shards)
@@ -91,7 +92,7 @@ def check(plan: Plan, wanted: list[Wanted]) -> None:
         raise
 
 
-@step("embed {batch.name}")
+@step("embed {batch.name} from shard {numbers[0]}")
 def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
     """Read a batch's shards -> image and text embeddings, metadata; returns rows embedded."""
     from index_build.embed import embed_shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,8 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
         def listened(*args: Any, **kwargs: Any) -> Any:
-            token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
-            try:
+            with _listening():
                 return function(*args, **kwargs)
-            finally:
-                listener.reset(token)
 
         return StageTask(
             listened,
@@ -95,6 +92,16 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    # A task travels to a cluster's worker as a pickle, which could not hold the variable itself.
+    token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
+    try:
+        yield
+    finally:
+        listener.reset(token)
 
 
 class ProgressArtifact:

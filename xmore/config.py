@@ -20,6 +20,7 @@ from xmore.paths import PROJECT_ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
 SOURCE_KINDS = ("urls", "images", "tars", "clip_retrieval")
+SPARK_KEY = r"IVF\d+,Flat|OPQ\d+_\d+,IVF\d+(_HNSW\d+)?,PQ\d+(x8)?"
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
@@ -101,16 +102,6 @@ class LeaksConfig(_Section):
     )
 
 
-class ClusterConfig(_Section, title="Cluster"):
-    """Workers, here or on other machines, that share the work by shards."""
-
-    runner: Literal["dask", "ray"] = Field(description="Whose: `dask` or `ray`.")
-    workers: int = Field(2, ge=1, description="Processes to start, where there is no address.")
-    address: str | None = Field(
-        None, description="A cluster that is there, e.g. tcp://scheduler:8786. All see the memory."
-    )
-
-
 class ExecutionConfig(_Section):
     """How the work is done. Changes speed and memory, never an artifact's digest."""
 
@@ -125,9 +116,19 @@ class ExecutionConfig(_Section):
     part_rows: int = Field(
         1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
     )
-    cluster: ClusterConfig | None = Field(
-        None, description="Embed shards on a cluster; none: in this process."
+    runner: Literal["local", "dask", "ray"] = Field(
+        "local",
+        description="Where images are embedded and candidates found: here, or on the workers of "
+        "a Dask or Ray cluster that see the same folders.",
     )
+    runners: int = Field(2, ge=1, description="Workers to start here, where no address is given.")
+    address: str | None = Field(None, description="Of a Dask scheduler or Ray head that runs.")
+
+    @model_validator(mode="after")
+    def _address_has_a_runner(self) -> Self:
+        if self.address and self.runner == "local":
+            raise ValueError("`address` needs `runner: dask` or `runner: ray`")
+        return self
 
 
 class BenchmarkConfig(_Section):
@@ -356,7 +357,10 @@ class SourceConfig(_Section, title="Source"):
 class DownloadConfig(_Section):
     """How images are fetched, and the bounds that keep strangers' servers harmless."""
 
-    processes: int = Field(2, ge=1, description="Download processes.")
+    distributor: Literal["multiprocessing", "pyspark"] = Field(
+        "multiprocessing", description="img2dataset's: processes here, or Spark's executors."
+    )
+    processes: int = Field(2, ge=1, description="Download processes; Spark has its own count.")
     threads: int = Field(32, ge=1, description="Requests at a time in each process.")
     timeout: float = Field(
         10, gt=0, description="Seconds that one request may take, from connecting to the last byte."
@@ -410,6 +414,23 @@ class IndexConfig(_Section):
         description="Searches take so many times K from the index and let exact inner products "
         "decide; 1: none of that.",
     )
+    distributed: Literal["pyspark"] | None = Field(
+        None, description="Let autofaiss add rows on Spark's executors; left out: here."
+    )
+
+    @model_validator(mode="after")
+    def _spark_builds_such(self) -> Self:
+        if self.distributed and self.key and not re.fullmatch(SPARK_KEY, self.key):
+            raise ValueError(
+                "`distributed: pyspark` builds IVF...,Flat and OPQ...,IVF...,PQ... indices, got "
+                f"`key` {self.key}; leave one of the two out"
+            )
+        return self
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What an index must be, however it is made: part of digests."""
+        return self.model_dump(exclude={"distributed"})
 
 
 class ReindexConfig(_Section):
@@ -429,6 +450,11 @@ class ReindexConfig(_Section):
     model_name: str = Field("coarse", description="The model's name in the manifest.")
     model: ModelSpec = Field(description="Embeds the images: the benchmark's coarse model.")
     index: IndexConfig = IndexConfig()
+    spark_master: str = Field(
+        "local[2]",
+        title="Spark master",
+        description="Of what says `pyspark`: local[N], spark://HOST:PORT, yarn, k8s://HOST:PORT.",
+    )
     shard_rows: int = Field(10_000, ge=10, description="Rows of a shard: the unit of resume.")
     max_rejected: float = Field(
         0.5, ge=0, le=1, description="Share of failed rows that stops it before publishing."

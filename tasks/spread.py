@@ -1,0 +1,93 @@
+"""A task's calls on this machine, or on the workers of a Dask or Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from prefect import Task, flow
+
+from xmore.config import ExecutionConfig
+from xmore.errors import ConfigError
+from xmore.progress import counting
+
+
+def check_runner(execution: ExecutionConfig) -> None:
+    """Raise ConfigError where the config names a runner that cannot be used here."""
+    runner = execution.runner
+    if runner == "local":
+        return
+    if find_spec(f"prefect_{runner}") is None:
+        raise ConfigError(
+            f"`execution.runner: {runner}` needs prefect-{runner}, which is not installed: pip "
+            f"install 'xmore[{runner}]', or set `runner: local`."
+        )
+    if execution.address and not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError(
+            f"`execution.address` is {execution.address}: workers elsewhere report to a Prefect "
+            "server. Set PREFECT_API_URL to one that they reach, or leave `address` out."
+        )
+
+
+def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: ExecutionConfig) -> list:
+    """The results of `task(*call)` for all calls, in their order.
+
+    With a runner, each call is a task run of one subflow, `<task>-spread`; calls must not change
+    the same files. Raises what a call raised: the others are done first, and stay done.
+    """
+    if how.runner == "local" or not calls:
+        return [task(*call) for call in calls]
+
+    @flow(name=f"{task.name}-spread", task_runner=_task_runner(how), persist_result=False)
+    def spread_out() -> list:
+        futures = [task.submit(*call) for call in calls]
+        results = []
+        with counting(f"{task.name} on {how.runner}", len(futures), "task") as done:
+            for number, future in enumerate(futures):
+                future.wait()
+                done(number + 1)
+        for future in futures:
+            results.append(future.result())
+        return results
+
+    with _server():
+        return spread_out()
+
+
+def _task_runner(how: ExecutionConfig) -> Any:
+    if how.runner == "dask":
+        import dask
+        from prefect_dask import DaskTaskRunner
+
+        # A daemonic worker may not start the processes that decode images.
+        dask.config.set({"distributed.worker.daemon": False})
+        here = {"n_workers": how.runners, "threads_per_worker": 1, "dashboard_address": None}
+        return DaskTaskRunner(address=how.address, cluster_kwargs=None if how.address else here)
+    from prefect_ray import RayTaskRunner
+
+    here = {"num_cpus": how.runners, "include_dashboard": False, "log_to_driver": False}
+    return RayTaskRunner(address=how.address, init_kwargs=None if how.address else here)
+
+
+@contextmanager
+def _server() -> Iterator[None]:
+    """Where no server is named, one that ends with the work.
+
+    Prefect would start one in this process's name, and another in each worker's.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    server = SubprocessASGIServer()
+    server.start()
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield
+    finally:
+        server.stop()
