@@ -30,10 +30,12 @@ bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/sweep.py
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet ".[dev,dask,ray]"
+	$(VENV)-lock/bin/pip install --quiet --no-deps clip-benchmark==1.6.2
 	$(VENV)-lock/bin/pip freeze --exclude xmore --exclude dataclasses > requirements.lock
 
 clean: ## Remove what runs have made; keeps .venv

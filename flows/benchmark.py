@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
@@ -13,13 +12,13 @@ from tasks.captions import FineModel, captions
 from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
 from tasks.predictions import MethodRun, predictions
-from tasks.queries import queries
+from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig, absolute
-from xmore.dataset import DatasetCard, class_folders, load_card
+from xmore.dataset import DatasetCard, listing, load_card
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot
 from xmore.methods import METHODS
@@ -75,12 +74,12 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
 
 def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     """Find the cards and models that `config` names; raises before any work is done."""
-    cards = [load_card(name) for name in config.datasets]
+    cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
     for card in cards:
-        class_folders(card)  # a mistake there is told before there is a run
+        listing(card)  # a mistake there is told before there is a run
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
@@ -90,15 +89,19 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
 def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
     """All stages of one dataset, in the order in which a query walks them."""
     config, work = plan.config, plan.work
-    query, classes, rejected = queries(work, card, config.prompt, config.max_rejected)
-    got = retrieve(plan, work, query, card.root)
+    query, classes, rejected = queries(work, card, config)
+    if config.retrieval.drop_short:
+        found = retrieve(plan, work, query, card).candidates
+        query, rejected = full_queries(work, query, rejected, found, config.retrieval.candidates)
+    got = retrieve(plan, work, query, card)
     leaked = leaks(work, query, got.candidates, plan.snapshot, config.leaks.threshold)
     left_out = leaked if config.leaks.exclude else None
     refs = [query, classes, rejected, *got.refs, leaked]
     scored: list[Scored] = []
     for name in config.roles.inference:
         model = plan.models[name]
-        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes)
+        prefix = config.retrieval.caption_prefix
+        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes, prefix)
         by_m = {m: scores(work, inputs, model, m) for m in config.retrieval.captions}
         refs += by_m.values()
         for run, ref in method_runs(config, by_m):
@@ -121,11 +124,11 @@ class Retrieved:
         return [*self.embeddings.values(), self.candidates, self.captions]
 
 
-def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, root: Path) -> Retrieved:
+def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, card: DatasetCard) -> Retrieved:
     """From queries to their captions: all stages that come before an inference model's scores."""
     distinct = {model.digest: model for model in plan.models.values()}
     embeddings = {
-        digest: query_embeddings(work, queries, root, model) for digest, model in distinct.items()
+        digest: query_embeddings(work, queries, card, model) for digest, model in distinct.items()
     }
     roles, retrieval = plan.config.roles, plan.config.retrieval
     coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]

@@ -13,17 +13,20 @@ import pyarrow as pa
 
 from flows.benchmark import Plan, look_up, retrieve
 from tasks.predictions import MethodRun, predictions
+from tasks.queries import classes_table
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore import schemas
 from xmore.adjust import StreamState, minmax
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig
+from xmore.dataset import PAPERS_PROMPT, DatasetCard
 from xmore.errors import ConfigError, DatasetError
 from xmore.explain import Answer, Explanation, explain
 from xmore.images import ImageRejected, check_image, read_image
 from xmore.methods import METHODS, Scores
 from xmore.methods.base import Weights, combine
+from xmore.prompts import class_prompts
 from xmore.runs import Run, start_run
 from xmore.store import ArtifactKey, ArtifactRef, read_rows
 from xmore.views import open_views
@@ -68,8 +71,11 @@ def classified(
         with open_memory(config.memory, config.results / "cache", name) as snapshot:
             plan = look_up(config.model_copy(update={"datasets": []}), snapshot)
             work = Workspace(results, config.execution)
-            queries, classes = _inputs(work, image, data, labels, config.prompt)
-            refs, scored = _stages(plan, work, queries, classes, image.resolve().parent)
+            names = [label.replace("_", " ") for label in labels]
+            prompts = class_prompts(names, config.prompt or PAPERS_PROMPT, config.prompts)
+            queries, classes = _inputs(work, image, data, labels, prompts)
+            card = DatasetCard(name=NAME, root=image.resolve().parent)
+            refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
             run = start_run(config.model_copy(update={"results": results}), facts)
             nothing = schemas.METRICS.empty_table()  # no label, no accuracy; the views want it
@@ -85,34 +91,32 @@ def classified(
 
 
 def _inputs(
-    work: Workspace, image: Path, data: bytes, labels: list[str], prompt: str
+    work: Workspace, image: Path, data: bytes, labels: list[str], prompts: list[list[str]]
 ) -> tuple[ArtifactRef, ArtifactRef]:
     sha256 = hashlib.sha256(data).hexdigest()
     query = {"query_id": [0], "label": [None], "class_name": [None], "uri": [image.name]}
     queries = pa.table(query | {"sha256": [sha256]}, schema=schemas.QUERIES)
-    prompts = [prompt.replace("{}", label.replace("_", " ")) for label in labels]
-    names = {"label": range(len(labels)), "class_name": labels, "prompt": prompts}
-    classes = pa.table(names, schema=schemas.CLASSES)
     return (
         work.store.write(ArtifactKey("queries", NAME, {"sha256": sha256}), [1], lambda *_: queries),
         work.store.write(
-            ArtifactKey("classes", NAME, {"labels": labels, "prompt": prompt}),
+            ArtifactKey("classes", NAME, {"labels": labels, "prompts": prompts}),
             [len(labels)],
-            lambda *_: classes,
+            lambda *_: classes_table(labels, prompts),
         ),
     )
 
 
 def _stages(
-    plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, root: Path
+    plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, card: DatasetCard
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
     """All artifacts, and among them the scores of each inference model."""
     config, m = plan.config, max(plan.config.retrieval.captions)
-    got = retrieve(plan, work, queries, root)
+    got = retrieve(plan, work, queries, card)
     said, scored = [], []
     for name in config.roles.inference:
         model = plan.models[name]
-        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes)
+        prefix = config.retrieval.caption_prefix
+        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes, prefix)
         ref = scores(work, inputs, model, m)
         scored.append(ref)
         for method in config.methods:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows import datasets
 from xmore.errors import ConfigError, RunError, ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
 
@@ -20,6 +21,8 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+commands.add_typer(datasets.commands, name="datasets")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
 RunName = Annotated[
@@ -82,6 +85,20 @@ def benchmark(
 
 
 @commands.command()
+def sweep(
+    config: ConfigFile,
+    base: Annotated[
+        Path | None, typer.Option(help="Another benchmark's YAML than the sweep's own.")
+    ] = None,
+) -> None:
+    """Run a sweep: a benchmark for each of some values, and a table over all of them."""
+    from flows.show import show_sweep
+    from flows.sweep import run_sweep
+
+    show_sweep(run_sweep(config, base, lambda member: _start(member, None)))
+
+
+@commands.command()
 def up(port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200) -> None:
     """Start Prefect's server and a worker, and deploy both flows."""
     from flows import services
@@ -140,6 +157,28 @@ def sql(
         asking.prompt(connection, found.name)
     else:
         asking.answer(connection, query or sys.stdin.read(), form, output)
+
+
+@commands.command()
+def compare(
+    run: RunName,
+    other: Annotated[str | None, typer.Argument(help="Another run.", show_default=False)] = None,
+    to: Annotated[Literal["paper"] | None, typer.Option(help="Or the paper's tables.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Set a run beside the paper's tables, or beside another run."""
+    from flows.compare import show_comparison, show_paper
+    from xmore.compare import between, to_paper
+    from xmore.runs import load_run
+
+    if (other is None) == (to is None):
+        raise ConfigError("name another run, or `--to paper`.")
+    found = load_run(results, run)
+    if other is None:
+        show_paper(found, to_paper(found))
+    else:
+        second = load_run(results, other)
+        show_comparison(found, second, between(found, second))
 
 
 @commands.command()

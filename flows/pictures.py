@@ -9,10 +9,11 @@ from pathlib import Path
 
 from index_build.pictures import memory_picture
 from xmore.adopt import open_memory
-from xmore.dataset import load_card
+from xmore.dataset import load_card, open_images
 from xmore.errors import XmoreError
-from xmore.images import ImageRejected, read_image
+from xmore.images import ImageRejected
 from xmore.memory import Snapshot
+from xmore.readers import ImageReader
 from xmore.runs import Run
 
 
@@ -20,15 +21,13 @@ from xmore.runs import Run
 class Pictures:
     """Bytes of images, none where they are gone."""
 
-    root: Path | None  # of the test images
+    reader: ImageReader | None  # of the test images
     snapshot: Snapshot | None
 
     def query(self, uri: str) -> bytes | None:
         """A test image."""
-        if self.root is None or not (self.root / uri).resolve().is_relative_to(self.root.resolve()):
-            return None
         with suppress(ImageRejected):
-            return read_image(self.root / uri)
+            return self.reader.read(uri) if self.reader else None
         return None
 
     def memory(self, memory_id: int) -> bytes | None:
@@ -39,14 +38,14 @@ class Pictures:
 @contextmanager
 def pictures_of(run: Run, dataset: str) -> Iterator[Pictures]:
     """What is still here of the dataset and the snapshot that the run has read."""
-    root = None
+    reader, data_root = None, run.config.get("data_root")
     for name in run.config["datasets"]:
         with suppress(XmoreError):
-            card = load_card(name)
-            root = card.root if card.name == dataset else root
+            card = load_card(name, Path(data_root) if data_root else None)
+            reader = open_images(card) if card.name == dataset else reader
     memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
     with ExitStack() as stack:
         snapshot = None
         with suppress(XmoreError):
             snapshot = stack.enter_context(open_memory(memory, cache, run.snapshot["name"]))
-        yield Pictures(root, snapshot)
+        yield Pictures(reader, snapshot)

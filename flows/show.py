@@ -18,6 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from flows.doctor import Check
+from flows.sweep import SweepTable
 from xmore.errors import RunError
 from xmore.runs import Run, load_run
 from xmore.views import open_views
@@ -74,6 +75,18 @@ def show_run(results: Path, name: str) -> None:
         f"  duckdb -init {run.path / 'views.sql'}",
     ):
         say(safe(line))
+
+
+def show_sweep(sweep: SweepTable) -> None:
+    """A sweep's table, and where it is."""
+    table = table_of(*map(safe, sweep.columns))
+    for column, values in zip(table.columns, zip(*sweep.rows, strict=True), strict=False):
+        if any(isinstance(value, str) for value in values):
+            column.justify = "left"
+    for row in sweep.rows:
+        table.add_row(*("" if value is None else safe(str(value)) for value in row))
+    show_table(table)
+    say(safe(f"{sweep.path}: this table. Its runs: {', '.join(sweep.runs)}"))
 
 
 def show_runs(found: Sequence[Run]) -> None:

@@ -79,3 +79,34 @@ create or replace view disagreements as
   join classes image on image.dataset = p.dataset and image.label = p.image_prediction
   join classes text on text.dataset = p.dataset and text.label = p.text_prediction
   where p.image_prediction != p.text_prediction and p.image_weight is not null;
+
+-- Mean entropy (nats) of the image's and, for each M, the captions' scores (the paper's Table 6).
+create or replace view entropies as
+  select dataset, model, 'image' as modality, null::integer as m,
+         any_value(mean_image_entropy) as mean_entropy
+  from metrics group by dataset, model
+  union all
+  select dataset, model, 'text', m, any_value(mean_text_entropy)
+  from metrics where m is not null group by dataset, model, m
+  order by all;
+
+-- The image's weight over the captions', by who was right (the paper's Table 8): over the answers
+-- whose captions have a weight above 0, of all order seeds; `excluded` counts the others.
+create or replace view weight_ratios as
+  with told as (
+    select dataset, model, m, adjustment, image_weight, text_weight, query_id,
+           case when image_prediction = label and text_prediction != label then 'image'
+                when image_prediction != label and text_prediction = label then 'captions'
+                when image_prediction != label and text_prediction != label and correct
+                then 'only both together' end as who_was_right
+    from predictions where method = 'xmore' and text_prediction is not null
+  )
+  select dataset, model, m, adjustment, who_was_right,
+         count(distinct query_id) as queries,
+         count(*) filter (text_weight > 0) as answers,
+         count(*) filter (not text_weight > 0) as excluded,
+         avg(image_weight / text_weight) filter (text_weight > 0) as mean_ratio,
+         median(image_weight / text_weight) filter (text_weight > 0) as median_ratio
+  from told where who_was_right is not null
+  group by all
+  order by all;

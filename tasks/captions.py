@@ -44,6 +44,8 @@ def captions(
     if retrieval.fine == "direct":
         params["model"] = fine.model.identity
         inputs.append(fine.embeddings.digest)
+        if not retrieval.normalise_texts:
+            params["texts"] = "not normalised"
     key = ArtifactKey("captions", candidates.dataset, params, tuple(inputs), fine.model.name)
     found = work.store.find(key)
     if found:
@@ -60,7 +62,10 @@ def captions(
             features = encoder.features(part.texts)
             rows = read_rows(fine.embeddings, start, stop, ["embedding"])
             queries = schemas.to_matrix(rows["embedding"])
-            similarities = fine_similarities(queries, features.unit, part.codes)
+            texts = features.unit
+            if not retrieval.normalise_texts:
+                texts = texts * features.norm[:, None]
+            similarities = fine_similarities(queries, texts, part.codes)
             chosen, present = rank(similarities, keep, m)
             cut = features.truncated[np.take_along_axis(part.codes, chosen, 1)] & present
         else:

@@ -6,16 +6,21 @@ import pyarrow as pa
 
 from tasks.stage import Workspace, stage
 from xmore import schemas
+from xmore.config import BenchmarkConfig
 from xmore.dataset import DatasetCard, Scan, scan
-from xmore.store import ArtifactKey, ArtifactRef, split_rows
+from xmore.errors import DatasetError
+from xmore.prompts import class_prompts
+from xmore.schemas import to_ragged
+from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @stage("queries {card.name}")
 def queries(
-    work: Workspace, card: DatasetCard, prompt: str, max_rejected: float
+    work: Workspace, card: DatasetCard, config: BenchmarkConfig
 ) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
     """List, hash and check a dataset's images -> refs of `queries`, `classes`, `rejected`."""
-    found = scan(card, work.cache, max_rejected)
+    found = scan(card, work.cache, config.max_rejected)
+    prompts = class_prompts(found.class_names, config.prompt or card.prompt, config.prompts)
     content = {
         "classes": found.class_names,
         "files": [[query.uri, query.label, query.sha256] for query in found.queries],
@@ -29,14 +34,54 @@ def queries(
             lambda start, stop: _queries(found, start, stop),
         ),
         work.store.write(
-            ArtifactKey("classes", card.name, {"names": found.class_names, "prompt": prompt}),
+            ArtifactKey("classes", card.name, {"names": found.class_names, "prompts": prompts}),
             [len(found.class_names)],
-            lambda start, stop: _classes(found.class_names, prompt),
+            lambda start, stop: classes_table(found.class_names, prompts),
         ),
         work.store.write(
             ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
             split_rows(len(found.rejected), rows),
             lambda start, stop: _rejected(found.rejected[start:stop]),
+        ),
+    )
+
+
+@stage("queries {queries.dataset} with K hits")
+def full_queries(
+    work: Workspace, queries: ArtifactRef, rejected: ArtifactRef, candidates: ArtifactRef, k: int
+) -> tuple[ArtifactRef, ArtifactRef]:
+    """Those queries that have K candidates, as the authors' code keeps them -> refs of both.
+
+    The others go to `rejected`; what is left is numbered anew. Raises DatasetError if none is.
+    """
+    hits = to_ragged(read_rows(candidates, columns=["memory_ids"])["memory_ids"])[1]
+    full = hits >= k
+    if full.all():
+        return queries, rejected
+    if not full.any():
+        raise DatasetError(
+            f"dataset `{queries.dataset}`: no query has {k} hits. Lower `retrieval.candidates` or "
+            "take `drop_short` out."
+        )
+    listed = read_rows(queries)
+    kept = listed.filter(pa.array(full))
+    kept = kept.set_column(0, schemas.QUERIES.field(0), pa.array(range(len(kept)), pa.int64()))
+    uris = listed["uri"].filter(pa.array(~full))
+    cause = pa.array([f"fewer than {k} hits"] * len(uris), pa.string())
+    dropped = pa.table([uris, cause], schema=schemas.REJECTED)
+    out = pa.concat_tables([read_rows(rejected), dropped])
+    params, inputs = {"hits": k}, (queries.digest, candidates.digest)
+    rows = work.execution.part_rows
+    return (
+        work.store.write(
+            ArtifactKey("queries", queries.dataset, params, inputs),
+            split_rows(len(kept), rows),
+            lambda start, stop: kept[start:stop],
+        ),
+        work.store.write(
+            ArtifactKey("rejected", queries.dataset, params, (rejected.digest, *inputs)),
+            split_rows(len(out), rows),
+            lambda start, stop: out[start:stop],
         ),
     )
 
@@ -55,12 +100,11 @@ def _queries(found: Scan, start: int, stop: int) -> pa.Table:
     )
 
 
-def _classes(names: list[str], prompt: str) -> pa.Table:
-    prompts = [prompt.replace("{}", name) for name in names]
-    return pa.table(
-        {"label": range(len(names)), "class_name": names, "prompt": prompts},
-        schema=schemas.CLASSES,
-    )
+def classes_table(names: list[str], prompts: list[list[str]]) -> pa.Table:
+    """Rows of `classes`."""
+    first = [of_class[0] for of_class in prompts]
+    columns = {"label": range(len(names)), "class_name": names, "prompt": first}
+    return pa.table(columns | {"prompts": prompts}, schema=schemas.CLASSES)
 
 
 def _rejected(rejected: list[tuple[str, str]]) -> pa.Table:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
 from xmore import schemas
+from xmore.dataset import DatasetCard, open_images
 from xmore.errors import DatasetError
-from xmore.images import FileImages
 from xmore.models import ModelCard
+from xmore.readers import ListedImages
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @stage("query_embeddings {queries.dataset}, {model.name}")
 def query_embeddings(
-    work: Workspace, queries: ArtifactRef, root: Path, model: ModelCard
+    work: Workspace, queries: ArtifactRef, card: DatasetCard, model: ModelCard
 ) -> ArtifactRef:
-    """Read `queries` and the images under `root` -> unit features, float32."""
+    """Read `queries` and the card's images -> unit features, float32."""
     key = ArtifactKey(
         "query_embeddings", queries.dataset, model.identity, (queries.digest,), model.name
     )
@@ -30,14 +29,15 @@ def query_embeddings(
     from xmore.features import encode_images
 
     encoder = load_encoder(model, pick_device(work.execution.device))
+    reader = open_images(card)
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(queries, start, stop)
-        images = FileImages(root, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
+        images = ListedImages(reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
         features = encode_images(images, encoder, work.execution)
         for i, cause in features.rejected.items():
             raise DatasetError(
-                f"{root / images.names[i]}: {cause}. Run again to list the images anew."
+                f"{card.root / images.names[i]}: {cause}. Run again to list the images anew."
             )
         return pa.table(
             {"query_id": rows["query_id"], "embedding": schemas.fixed_lists(features.unit)},

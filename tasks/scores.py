@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.models import ModelCard
-from xmore.scoring import class_probabilities, confidence, mean_over_captions
+from xmore.scoring import class_features, class_probabilities, confidence, mean_over_captions
 from xmore.store import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
 
 if TYPE_CHECKING:
@@ -29,13 +29,16 @@ class ScoreInputs:
     embeddings: ArtifactRef  # of the inference model
     captions: ArtifactRef
     classes: ArtifactRef
+    prefix: str = ""  # put before each caption
 
 
 @stage("scores {inputs.embeddings.dataset}, {model.name}, M={m}")
 def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> ArtifactRef:
     """P_I = softmax(tau x . t_c); P_T = mean over the first M captions of the same."""
     refs = (inputs.embeddings, inputs.captions, inputs.classes)
-    params = {"m": m, "model": model.identity}
+    params: dict[str, Any] = {"m": m, "model": model.identity}
+    if inputs.prefix:
+        params["prefix"] = inputs.prefix
     digests = tuple(ref.digest for ref in refs)
     key = ArtifactKey("scores", inputs.captions.dataset, params, digests, model.name)
     found = work.store.find(key)
@@ -45,9 +48,11 @@ def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> Ar
     from tasks.texts import TextEncoder  # torch, only when there is work
 
     encoder = TextEncoder(work, model)
-    prompts = read_rows(inputs.classes)["prompt"].to_pylist()
+    prompts = read_rows(inputs.classes)["prompts"].to_pylist()
+    texts = [text for of_class in prompts for text in of_class]
+    features = class_features(encoder.features(texts).unit, [len(of_class) for of_class in prompts])
     tau = read_manifest(Path(inputs.embeddings.path))["facts"]["logit_scale"]
-    scorer = _Scorer(encoder, encoder.features(prompts).unit, tau, m)
+    scorer = _Scorer(encoder, features, tau, m, inputs.prefix)
     block = max(1, BLOCK_BYTES // (8 * m * len(prompts)))
 
     def make_part(start: int, stop: int) -> pa.Table:
@@ -70,6 +75,7 @@ class _Scorer:
     class_features: np.ndarray  # (C, D) float32
     tau: float
     m: int
+    prefix: str
 
     def table(self, images: pa.Table, captions: pa.Table) -> pa.Table:
         """Rows of `query_embeddings` and `captions` -> rows of `scores`."""
@@ -80,7 +86,7 @@ class _Scorer:
         text_scores = np.full(image_scores.shape, np.nan, np.float32)
         truncated = np.zeros(len(which), np.int32)
         if texts:
-            features = self.encoder.features(texts)
+            features = self.encoder.features([self.prefix + text for text in texts])
             means = mean_over_captions(self._probabilities(features.unit), which)
             text_scores = means.astype(np.float32)
             truncated = (features.truncated[which] & (which >= 0)).sum(1)

@@ -1,11 +1,13 @@
 """A tiny world that all tests share: real models, a few real images, a real memory, a web."""
 
 import contextlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -178,6 +180,47 @@ def leaky(world, done, tmp_path_factory) -> Leaky:
     config = world.config(root / "results", memory=root / "memory")
     uris = [path.relative_to(queries).as_posix() for path in (same, near)]
     return Leaky(Done(config, xmore_benchmark.fn(config)), *uris, caption)
+
+
+@pytest.fixture(scope="module")
+def done_again(done, tmp_path_factory) -> BenchmarkConfig:
+    """The config of `done`, over a copy of its store that a test module may add to."""
+    results = tmp_path_factory.mktemp("again")
+    shutil.copytree(done.config.results / "store", results / "store")
+    return done.config.model_copy(update={"results": results})
+
+
+def write_webdataset(target: Path, images: list[Path], shards: int = 2) -> Path:
+    """CLIP_benchmark's layout over images whose folders are their classes."""
+    names = sorted({path.parent.name for path in images})
+    (target / "test").mkdir(parents=True)
+    (target / "test" / "nshards.txt").write_text(f"{shards}\n")
+    (target / "classnames.txt").write_text("\n".join(name.replace("_", " ") for name in names))
+    (target / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
+    for shard in range(shards):
+        with tarfile.open(target / "test" / f"{shard}.tar", "w") as tar:
+            for i, path in enumerate(images[shard::shards]):
+                label = b"%d" % names.index(path.parent.name)
+                for name, data in (("jpg", path.read_bytes()), ("cls", label)):
+                    member = tarfile.TarInfo(f"s{i:07d}.{name}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    return target
+
+
+@pytest.fixture(scope="session")
+def webdataset(tmp_path_factory) -> Path:
+    """All classes of the demo, two photos each (or one), as a webdataset."""
+    folders = sorted(folder for folder in (DEMO / "queries").iterdir() if folder.is_dir())
+    images = [path for folder in folders for path in sorted(folder.glob("*.jpg"))[:2]]
+    return write_webdataset(tmp_path_factory.mktemp("webdataset") / "demo", images)
+
+
+@pytest.fixture(scope="session")
+def tiny_webdataset(world, tmp_path_factory) -> Path:
+    """The world's photos as a webdataset."""
+    images = sorted((world.root / "queries").rglob("*.jpg"))
+    return write_webdataset(tmp_path_factory.mktemp("webdataset") / "tiny", images)
 
 
 class Web(ThreadingHTTPServer):

@@ -155,6 +155,12 @@ CONFIGS = {
     "a name that is a path": ({"name": "../x"}, ["`name`", "../x"]),
     "a threshold of 0": ({"leaks": {"threshold": 0}}, ["`leaks.threshold`", "greater than 0"]),
     "a threshold above 1": ({"leaks": {"threshold": 95}}, ["`leaks.threshold`", "95"]),
+    "class names that no card has": ({"class_names": "mine"}, ["no class names `mine`", "none"]),
+    "a dataset that is not here": (
+        {"datasets": ["flowers102"], "data_root": "/nowhere"},
+        ["`flowers102`", "/nowhere/oxford_flowers", "xmore datasets get"],
+    ),
+    "prompts that are not here": ({"prompts": "/nowhere.txt"}, ["/nowhere.txt", "`prompts`"]),
 }
 
 
@@ -196,6 +202,46 @@ def test_a_yaml_of_another_kind(case, xmore):
     refused(xmore("reindex", case.config), "benchmark's config", "xmore benchmark")
     refused(xmore("benchmark", case.card()), "dataset's card", "`datasets`")
     refused(xmore("benchmark"), "name a config", "--resume")
+
+
+SWEEPS = {
+    "an unknown key in it": ({"vray": {}}, ["unknown key `vray`", "`vary`"]),
+    "no question": ({"table": DELETE}, ["`table` is missing"]),
+    "an unknown key to change": ({"vary": {"retrieval.fin": ["direct"]}}, ["retrieval.fin"]),
+    "a value that may not be": ({"vary": {"retrieval.captions": [[99]]}}, ["[1, 24]", "got 99"]),
+    "values that are no list": ({"vary": {"seeds": 3}}, ["vary.seeds", "list"]),
+    "a base that is not there": ({"base": "nowhere.yaml"}, ["nowhere.yaml", "cannot be read"]),
+}
+
+
+def _sweep(case: Case, **changes) -> Path:
+    data = {"name": "s", "base": "run.yaml", "vary": {}, "table": "from leaderboard"} | changes
+    path = case.folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not DELETE}))
+    return path
+
+
+@pytest.mark.parametrize("why", SWEEPS)
+def test_sweep(case, xmore, why):
+    changes, says = SWEEPS[why]
+    refused(xmore("sweep", _sweep(case, **changes)), *says)
+    assert not case.made()
+
+
+def test_a_sweep_is_not_a_benchmark_and_its_question_may_be_wrong(case, xmore):
+    refused(xmore("benchmark", _sweep(case)), "sweep's config", "xmore sweep")
+    refused(xmore("sweep", _sweep(case, table="from nowhere")), "`table`", "nowhere", "is whole")
+    assert not (case.results / "tables").exists()
+
+
+def test_datasets_and_comparisons(case, xmore, done):
+    refused(xmore("datasets", "show", "flowrs"), "no card", "flowers102")
+    refused(xmore("datasets", "check", "dtd", "--root", case.folder / "no"), "no folder", "/no")
+    refused(xmore("datasets", "check", "dtd", "--root", case.folder), "no split", "split_zhou")
+    results = ("--results", done.config.results)
+    refused(xmore("compare", done.name, *results), "another run", "--to paper")
+    refused(xmore("compare", done.name, "nope", *results), "no run `nope`")
+    refused(xmore("compare", done.name, "--to", "paper", *results), "nothing of it", "paper_name")
 
 
 def test_two_datasets_of_one_name(case, xmore):

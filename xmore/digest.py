@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,21 @@ class FactCache:
     in memory.
     """
 
-    def __init__(self, folder: Path, root: Path, purpose: str) -> None:
-        """`folder` holds the caches, `root` the files; `purpose` keeps unlike facts apart."""
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        purpose: str,
+        file_of: Callable[[str], str | None] = lambda name: name,
+    ) -> None:
+        """`folder` holds the caches, `root` the files; `purpose` keeps unlike facts apart.
+
+        A name is that of a file, or `file_of` tells the file that it is a part of; none: nothing
+        is kept of it.
+        """
         name = digest_of([str(root.resolve()), purpose])[:16]
         self.path = folder / f"{purpose}-{name}.json"
-        self.root = root
+        self.root, self.file_of = root, file_of
         self.facts: dict[str, list[Any]] = {}
         self.changed = False
         if self.path.exists():
@@ -55,8 +65,9 @@ class FactCache:
 
     def put(self, name: str, fact: Any) -> None:
         """Keep `fact` (JSON) for the file as it is now."""
-        self.facts[name] = [self._stamp(name), fact]
-        self.changed = True
+        if self.file_of(name) is not None:
+            self.facts[name] = [self._stamp(name), fact]
+            self.changed = True
 
     def save(self, names: Sequence[str]) -> None:
         """Write the facts of `names`; those of files that are gone are forgotten."""
@@ -66,7 +77,7 @@ class FactCache:
             self.changed = False
 
     def _stamp(self, name: str) -> list[int]:
-        stat = (self.root / name).stat()
+        stat = (self.root / str(self.file_of(name))).stat()
         return [stat.st_size, stat.st_mtime_ns]
 
 

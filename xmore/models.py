@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from xmore.activation import check_activation
 from xmore.digest import cached_digest, digest_of
 from xmore.errors import ModelError
 
@@ -32,8 +33,16 @@ class ModelSpec(BaseModel, frozen=True, extra="forbid"):
         description="Take a timm tower's pooled features, before its projection: images only.",
     )
 
+    activation: Literal["gelu", "quick_gelu"] | None = Field(
+        None, description="Of a checkpoint's towers; none: the architecture's."
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.activation is not None and self.checkpoint is None:
+            raise ValueError("`activation` is for a `checkpoint`; tags and folders know theirs")
+        if self.activation == "gelu" and str(self.architecture).endswith("-quickgelu"):
+            raise ValueError(f"`activation: gelu` contradicts `architecture: {self.architecture}`")
         given = (self.folder is not None, self.architecture is not None)
         weights = (self.pretrained is not None) + (self.checkpoint is not None)
         if given not in ((True, False), (False, True)) or weights != given[1]:
@@ -67,8 +76,14 @@ class ModelCard:
 def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
     """Find the weights and hash them (once: `cache` keeps hashes). Raises ModelError."""
     weights = weights_path(name, spec)
+    sha256 = cached_digest(weights, cache)
+    if spec.checkpoint is not None and spec.activation is None:
+        config = _architecture_config(name, str(spec.architecture))
+        check_activation(
+            name, str(spec.architecture), config.get("quick_gelu", False), weights, sha256
+        )
     identity = {
-        "weights_sha256": cached_digest(weights, cache),
+        "weights_sha256": sha256,
         "architecture": _architecture(spec),
         "preprocess": _preprocess(spec),
         "pooled": spec.pooled,
@@ -110,11 +125,23 @@ def _architecture(spec: ModelSpec) -> Any:
     return spec.architecture
 
 
+def _architecture_config(name: str, architecture: str) -> dict[str, Any]:
+    import open_clip
+
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        raise ModelError(
+            f"model `{name}`: open_clip has no architecture `{architecture}`. "
+            "See open_clip.list_models()."
+        )
+    return config
+
+
 def _preprocess(spec: ModelSpec) -> dict[str, Any]:
     if spec.folder is not None:
         return folder_config(spec.folder).get("preprocess_cfg", {})
     if spec.pretrained is None:
-        return {}
+        return {"quick_gelu": True} if spec.activation == "quick_gelu" else {}
     from open_clip import pretrained
 
     config = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
@@ -123,14 +150,9 @@ def _preprocess(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _download(name: str, spec: ModelSpec) -> Path:
-    import open_clip
     from open_clip import pretrained
 
-    if spec.architecture not in open_clip.list_models():
-        raise ModelError(
-            f"model `{name}`: open_clip has no architecture `{spec.architecture}`. "
-            "See open_clip.list_models()."
-        )
+    _architecture_config(name, str(spec.architecture))
     config = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
     if not config:
         tags = pretrained.list_pretrained_tags_by_model(spec.architecture)

@@ -12,7 +12,7 @@ import pyarrow as pa
 STAGE_VERSIONS = {
     "queries": 1,
     "rejected": 1,
-    "classes": 1,
+    "classes": 2,
     "query_embeddings": 1,
     "candidates": 2,
     "leaks": 1,
@@ -38,7 +38,12 @@ QUERIES = pa.schema(
 )
 REJECTED = pa.schema([("uri", pa.string()), ("cause", pa.string())])
 CLASSES = pa.schema(
-    [("label", pa.int32()), ("class_name", pa.string()), ("prompt", pa.string())],
+    [
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("prompt", pa.string()),  # the first of them
+        ("prompts", pa.list_(pa.string())),
+    ]
 )
 CANDIDATES = pa.schema(
     [

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import entr, softmax
+
+
+def class_features(prompts: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """A class's feature: the normalised mean of its prompts' (P, D) float32 unit rows -> (C, D).
+
+    `counts` says how many prompts each of the C classes has, one class after another. A single
+    prompt is its class's feature as it is (the paper's way; means are CLIP's 80 templates').
+    """
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    total = np.add.reduceat(prompts, starts, axis=0)
+    single = (np.asarray(counts) == 1)[:, None]
+    unit = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(single, total, unit).astype(np.float32)
 
 
 def class_probabilities(features: np.ndarray, class_features: np.ndarray, tau: float) -> np.ndarray:

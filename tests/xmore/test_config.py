@@ -57,7 +57,7 @@ def test_defaults_are_the_papers(tmp_path):
     config = load_config(write(tmp_path, CASES["good"]), BenchmarkConfig)
     assert (config.retrieval.candidates, config.retrieval.captions) == (128, [16])
     assert (config.retrieval.fine, config.retrieval.deduplicate) == ("direct", True)
-    assert config.prompt == "a photo of a {}." and len(config.seeds) == 3
+    assert config.prompt is None and len(config.seeds) == 3  # the card's prompt: the paper's
     assert set(config.methods) == {"clip", "caption-ensemble", "equal", "xmore"}
 
 

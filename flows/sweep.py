@@ -1,0 +1,61 @@
+"""`xmore sweep`: all runs of a sweep, one after another, and its table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from xmore.config import BenchmarkConfig, load_config
+from xmore.errors import ConfigError
+from xmore.paths import write_whole
+from xmore.runs import load_run
+from xmore.sweep import SweepConfig, members
+from xmore.views import open_views
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """What a sweep has shown: a row a run and row of its question's answer."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    runs: list[str]
+    path: Path  # the same as CSV, with the runs' names
+
+
+def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], str]) -> SweepTable:
+    """Run the members of `file` with `start` and write `<results>/tables/<name>.csv`.
+
+    A member that is done already costs a look at its artifacts. Raises XmoreError.
+    """
+    sweep = load_config(file, SweepConfig)
+    if base is not None:
+        sweep = sweep.model_copy(update={"base": base.resolve()})
+    found = list(members(sweep, file.resolve().parent))  # a mistake is told before the first run
+    columns: list[str] = []
+    rows: list[list[Any]] = []
+    names: list[str] = []
+    for member in found:
+        name = start(member.config)
+        answer = open_views(load_run(member.config.results, name))
+        try:
+            table = answer.execute(sweep.table)
+        except duckdb.Error as error:
+            first = str(error).splitlines()[0]
+            raise ConfigError(f"{file}: `table`: {first}. Run {name} is whole.") from error
+        columns = [*member.values, *(column[0] for column in table.description or ())]
+        rows += [[*member.values.values(), *row] for row in table.fetchall()]
+        names += [name] * (len(rows) - len(names))
+    path = found[0].config.results / "tables" / f"{sweep.name}.csv"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*columns, "run"])
+    writer.writerows([*row, name] for row, name in zip(rows, names, strict=True))
+    write_whole(path, out.getvalue().encode())
+    return SweepTable(columns, rows, list(dict.fromkeys(names)), path)

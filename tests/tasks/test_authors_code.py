@@ -1,0 +1,106 @@
+"""What the authors' code does and the paper's text does not: three switches, off by default."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flows.benchmark import xmore_benchmark
+from tasks.queries import full_queries
+from tasks.scores import ScoreInputs, scores
+from tasks.stage import Workspace
+from tasks.texts import TextEncoder
+from xmore import schemas
+from xmore.errors import DatasetError
+from xmore.models import describe_model
+from xmore.runs import load_run
+from xmore.store import ArtifactKey, read_rows
+
+PREFIX = "a_photo_of_a "
+
+
+@pytest.fixture(scope="module")
+def made(done_again):
+    """The config, its workspace, and the artifacts of a run by stage."""
+    run = load_run(done_again.results, xmore_benchmark.fn(done_again))
+    work = Workspace(done_again.results, done_again.execution)
+    return done_again, work, {ref.stage: ref for ref in run.artifacts}
+
+
+def test_a_prefix_is_put_before_captions_and_nothing_else(made):
+    config, work, refs = made
+    card = describe_model("lite0", config.model("lite0"), work.cache)
+    features = next(
+        ref
+        for ref in load_run(config.results, "latest").artifacts
+        if ref.stage == "query_embeddings" and ref.model == "lite0"
+    )
+    inputs = ScoreInputs(features, refs["captions"], refs["classes"])
+    plain = scores(work, inputs, card, 8)
+    prefixed = scores(work, replace(inputs, prefix=PREFIX), card, 8)
+    table = read_rows(refs["captions"])
+    texts = [[PREFIX + text for text in of_query] for of_query in table["captions"].to_pylist()]
+    table = table.set_column(
+        table.schema.get_field_index("captions"), "captions", pa.array(texts)
+    ).cast(schemas.CAPTIONS)
+    written = work.store.write(
+        ArtifactKey("captions", "tiny", {"by": "hand"}), [20], lambda a, b: table
+    )
+    by_hand = scores(work, replace(inputs, captions=written), card, 8)
+    assert read_rows(prefixed).equals(read_rows(by_hand))
+    assert read_rows(prefixed)["image_scores"].equals(read_rows(plain)["image_scores"])
+    assert not read_rows(prefixed)["text_scores"].equals(read_rows(plain)["text_scores"])
+
+
+def test_captions_are_ranked_by_features_that_are_not_normalised(made):
+    config, work, refs = made
+    retrieval = config.retrieval.model_copy(update={"normalise_texts": False})
+    other = config.model_copy(update={"retrieval": retrieval})
+    run = load_run(config.results, xmore_benchmark.fn(other))
+    ref = next(ref for ref in run.artifacts if ref.stage == "captions")
+    assert ref.digest != refs["captions"].digest
+    rows = read_rows(ref)
+    card = describe_model("lite0", config.model("lite0"), work.cache)
+    encoder = TextEncoder(work, card)
+    embeddings = next(
+        ref for ref in run.artifacts if ref.stage == "query_embeddings" and ref.model == "lite0"
+    )
+    queries = schemas.to_matrix(read_rows(embeddings)["embedding"])
+    for query, texts, found in zip(
+        queries, rows["captions"].to_pylist(), rows["similarities"].to_pylist(), strict=True
+    ):
+        features = encoder.features(texts)
+        assert np.allclose(found, (features.unit @ query) * features.norm, atol=1e-6)
+        assert found == sorted(found, reverse=True)
+        assert not np.allclose(features.norm, 1, atol=1e-3)
+
+
+def test_queries_without_k_hits_are_dropped_and_listed(made):
+    _, work, refs = made
+    hits = [3 if i % 4 else 2 for i in range(20)]
+    table = pa.table(
+        {
+            "query_id": range(20),
+            "memory_ids": [list(range(n)) for n in hits],
+            "memory_keys": [["key"] * n for n in hits],
+            "similarities": [[0.5] * n for n in hits],
+        },
+        schema=schemas.CANDIDATES,
+    )
+    candidates = work.store.write(
+        ArtifactKey("candidates", "tiny", {"by": "hand"}), [20], lambda a, b: table
+    )
+    before = read_rows(refs["queries"])
+    kept, rejected = full_queries(work, refs["queries"], refs["rejected"], candidates, 3)
+    rows = read_rows(kept)
+    assert rows["query_id"].to_pylist() == list(range(15))
+    uris = before["uri"].to_pylist()
+    assert rows["uri"].to_pylist() == [uri for i, uri in enumerate(uris) if i % 4]
+    assert read_rows(rejected).to_pylist() == [
+        {"uri": uri, "cause": "fewer than 3 hits"} for uri in uris[::4]
+    ]
+    same = full_queries(work, refs["queries"], refs["rejected"], candidates, 2)
+    assert [ref.digest for ref in same] == [refs["queries"].digest, refs["rejected"].digest]
+    with pytest.raises(DatasetError, match="no query has 4 hits"):
+        full_queries(work, refs["queries"], refs["rejected"], candidates, 4)

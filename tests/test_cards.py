@@ -1,0 +1,75 @@
+"""The cards in data/: their numbers are the published ones, their names are as many."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xmore.compare import REFERENCE
+from xmore.dataset import CARDS, all_cards, load_card, named_classes
+from xmore.obtain import can_get
+
+with (REFERENCE / "datasets.csv").open(newline="") as stream:
+    PUBLISHED = {row["dataset"]: row for row in csv.DictReader(stream)}
+OTHERS = {"stamps", "cub-200-2011"}
+
+
+def key(name: str) -> str:
+    """datasets.csv's name of a card's."""
+    return name.replace("-", "").lower()
+
+
+def test_there_is_a_card_for_each_dataset_of_the_paper():
+    assert {key(name) for name in set(all_cards()) - OTHERS} == set(map(key, PUBLISHED))
+
+
+@pytest.mark.parametrize("name", sorted(set(all_cards()) - OTHERS))
+def test_a_card_expects_the_published_numbers(name):
+    card, row = load_card(name), {key(k): v for k, v in PUBLISHED.items()}[key(name)]
+    assert (card.expected.classes, card.expected.images) == (
+        int(row["classes"]),
+        int(row["test_images"]),
+    )
+    assert card.expected.source == row["source"]
+    tables = [path.read_text() for path in REFERENCE.glob("table[12]*.csv")]
+    assert any(f",{card.paper_name}," in text for text in tables)
+
+
+@pytest.mark.parametrize("name", all_cards())
+def test_a_card_names_as_many_classes_as_it_expects(name):
+    card = load_card(name)
+    for other in [None, *card.alternatives]:
+        names = [text for _, text in named_classes(load_card(name, class_names=other)) or []]
+        if name == "stamps":  # its folders are its classes
+            continue
+        assert len(names) == card.expected.classes
+        assert not [text for text in names if text != text.strip() or "_" in text or not text]
+        twice = {text for text in names if names.count(text) > 1}
+        assert twice == ({"missile", "sunglasses"} if names[0] == "tench" else set())
+    assert card.licence and card.title and card.prompt == "a photo of a {}."
+    if name != "stamps":
+        assert can_get(card) or card.obtain.steps
+        assert card.obtain.page.startswith("http") and card.folder
+
+
+def test_imagenets_variants_name_imagenets_classes_by_their_folders():
+    known = dict(named_classes(load_card("imagenet")))
+    assert known == dict(named_classes(load_card("imagenet-sketch")))
+    for name in ("imagenet-a", "imagenet-r"):
+        pairs = named_classes(load_card(name))
+        assert all(known[folder] == text for folder, text in pairs)
+        assert [folder for folder, _ in pairs] == sorted(folder for folder, _ in pairs)
+    numbered = named_classes(load_card("imagenet-v2"))
+    assert numbered == [(str(i), text) for i, text in enumerate(known.values())]
+
+
+def test_every_list_of_classes_tells_its_source_and_is_used():
+    used = set()
+    for name in all_cards():
+        card = yaml.safe_load((CARDS / f"{name}.yaml").read_text())
+        used |= {Path(path).name for path in card.get("alternatives", {}).values()}
+        used |= {Path(card["classes"]).name} if "classes" in card else set()
+    there = sorted((CARDS / "classes").glob("*.txt"))
+    assert {path.name for path in there} == used
+    assert all(path.read_text().startswith("# Source: ") for path in there)
