@@ -85,7 +85,7 @@ def pack(path: Path, count: int) -> TarImages:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     with tarfile.open(path) as tar:
-        return TarImages(path, [(member.offset_data, member.size) for member in tar])
+        return TarImages([(path, member.offset_data, member.size) for member in tar])
 
 
 def decoded(encoder: OpenClipEncoder, source: TarImages, i: int) -> torch.Tensor:
