@@ -22,12 +22,18 @@ def by(runner: str) -> ExecutionConfig:
     return ExecutionConfig(workers=1, part_rows=4, runner=runner, runners=2)
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
-def runner(request, tmp_path_factory):
-    """A runner that is installed, with a Prefect home of its own."""
-    pytest.importorskip(f"prefect_{request.param}", reason=f"xmore[{request.param}] is not there")
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A Prefect home of these tests' own."""
     with temporary_settings({PREFECT_HOME: tmp_path_factory.mktemp("prefect")}):
-        yield request.param
+        yield
+
+
+@pytest.fixture(params=RUNNERS)
+def runner(request, home):
+    """A runner that is installed."""
+    pytest.importorskip(f"prefect_{request.param}", reason=f"xmore[{request.param}] is not there")
+    return request.param
 
 
 def content(snapshot) -> dict[str, bytes]:
@@ -66,8 +72,8 @@ def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
     assert len(here.snapshot.shards) == 4
 
 
-def test_a_cluster_retrieves_the_same_for_a_run(world, done, runner, tmp_path, monkeypatch):
-    config = world.config(tmp_path / "results", execution=by(runner).model_dump())
+def test_a_cluster_retrieves_the_same_for_a_run(world, done, home, tmp_path, monkeypatch):
+    config = world.config(tmp_path / "results", execution=by("dask").model_dump())
     made = []
     monkeypatch.setattr(benchmark, "run_dataset", lambda plan, card: made.append(plan) or [])
     monkeypatch.setattr(benchmark, "write_views", lambda run: None)
