@@ -85,7 +85,8 @@ def pack(path: Path, count: int) -> TarImages:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     with tarfile.open(path) as tar:
-        return TarImages(path, [(member.offset_data, member.size) for member in tar])
+        places = [(path, member.offset_data, member.size) for member in tar]
+    return TarImages(places, [None] * len(places))
 
 
 def decoded(encoder: OpenClipEncoder, source: TarImages, i: int) -> torch.Tensor:

@@ -35,22 +35,7 @@ from xmore.paths import PROJECT_ROOT
 from xmore.search import exact_search
 
 DIM, QUERIES, K, FILE_ROWS, HOSTS = 512, 1000, 128, 250_000, 5000
-WORDS = [
-    "red",
-    "small",
-    "photo",
-    "of",
-    "a",
-    "house",
-    "in",
-    "the",
-    "snow",
-    "market",
-    "blue",
-    "car",
-    "old",
-    "street",
-]
+WORDS = ("red", "small", "photo", "of", "a", "house", "in", "the", "snow", "market", "old", "car")
 
 
 def main() -> None:

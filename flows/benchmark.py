@@ -15,6 +15,7 @@ from tasks.predictions import MethodRun, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
+from tasks.spread import check_runner, spread
 from tasks.stage import Workspace
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig, absolute
@@ -53,6 +54,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
         resume: An interrupted run to finish, by its name or `latest`.
     """
     params = absolute(params)
+    check_runner(params.execution)
     old = load_run(params.results, resume) if resume else None
     config = config_of(old) if old else params
     name = old.snapshot["name"] if old else None
@@ -65,6 +67,8 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
         }
         run = old or start_run(config, facts)
         with under_way(run):
+            if config.execution.runner != "local":
+                retrieve_on_cluster(plan)
             for card in plan.cards:
                 run.artifacts += run_dataset(plan, card)
             write_views(run)
@@ -84,6 +88,27 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
     return Plan(config, cards, models, snapshot)
+
+
+def retrieve_on_cluster(plan: Plan) -> None:
+    """Embed all queries and find all candidates on a cluster's workers, ahead of the stages.
+
+    A task is one dataset under one model: an artifact has one writer, whose parts are committed in
+    order, so that a part is the unit of resume but not of distribution. The stages that come after
+    find the artifacts in the store, and a run's record calls them skipped.
+    """
+    config, work = plan.config, plan.work
+    distinct = {model.digest: model for model in plan.models.values()}
+    calls = [
+        (work, queries(work, card, config.prompt, config.max_rejected)[0], card.root, model)
+        for card in plan.cards
+        for model in distinct.values()
+    ]
+    made = spread(query_embeddings, calls, config.execution)
+    coarse = plan.models[config.roles.coarse]
+    found = [ref for ref, call in zip(made, calls, strict=True) if call[3].digest == coarse.digest]
+    searches = [(work, ref, coarse, plan.snapshot, config.retrieval) for ref in found]
+    spread(candidates, searches, config.execution)
 
 
 def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def _task_runner(how: ExecutionConfig) -> Any:
         import dask
         from prefect_dask import DaskTaskRunner
 
+        # Of its some thirty lines a cluster none is for a user.
+        logging.getLogger("distributed").setLevel(logging.WARNING)
         # A daemonic worker may not start the processes that decode images.
         dask.config.set({"distributed.worker.daemon": False})
         here = {"n_workers": how.runners, "threads_per_worker": 1, "dashboard_address": None}
@@ -79,7 +82,7 @@ def _server() -> Iterator[None]:
     Prefect would start one in this process's name, and another in each worker's.
     """
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
     if PREFECT_API_URL.value():
         yield
@@ -87,7 +90,9 @@ def _server() -> Iterator[None]:
     server = SubprocessASGIServer()
     server.start()
     try:
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
+        # Logs are sent late, when this server is gone.
+        here = {PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}
+        with temporary_settings(here):
             yield
     finally:
         server.stop()

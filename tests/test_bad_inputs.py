@@ -765,6 +765,47 @@ def test_a_reindex_of_a_bad_list_leaves_nothing(case, xmore, web):
     assert not (case.folder / "m" / "CURRENT").exists()
 
 
+CLUSTERS = {
+    "dask is not installed": (
+        {"execution": {"runner": "dask"}},
+        ["`execution.runner: dask`", "pip install 'xmore[dask]'"],
+    ),
+    "ray elsewhere without a server": (
+        {"execution": {"runner": "ray", "address": "ray://head:10001"}},
+        ["ray://head:10001", "PREFECT_API_URL"],
+    ),
+    "pyspark is not installed": (
+        {"download": {"distributor": "pyspark"}},
+        ["`download.distributor: pyspark`", "pip install 'xmore[spark]'"],
+    ),
+    "no Java": ({"index": {"distributed": "pyspark"}}, ["needs Java 17", "apt-get install"]),
+    "an address of nothing": ({"execution": {"address": "tcp://a:1"}}, ["needs `runner: dask`"]),
+    "an index that Spark does not build": (
+        {"index": {"distributed": "pyspark", "key": "IVF64,SQ8"}},
+        ["IVF64,SQ8", "IVF...,Flat"],
+    ),
+}
+
+
+@pytest.mark.parametrize("why", CLUSTERS)
+def test_a_cluster_that_cannot_be_used(case, xmore, web, monkeypatch, why):
+    changes, says = CLUSTERS[why]
+    urls = web.url_list(case.folder / "urls.parquet", rows=2)
+    config = case.world.url_config(urls, case.folder / "out").model_dump(mode="json")
+    path = case.folder / "memory.yaml"
+    merged = {key: config[key] | value for key, value in changes.items()}
+    path.write_text(yaml.safe_dump(config | merged))
+    there = {"ray": "prefect_ray", "no Java": "pyspark"}
+    known = [name for start, name in there.items() if why.startswith(start)]
+    for module in ("tasks.spread", "index_build.spark"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: name in known or None)
+    monkeypatch.setattr("index_build.spark.shutil.which", lambda name: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    refused(xmore("reindex", path), *says)
+    assert not web.asked and not (case.folder / "out" / "batches").exists()
+
+
 def test_debug_shows_the_traceback(case, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["xmore", "--debug", "benchmark", "nowhere.yaml"])
     with pytest.raises(Exception, match=r"nowhere\.yaml"):
