@@ -24,6 +24,7 @@ from xmore.errors import ConfigError
 from xmore.memory import Snapshot
 from xmore.methods import METHODS
 from xmore.models import ModelCard, describe_model
+from xmore.prompts import class_prompts
 from xmore.runs import config_of, load_run, start_run, under_way
 from xmore.store import ArtifactRef
 from xmore.views import write_views
@@ -83,7 +84,10 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
     for card in cards:
-        listing(card)  # a mistake there is told before there is a run
+        names, _ = listing(
+            card
+        )  # a mistake there, or in the prompts, is told before there is a run
+        class_prompts(names, config.prompt or card.prompt, config.prompts)
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
