@@ -84,10 +84,8 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
     for card in cards:
-        names, _ = listing(
-            card
-        )  # a mistake there, or in the prompts, is told before there is a run
-        class_prompts(names, config.prompt or card.prompt, config.prompts)
+        classes, _ = listing(card)  # a mistake there is told before there is a run
+        class_prompts(classes, config.prompt or card.prompt, config.prompts)
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
