@@ -102,7 +102,7 @@ def retrieve_on_cluster(plan: Plan) -> None:
     config, work = plan.config, plan.work
     distinct = {model.digest: model for model in plan.models.values()}
     calls = [
-        (work, queries(work, card, config.prompt, config.max_rejected)[0], card.root, model)
+        (work, queries(work, card, config)[0], card, model)
         for card in plan.cards
         for model in distinct.values()
     ]
