@@ -47,7 +47,6 @@ def snapshot_card(snapshot: Snapshot) -> str:
     """A snapshot in Markdown: rows, failures by cause, model, index and its recall."""
     facts = snapshot.manifest
     asked, index = facts["asked"], facts["index"]
-    name = f"{index['key']} {index['parameters']}".strip()
     lines = [
         f"# Snapshot {snapshot.name}",
         "",
@@ -57,7 +56,7 @@ def snapshot_card(snapshot: Snapshot) -> str:
         f"| rows asked for | {asked:,} |",
         f"| rows in the memory | {snapshot.rows:,} ({snapshot.rows / asked:.1%}) |",
         f"| model | {facts['model']['name']}, {snapshot.dim} dimensions |",
-        f"| index | {name} |",
+        f"| index | {index_name(index)} |",
         f"| its size | {index['bytes'] / 2**20:,.1f} MiB |",
         f"| search by the index | {index['measured']['ms_per_query']} ms a query, one thread |",
     ]
@@ -78,6 +77,11 @@ def snapshot_card(snapshot: Snapshot) -> str:
         lines += ["", "## Hosts", "", "| host | rows tried | images |", "|---|---:|---:|"]
         lines += [f"| {host} | {n:,} | {came / n:.1%} |" for host, n, came in facts["hosts"]]
     return "\n".join(lines)
+
+
+def index_name(index: dict[str, Any]) -> str:
+    """An index's key, and the parameter that it is searched with where it has one."""
+    return f"{index['key']} {index['parameters']}".strip()
 
 
 def recall_line(recall: dict[str, float]) -> str:

@@ -43,6 +43,11 @@ class Plan:
     def work(self) -> Workspace:
         return Workspace(self.config.results, self.config.execution)
 
+    @property
+    def distinct_models(self) -> list[ModelCard]:
+        """Each model once: one in two roles may have two names."""
+        return list({model.digest: model for model in self.models.values()}.values())
+
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
 def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
@@ -100,12 +105,8 @@ def retrieve_on_cluster(plan: Plan) -> None:
     find the artifacts in the store, and a run's record calls them skipped.
     """
     config, work = plan.config, plan.work
-    distinct = {model.digest: model for model in plan.models.values()}
-    calls = [
-        (work, queries(work, card, config)[0], card, model)
-        for card in plan.cards
-        for model in distinct.values()
-    ]
+    listed = [(card, queries(work, card, config)[0]) for card in plan.cards]
+    calls = [(work, ref, card, model) for card, ref in listed for model in plan.distinct_models]
     made = spread(query_embeddings, calls, config.execution)
     coarse = plan.models[config.roles.coarse]
     found = [ref for ref, call in zip(made, calls, strict=True) if call[3].digest == coarse.digest]
@@ -153,9 +154,8 @@ class Retrieved:
 
 def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, card: DatasetCard) -> Retrieved:
     """From queries to their captions: all stages that come before an inference model's scores."""
-    distinct = {model.digest: model for model in plan.models.values()}
     embeddings = {
-        digest: query_embeddings(work, queries, card, model) for digest, model in distinct.items()
+        model.digest: query_embeddings(work, queries, card, model) for model in plan.distinct_models
     }
     roles, retrieval = plan.config.roles, plan.config.retrieval
     coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]

@@ -446,12 +446,12 @@ def _start(config: Any, resume: str | None) -> str:
 
 def _reindex(config: Any) -> str:
     """Run the flow and say what it came to."""
-    from flows.artifacts import most_common
+    from flows.artifacts import index_name, most_common
     from flows.reindex import xmore_reindex
 
     made = _call(xmore_reindex, config)
     facts = made.snapshot.manifest
-    index = f"{facts['index']['key']} {facts['index']['parameters']}".strip()
+    index = index_name(facts["index"])
     text = f"{facts['rows']} rows, index {index}, snapshot {made.snapshot.name}"
     done = f"{made.fetched} rows tried, {made.embedded} embedded"
     text += f" ({'unchanged: nothing downloaded, nothing embedded' if made.skipped else done})"

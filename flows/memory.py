@@ -16,8 +16,8 @@ from index_build.snapshot import check_rows, point_current, verify_snapshot
 from index_build.sources import want
 from xmore.config import ReindexConfig, absolute
 from xmore.errors import SnapshotError
-from xmore.locks import is_locked, locked
-from xmore.memory import Snapshot, lock_of, open_snapshot, resolve_current
+from xmore.locks import is_locked
+from xmore.memory import Snapshot, changing, lock_of, open_snapshot, resolve_current
 
 SAMPLES = 5
 
@@ -112,8 +112,7 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
     A re-index does not bring the snapshot that was left back unless its sources change. Raises
     SnapshotError, LockedError.
     """
-    busy = f"{memory}: a re-index is running; roll back after its end."
-    with locked(memory / ".locks" / "reindex.lock", refuse=busy):
+    with changing(memory, "a re-index is running; roll back after its end."):
         current = resolve_current(memory)
         if to is None:
             names = history.names(memory)
@@ -132,8 +131,7 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
 def foresee(config: ReindexConfig) -> Estimate:
     """What a re-index would come to; what it lists is kept for the re-index itself."""
     config = absolute(config)
-    busy = f"{config.memory}: a re-index is running; plan after its end."
-    with locked(config.memory / ".locks" / "reindex.lock", refuse=busy):
+    with changing(config.memory, "a re-index is running; plan after its end."):
         plan = make_plan(config)
         return estimate(plan, [want(listed, config) for listed in plan.listed])
 

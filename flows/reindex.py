@@ -19,8 +19,7 @@ from index_build.takedown import keep
 from tasks import reindex as tasks
 from tasks.spread import check_runner, spread
 from xmore.config import ReindexConfig, absolute
-from xmore.locks import locked
-from xmore.memory import Snapshot, open_snapshot
+from xmore.memory import Snapshot, changing, open_snapshot
 from xmore.paths import sweep
 
 
@@ -68,8 +67,8 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     """
     params = absolute(params)
     check_runner(params.execution)
-    busy = f"{params.memory}: another re-index of this memory is running; wait for its end."
-    with locked(params.memory / ".locks" / "reindex.lock", refuse=busy):
+    busy = "another re-index of this memory is running; wait for its end."
+    with changing(params.memory, busy):
         plan = make_plan(params)
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _made(plan)
@@ -105,9 +104,9 @@ def _made(plan: Plan) -> Reindexed:
             costs.embedded += _embed(plan, batch)
     with costs.step("assemble"):
         previous = newest(memory)
-        assembled, totals = tasks.assemble(plan, wanted)
+        assembled, totals = tasks.assemble(plan, wanted, previous)
     with costs.step("index"):
-        index = tasks.index(plan, assembled)
+        index = tasks.index(plan, assembled, previous)
     with costs.step("publish"):
         snapshot = tasks.publish(plan, assembled, totals, index)
         added, removed = changes(snapshot, previous)

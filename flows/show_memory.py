@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.artifacts import most_common, recall_line
+from flows.artifacts import index_name, most_common, recall_line
 from flows.memory import Difference, Entry
 from flows.show import safe, say, show_table, table_of
 from index_build.estimate import Estimate
@@ -35,8 +35,7 @@ def show_card(snapshot: Snapshot) -> None:
     lines = {
         "rows": f"{snapshot.rows:,} of {facts['asked']:,} asked for",
         "model": f"{facts['model']['name']}, {snapshot.dim} dimensions",
-        "index": f"{index['key']} {index['parameters']}".strip()
-        + f", {size(index['bytes'])}, {index['how']}, "
+        "index": f"{index_name(index)}, {size(index['bytes'])}, {index['how']}, "
         f"{index['measured']['ms_per_query']} ms a query",
     }
     for name, source in facts["sources"].items():

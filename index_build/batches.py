@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xmore.digest import digest_of
 from xmore.errors import SnapshotError
 from xmore.models import ModelCard
 from xmore.paths import write_whole
@@ -55,18 +56,16 @@ class Batch:
 
     def features(self, model: ModelCard) -> Path:
         """Where this batch's features of a model lie."""
-        return self.path / f"features-{model_digest(model)}"
+        return self.path / features_name(model.identity)
 
     def tried(self) -> list[int]:
         """Numbers of the shards whose outcomes are known."""
         return sorted(int(path.stem) for path in self.outcomes.glob("*.parquet"))
 
 
-def model_digest(model: ModelCard) -> str:
-    """Short digest of a model's weights and preprocessing, for a folder's name."""
-    from xmore.digest import digest_of
-
-    return digest_of(model.identity)[:16]
+def features_name(identity: dict[str, Any]) -> str:
+    """The name of the folder of a model's features, by its weights and preprocessing."""
+    return f"features-{digest_of(identity)[:16]}"
 
 
 def list_batches(memory: Path) -> list[Batch]:

@@ -24,16 +24,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build import history, takedown
-from index_build.batches import Batch, list_batches
+from index_build.batches import Batch, features_name, list_batches
 from index_build.download import write_table
 from index_build.embed import KINDS, describe, part, read_record, save_array, write_record
 from index_build.img2dataset_job import TAKEN_DOWN
 from index_build.ledger import files_of
 from index_build.urls import MEMORY_LIMIT
-from xmore.digest import digest_of
 from xmore.errors import LockedError, SnapshotError
 from xmore.locks import locked
-from xmore.memory import lock_of, read_snapshot, resolve_current
+from xmore.memory import changing, lock_of, read_snapshot, resolve_current
 from xmore.paths import fsync_dir, fsync_file
 from xmore.progress import track
 
@@ -55,11 +54,11 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
     Holds the lock of re-indexing. Memory: DuckDB's limit, and one shard. Raises LockedError
     while a re-index runs.
     """
-    busy = f"{memory}: a re-index is running; run gc after its end."
-    with locked(memory / ".locks" / "reindex.lock", refuse=busy), ExitStack() as held:
+    busy = "a re-index is running; run gc after its end."
+    with changing(memory, busy), ExitStack() as held:
         taken = takedown.kept(memory)
         kept, going = _choose(memory, keep, taken, held)
-        models = {_model(memory, name) for name in kept}
+        used = {_features_of(memory / "snapshots" / name) for name in kept}
         freed = _bytes_of([memory / "snapshots" / name for name in going])
         if not dry_run:
             for name in going:
@@ -70,7 +69,7 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
             batches = [batch for batch in list_batches(memory) if batch.closed]
             for batch in track(batches, "memory freeing", "batch"):
                 for folder in sorted(batch.path.glob("features-*")):
-                    if folder.name.removeprefix("features-") not in models:
+                    if folder.name not in used:
                         freed += _bytes_of([folder])
                         if not dry_run:
                             shutil.rmtree(folder)
@@ -82,10 +81,9 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
         return Freed(going, kept, rows, files, freed)
 
 
-def _model(memory: Path, name: str) -> str:
-    """Digest in the names of the feature folders that a snapshot was made from."""
-    manifest = read_snapshot(memory / "snapshots" / name).manifest
-    return digest_of(manifest["model"]["identity"])[:16]
+def _features_of(snapshot: Path) -> str:
+    """The name of the feature folders that a snapshot was made from."""
+    return features_name(read_snapshot(snapshot).manifest["model"]["identity"])
 
 
 def _choose(

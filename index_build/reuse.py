@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +11,7 @@ from index_build.plan import Plan
 from index_build.snapshot import Assembled, identity
 from xmore.errors import SnapshotError
 from xmore.memory import Snapshot, embedding_blocks
-from xmore.paths import fsync_file
+from xmore.paths import link_or_copy
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +49,7 @@ def _of_the_same_kind(plan: Plan, previous: Snapshot) -> bool:
 def _keep(plan: Plan, previous: Snapshot) -> dict[str, Any]:
     target = plan.work / "image.index"
     target.unlink(missing_ok=True)
-    try:
-        os.link(previous.index_path, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(previous.index_path, target)
-        fsync_file(target)
+    link_or_copy(previous.index_path, target)
     return {**previous.manifest["index"], "how": "kept"}
 
 

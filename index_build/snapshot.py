@@ -21,13 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build import history
+from index_build.batches import features_name
 from index_build.download import write_table
 from index_build.embed import KINDS, part, read_record, save_array
 from index_build.plan import Plan
 from xmore.digest import digest_file, digest_of
 from xmore.errors import SnapshotError
 from xmore.memory import Snapshot, embedding_blocks, read_snapshot
-from xmore.paths import fsync_dir, fsync_file, write_whole
+from xmore.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.progress import track
 from xmore.store import move_aside
 
@@ -65,7 +66,7 @@ def assemble(
     shards: list[dict[str, Any]] = []
     dims: dict[int, str] = {}
     for batch, number, positions in track(list(kept), "memory assembling", "shard"):
-        folder = plan.config.memory / "batches" / batch / _features(plan)
+        folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
         record = read_record(folder, number)
         shard: dict[str, Any] = {
             "batch": batch,
@@ -239,12 +240,6 @@ def _keys(snapshot: Snapshot) -> np.ndarray:
     return np.sort(pa.concat_tables(columns)["memory_key"].to_numpy().astype("S64"))
 
 
-def _features(plan: Plan) -> str:
-    from index_build.batches import model_digest
-
-    return f"features-{model_digest(plan.model)}"
-
-
 def _shards_of(snapshot: Snapshot | None) -> list[dict[str, Any]]:
     return snapshot.manifest.get("shards", []) if snapshot else []
 
@@ -279,14 +274,13 @@ def _lay_out(
 
 def _link(path: Path, target: Path, ours: bool) -> None:
     """Share a batch's own file, or one of an earlier snapshot, which may go before this one."""
+    if not ours:
+        link_or_copy(path, target)
+        return
     try:
         os.link(path, target)
-    except OSError:  # a file system without hard links, or a file with too many
-        if ours:  # `work` and a snapshot are equally deep, so that it holds after the rename
-            target.symlink_to(os.path.relpath(path, target.parent))
-        else:
-            shutil.copyfile(path, target)
-            fsync_file(target)
+    except OSError:  # `work` and a snapshot are equally deep, so that it holds after the rename
+        target.symlink_to(os.path.relpath(path, target.parent))
 
 
 def _write(path: Path, positions: list[int], target: Path) -> None:

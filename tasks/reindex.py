@@ -17,8 +17,7 @@ from xmore.memory import Snapshot
 class Fetched:
     """What a download came to."""
 
-    shards: int
-    rows: int
+    rows: int  # that servers were asked for
     images: int
     image_bytes: int
 
@@ -70,7 +69,7 @@ def download(plan: Plan, batch: Batch) -> Fetched:
     shards = download_shards(job, batch.shards)
     rows, images = write_outcomes(batch)
     size = sum(path.stat().st_size for path in batch.images.glob("*.tar"))
-    return Fetched(shards, rows if shards else 0, images, size)
+    return Fetched(rows if shards else 0, images, size)
 
 
 @step("check what came of {plan.config.name}")
@@ -104,7 +103,7 @@ def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
 
 
 @step("assemble {plan.config.name}")
-def assemble(plan: Plan, wanted: list[Wanted]) -> tuple[Any, Totals]:
+def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tuple[Any, Totals]:
     """Read the features and the wanted rows -> the snapshot's shards, linked or written."""
     from index_build import snapshot as build
     from index_build.ledger import open_ledger
@@ -113,17 +112,15 @@ def assemble(plan: Plan, wanted: list[Wanted]) -> tuple[Any, Totals]:
         ledger.read_features(plan.model)
         totals = ledger.totals()
         stop_if_too_many(plan, totals.failures, totals.asked)
-        previous = build.newest(plan.config.memory)
         return build.assemble(plan, ledger.kept_shards(), previous), totals
 
 
 @step("index {plan.config.name}")
-def index(plan: Plan, assembled: Any) -> dict[str, Any]:
+def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
     """Read the image embeddings -> the index: kept, added to or built, tuned; and its recall."""
     from index_build.reuse import make_index
-    from index_build.snapshot import newest
 
-    return make_index(plan, assembled, newest(plan.config.memory))
+    return make_index(plan, assembled, previous)
 
 
 @step("publish {plan.config.name}")

@@ -141,6 +141,14 @@ def lock_of(memory: Path, name: str) -> Path:
     return memory / ".locks" / f"{name}.lock"
 
 
+def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
+    """Hold the lock of whoever changes a memory.
+
+    Raises LockedError, which says `busy`, where another holds it.
+    """
+    return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
+
+
 def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
     """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
     lock = lock_of(memory, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,15 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
     os.replace(temporary, path)
     fsync_dir(path.parent)
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """Make `target` the same file as `path`, or durably one of the same bytes."""
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links, or a file with too many
+        shutil.copyfile(path, target)
+        fsync_file(target)
 
 
 def sweep(folder: Path) -> None:
