@@ -45,17 +45,29 @@ def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: Executio
     @flow(name=f"{task.name}-spread", task_runner=_task_runner(how), persist_result=False)
     def spread_out() -> list:
         futures = [task.submit(*call) for call in calls]
-        results = []
         with counting(f"{task.name} on {how.runner}", len(futures), "task") as done:
             for number, future in enumerate(futures):
                 future.wait()
                 done(number + 1)
-        for future in futures:
-            results.append(future.result())
-        return results
+        return [future.result() for future in futures]
 
-    with _server():
+    with _server(), _kept_environment():
         return spread_out()
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Undo what a runner leaves in this process's environment.
+
+    Dask tells its workers by way of it to use one thread each (OMP_NUM_THREADS and its like); all
+    that this process starts afterwards would do the same, with other last bits.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _task_runner(how: ExecutionConfig) -> Any:

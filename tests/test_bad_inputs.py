@@ -590,7 +590,7 @@ def test_leaks_of_a_memory_that_is_gone(case, done, xmore):
     data = json.loads(file.read_text())
     data["snapshot"]["memory"] = str(case.folder / "gone")
     file.write_text(json.dumps(data))
-    refused(xmore("leaks", "latest", "--results", case.results), "gone", "manifest.json")
+    refused(xmore("leaks", done.name, "--results", case.results), "gone", "manifest.json")
 
 
 def test_every_test_image_leaked(case, done, xmore):

@@ -1,5 +1,6 @@
 """The same memory and the same run by two workers of a Dask or Ray cluster as by one process."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def few(world, tmp_path_factory):
 def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
     config, here = few
     spread = config.model_copy(update={"memory": tmp_path / "memory", "execution": by(runner)})
+    before = dict(os.environ)
     made = xmore_reindex.fn(spread)
+    assert dict(os.environ) == before  # what is started from here afterwards has its own threads
     assert made.embedded == here.embedded == 40
     assert content(made.snapshot) == content(here.snapshot)
     assert made.snapshot.name == here.snapshot.name
