@@ -24,13 +24,13 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from index_build.shards import TarImages
 from xmore.config import ExecutionConfig
 from xmore.encoders import OpenClipEncoder, pick_device
 from xmore.features import encode_images
 from xmore.images import decode_image
 from xmore.models import ModelSpec, describe_model
 from xmore.paths import PROJECT_ROOT
+from xmore.readers import ListedImages, Tars
 
 BATCH = 64
 DATA = PROJECT_ROOT / "data"
@@ -75,7 +75,7 @@ def measure(name: str, spec: ModelSpec, images: int, rounds: int, scratch: Path)
     print(f"  median share {statistics.median(shares):.3f}; largest difference {same:.1e}")
 
 
-def pack(path: Path, count: int) -> TarImages:
+def pack(path: Path, count: int) -> ListedImages:
     """The first `count` images of the demo's memory as a tar, as img2dataset writes them."""
     images = sorted((DATA / "demo" / "memory" / "images").iterdir())[:count]
     with tarfile.open(path, "w") as tar:
@@ -85,11 +85,11 @@ def pack(path: Path, count: int) -> TarImages:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     with tarfile.open(path) as tar:
-        places = [(path, member.offset_data, member.size) for member in tar]
-    return TarImages(places, [None] * len(places))
+        places = {m.name: (path.name, m.offset_data, m.size) for m in tar}
+    return ListedImages(Tars(path.parent, places), list(places), [None] * len(places))
 
 
-def decoded(encoder: OpenClipEncoder, source: TarImages, i: int) -> torch.Tensor:
+def decoded(encoder: OpenClipEncoder, source: ListedImages, i: int) -> torch.Tensor:
     """(H, W, 3) uint8 of one image."""
     return torch.from_numpy(np.array(encoder.resize(decode_image(source.read(i)))))
 

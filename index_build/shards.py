@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pyarrow.parquet as pq
 
 from index_build.batches import Batch
 from xmore.features import ImageSource
-from xmore.images import FileImages, ImageRejected
+from xmore.readers import Files, ListedImages, Tars
 
 
 @dataclass(frozen=True)
@@ -37,30 +35,6 @@ class Features:
     rows: pa.Table
 
 
-@dataclass(frozen=True)
-class TarImages:
-    """Images inside tars, read where they lie: nothing is ever unpacked."""
-
-    places: list[tuple[Path, int, int]]  # tar, offset and size of each
-    hashes: Sequence[str | None]  # sha256 (hex) where the tar is not ours: it may have changed
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, i: int) -> bytes:
-        """The bytes of image `i`; raises ImageRejected."""
-        path, offset, size = self.places[i]
-        try:
-            with path.open("rb") as stream:
-                stream.seek(offset)
-                data = stream.read(size)
-        except OSError as error:
-            raise ImageRejected("unreadable file") from error
-        if self.hashes[i] and hashlib.sha256(data).hexdigest() != self.hashes[i]:
-            raise ImageRejected("changed since it was listed")
-        return data
-
-
 def load_shard(batch: Batch, number: int) -> Shard | Features:
     """Shard `number` of a batch: the rows of its outcomes that have an image."""
     outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
@@ -71,25 +45,24 @@ def load_shard(batch: Batch, number: int) -> Shard | Features:
     root = Path(str(batch.root))
     places = rows["image_path"].to_pylist()
     hashes = rows["memory_key"].to_pylist()
-    if batch.kind == "images":
-        rows = rows.drop_columns(["offset", "bytes"])
-        return Shard(number, FileImages(root, places, hashes), rows)
-    offsets = rows["offset"].to_pylist()
-    sizes = rows["bytes"].to_pylist()
+    offsets, sizes = rows["offset"].to_pylist(), rows["bytes"].to_pylist()
     rows = rows.drop_columns(["offset", "bytes"])
+    if batch.kind == "images":
+        return Shard(number, ListedImages(Files(root), places, hashes), rows)
     if batch.kind == "tars":
-        tars = [root / place.partition("/")[0] for place in places]
-        where = list(zip(tars, offsets, sizes, strict=True))
-        return Shard(number, TarImages(where, hashes), rows)
+        tars = [place.partition("/")[0] for place in places]
+        where = dict(zip(places, zip(tars, offsets, sizes, strict=True), strict=True))
+        return Shard(number, ListedImages(Tars(root, where), places, hashes), rows)
     return _features(number, root, rows, np.array(offsets))
 
 
-def _downloaded(batch: Batch, number: int, rows: pa.Table) -> TarImages:
-    path = batch.images / f"{number:05d}.tar"
-    with tarfile.open(path) as tar:
-        places = {m.name: (path, m.offset_data, m.size) for m in tar if m.isreg()}
+def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
+    tar = f"{number:05d}.tar"
+    with tarfile.open(batch.images / tar) as archive:
+        places = {m.name: (tar, m.offset_data, m.size) for m in archive if m.isreg()}
     names = rows["image_path"].to_pylist()
-    return TarImages([places[name] for name in names], [None] * len(names))
+    # What was scaled down has other bytes than its memory_key says.
+    return ListedImages(Tars(batch.images, places), names, [None] * len(names))
 
 
 def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:

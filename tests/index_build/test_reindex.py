@@ -81,14 +81,14 @@ def test_rows_are_bound_to_their_images(made, world):
 def test_the_features_are_those_of_the_images(made, world):
     from xmore.encoders import load_encoder
     from xmore.features import encode_images
-    from xmore.images import FileImages
     from xmore.models import describe_model
+    from xmore.readers import Files, ListedImages
 
     config, result, _ = made
     rows, features = rows_of(result.snapshot), features_of(result.snapshot)
     folder = world.images
     names = [row["url"].rpartition("/")[2] for row in rows]
-    source = FileImages(folder, names, [row["memory_key"] for row in rows])
+    source = ListedImages(Files(folder), names, [row["memory_key"] for row in rows])
     encoder = load_encoder(describe_model("m", config.model, world.root / "cache"), "cpu")
     direct = encode_images(source, encoder, config.execution)
     assert direct.kept == list(range(len(rows)))

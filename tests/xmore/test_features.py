@@ -13,8 +13,8 @@ from xmore.config import ExecutionConfig
 from xmore.digest import digest_file
 from xmore.encoders import load_encoder
 from xmore.features import encode_images
-from xmore.images import FileImages
 from xmore.models import describe_model
+from xmore.readers import Files, ListedImages
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def encoder(world):
 
 
 @pytest.fixture
-def images(world, tmp_path) -> FileImages:
+def images(world, tmp_path) -> ListedImages:
     """30 drawings; number 3 is no image, number 8 has changed, number 11 is gone."""
     folder = world.images
     names = []
@@ -34,7 +34,7 @@ def images(world, tmp_path) -> FileImages:
     hashes = [digest_file(tmp_path / name) for name in names]
     hashes[8] = "0" * 64
     (tmp_path / names[11]).unlink()
-    return FileImages(tmp_path, names, hashes)
+    return ListedImages(Files(tmp_path), names, hashes)
 
 
 EXECUTION = ExecutionConfig(batch_size=4, workers=2)
