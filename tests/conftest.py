@@ -190,6 +190,27 @@ def done_again(done, tmp_path_factory) -> BenchmarkConfig:
     return done.config.model_copy(update={"results": results})
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many texts and images the encoders were given."""
+    from xmore.encoders import OpenClipEncoder
+
+    counts = {"texts": 0, "images": 0}
+    encode_texts, encode_images = OpenClipEncoder.encode_texts, OpenClipEncoder.encode_images
+
+    def count_texts(self, texts):
+        counts["texts"] += len(texts)
+        return encode_texts(self, texts)
+
+    def count_images(self, pixels):
+        counts["images"] += len(pixels)
+        return encode_images(self, pixels)
+
+    monkeypatch.setattr(OpenClipEncoder, "encode_texts", count_texts)
+    monkeypatch.setattr(OpenClipEncoder, "encode_images", count_images)
+    return counts
+
+
 def write_webdataset(target: Path, images: list[Path], shards: int = 2) -> Path:
     """CLIP_benchmark's layout over images whose folders are their classes."""
     names = sorted({path.parent.name for path in images})

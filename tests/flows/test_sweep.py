@@ -9,7 +9,6 @@ import yaml
 from flows.benchmark import xmore_benchmark
 from flows.sweep import run_sweep
 from xmore.config import load_config
-from xmore.encoders import OpenClipEncoder
 from xmore.paths import PROJECT_ROOT
 from xmore.sweep import SweepConfig, members
 
@@ -34,26 +33,7 @@ def start(config) -> str:
     return xmore_benchmark.fn(config)
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """How many images and texts encoders were given."""
-    counts = {"images": 0, "texts": 0}
-    images, texts = OpenClipEncoder.encode_images, OpenClipEncoder.encode_texts
-
-    def count_images(self, pixels):
-        counts["images"] += len(pixels)
-        return images(self, pixels)
-
-    def count_texts(self, batch):
-        counts["texts"] += len(batch)
-        return texts(self, batch)
-
-    monkeypatch.setattr(OpenClipEncoder, "encode_images", count_images)
-    monkeypatch.setattr(OpenClipEncoder, "encode_texts", count_texts)
-    return counts
-
-
-def test_seven_values_of_m_encode_nothing_more_than_one(base, tmp_path, counted):
+def test_seven_values_of_m_encode_nothing_more_than_one(base, tmp_path, encoded):
     sweep = {"name": "m", "base": str(base), "table": "select m from entropies where m > 0"}
     spent = []
     for values in ([16], [1, 2, 4, 8, 16, 20, 24]):
@@ -62,11 +42,11 @@ def test_seven_values_of_m_encode_nothing_more_than_one(base, tmp_path, counted)
         )
         table = run_sweep(tmp_path / "m.yaml", None, start)
         assert [row for (row,) in table.rows] == values
-        spent.append(dict(counted))
+        spent.append(dict(encoded))
     assert spent[0] == spent[1] and spent[0]["images"] == 40  # 20 photos, two models
 
 
-def test_members_share_what_they_have_in_common(base, tmp_path, counted):
+def test_members_share_what_they_have_in_common(base, tmp_path, encoded):
     (tmp_path / "sweep.yaml").write_text(
         yaml.safe_dump(
             {
@@ -85,13 +65,13 @@ def test_members_share_what_they_have_in_common(base, tmp_path, counted):
         ["direct", "[0]"],
         ["direct", "[1, 2]"],
     ]
-    assert counted["images"] == 40 and len(table.runs) == 4
+    assert encoded["images"] == 40 and len(table.runs) == 4
     written = read(table.path)
     assert [row["run"] for row in written] == table.runs
     assert [row["method"] for row in written] == ["xmore"] * 4
-    before = dict(counted)
+    before = dict(encoded)
     assert run_sweep(tmp_path / "sweep.yaml", None, start).rows == table.rows
-    assert counted == before
+    assert encoded == before
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from xmore.encoders import OpenClipEncoder
 from xmore.memory import captions_of, embedding_blocks, keys_of, open_snapshot
 from xmore.runs import load_run
 from xmore.store import read_manifest, read_rows
@@ -164,25 +163,6 @@ def test_re_ranking_is_an_artifact_of_its_own(world, done):
     for exact, found in zip(rows(done, "candidates"), read_rows(ref).to_pylist(), strict=True):
         assert found["memory_ids"] == exact["memory_ids"]
         np.testing.assert_allclose(found["similarities"], exact["similarities"], atol=1e-6)
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """How many texts and images the encoders were given, by model."""
-    counts = {"texts": 0, "images": 0}
-    encode_texts, encode_images = OpenClipEncoder.encode_texts, OpenClipEncoder.encode_images
-
-    def count_texts(self, texts):
-        counts["texts"] += len(texts)
-        return encode_texts(self, texts)
-
-    def count_images(self, pixels):
-        counts["images"] += len(pixels)
-        return encode_images(self, pixels)
-
-    monkeypatch.setattr(OpenClipEncoder, "encode_texts", count_texts)
-    monkeypatch.setattr(OpenClipEncoder, "encode_images", count_images)
-    return counts
 
 
 def test_each_text_and_image_is_encoded_once_per_model(world, tmp_path, encoded):
