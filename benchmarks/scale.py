@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index_build.batches import Batch
-from index_build.download import write_table
 from index_build.embed import describe, part, save_array, write_record
 from index_build.index import unpublished
 from index_build.plan import make_plan
+from index_build.tables import write_table
 from tasks import reindex as tasks
 from xmore.config import ReindexConfig
 from xmore.memory import embedding_blocks
@@ -53,7 +53,7 @@ def main() -> None:
         write_features(batch, folder)
         say_disk("outcomes", batch.outcomes)
         say_disk("features", folder)
-        timed("assemble", lambda: tasks.assemble(plan, wanted))
+        timed("assemble", lambda: tasks.assemble(plan, wanted, None))
         snapshot = unpublished(plan.work)
         queries = np.random.default_rng(1).standard_normal((QUERIES, DIM), np.float32)
         timed(

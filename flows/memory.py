@@ -10,10 +10,10 @@ import duckdb
 
 from index_build import history
 from index_build.estimate import Estimate, estimate
-from index_build.ledger import files_of
 from index_build.plan import make_plan
 from index_build.snapshot import check_rows, point_current, verify_snapshot
 from index_build.sources import want
+from index_build.tables import parquet
 from xmore.config import ReindexConfig, absolute
 from xmore.errors import SnapshotError
 from xmore.locks import is_locked
@@ -90,11 +90,8 @@ def compare(one: Snapshot, other: Snapshot) -> Difference:
     """What two snapshots share, by memory_key. Memory: DuckDB's, which spills to disk."""
     with duckdb.connect() as db:
         for side, snapshot in (("a", one), ("b", other)):
-            files = files_of([shard.metadata for shard in snapshot.shards])
-            db.execute(
-                f"create view {side} as select memory_key, caption from "
-                f"read_parquet({files}, union_by_name = true)"
-            )
+            files = parquet([shard.metadata for shard in snapshot.shards])
+            db.execute(f"create view {side} as select memory_key, caption from {files}")
         shared = db.execute("select count(*) from a semi join b using (memory_key)").fetchall()
         only, samples = [], []
         for mine, theirs in (("a", "b"), ("b", "a")):

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 
 from index_build.batches import Batch
 from index_build.img2dataset_job import TAKEN_DOWN, VARIABLE, Job
+from index_build.tables import write_table
 from xmore.errors import SnapshotError
-from xmore.paths import write_whole
 from xmore.progress import counting
 
 MODULE = "index_build.img2dataset_process"
 PATIENCE = 600  # seconds beyond the longest that a shard can take by its requests' time limits
 SUCCESS = "success"
-ROW_GROUP = 4096
 
 
 def download_shards(job: Job, shards: int) -> int:
@@ -55,10 +54,9 @@ def download_shards(job: Job, shards: int) -> int:
 def write_outcomes(batch: Batch) -> tuple[int, int]:
     """Say of each row of a downloaded batch what it came to; returns rows tried, images come.
 
-    Rows stay in the order of their shard:
-
-    img2dataset writes in the order in which answers come, so that its own order is never the
-    same twice; its keys tell the place of each row. Memory: one shard's rows.
+    Rows stay in the order of their shard. img2dataset writes in the order in which answers come,
+    so that its own order is never the same twice; its keys tell the place of each row. Memory:
+    one shard's rows.
     """
     tried = images = 0
     for number in range(batch.shards):
@@ -73,39 +71,24 @@ def write_outcomes(batch: Batch) -> tuple[int, int]:
                 f"{batch.images / name}: has {fetched.num_rows} rows, {rows.num_rows} were asked "
                 f"for. Remove it; run again to go on."
             )
-        statuses = zip(
-            fetched["status"].to_pylist(), fetched["error_message"].to_pylist(), strict=True
-        )
-        causes = [None if s == SUCCESS else _cause(s, message) for s, message in statuses]
-        keys = [
-            cause.removeprefix(TAKEN_DOWN).strip() if cause and TAKEN_DOWN in cause else key
-            for cause, key in zip(causes, fetched["sha256"].to_pylist(), strict=True)
-        ]
-        causes = [TAKEN_DOWN if cause and TAKEN_DOWN in cause else cause for cause in causes]
-        urls = rows["url"].to_pylist()
+        told = (fetched[column].to_pylist() for column in ("status", "error_message", "sha256"))
+        outcomes = [_outcome(*row) for row in zip(*told, strict=True)]
         columns = {
-            "memory_key": pa.array(keys, pa.string()),
+            "memory_key": pa.array([key for key, _ in outcomes], pa.string()),
             "width": fetched["width"],
             "height": fetched["height"],
             "image_path": pc.binary_join_element_wise(fetched["key"], "jpg", "."),
-            "host": pa.array([_host(url) for url in urls], pa.string()),
-            "cause": pa.array(causes, pa.string()),
+            "host": pa.array([_host(url) for url in rows["url"].to_pylist()], pa.string()),
+            "cause": pa.array([cause for _, cause in outcomes], pa.string()),
         }
         tries = pc.add(rows["tries"], pa.scalar(1, pa.int32())).cast(pa.int32())
         table = rows.set_column(rows.column_names.index("tries"), "tries", tries)
         for column, values in columns.items():
             table = table.append_column(column, values)
         write_table(batch.outcomes / name, table)
-        tried += len(causes)
-        images += causes.count(None)
+        tried += len(table)
+        images += table["cause"].null_count
     return tried, images
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all; small row groups make a few rows cheap to read."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
-    write_whole(path, sink.getvalue().to_pybytes())
 
 
 def forget(target: Path, number: int) -> None:
@@ -150,9 +133,15 @@ def _is_whole(target: Path, number: int) -> bool:
     return images == statuses.count(SUCCESS)
 
 
-def _cause(status: str, message: str | None) -> str:
+def _outcome(status: str, message: str | None, sha256: str | None) -> tuple[str | None, str | None]:
+    """memory_key and cause of a row, one of them or both, from img2dataset's own columns."""
+    if status == SUCCESS:
+        return sha256, None
     # Causes of failed requests are ours, few and short; what cv2 says of an image is neither.
-    return message or "unknown" if status == "failed_to_download" else "cannot be scaled down"
+    cause = message or "unknown" if status == "failed_to_download" else "cannot be scaled down"
+    if cause.startswith(TAKEN_DOWN):
+        return cause.removeprefix(TAKEN_DOWN).strip(), TAKEN_DOWN
+    return sha256, cause
 
 
 def _column(target: Path, number: int, name: str) -> list[str]:

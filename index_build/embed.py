@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from index_build.batches import Batch
-from index_build.download import write_table
 from index_build.shards import Features, Shard, load_shard
+from index_build.tables import write_table
 from xmore.config import ExecutionConfig
 from xmore.digest import digest_file
 from xmore.encoders import OpenClipEncoder

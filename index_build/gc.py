@@ -25,11 +25,9 @@ import pyarrow.parquet as pq
 
 from index_build import history, takedown
 from index_build.batches import Batch, features_name, list_batches
-from index_build.download import write_table
 from index_build.embed import KINDS, describe, part, read_record, save_array, write_record
 from index_build.img2dataset_job import TAKEN_DOWN
-from index_build.ledger import files_of
-from index_build.urls import MEMORY_LIMIT
+from index_build.tables import parquet, scratch_db, write_table
 from xmore.errors import LockedError, SnapshotError
 from xmore.locks import locked
 from xmore.memory import changing, lock_of, read_snapshot, resolve_current
@@ -129,8 +127,6 @@ def _holds(snapshot: Path, taken: list[str]) -> bool:
 @contextmanager
 def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the table `used` of the memory_keys that the snapshots hold."""
-    scratch = memory / "making" / "gc"
-    scratch.mkdir(parents=True, exist_ok=True)
     files = [
         path
         for name in names
@@ -138,17 +134,9 @@ def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConne
     ]
     if not files:
         raise SnapshotError(f"{memory}: no snapshot is left whole; nothing was removed.")
-    db = duckdb.connect(scratch / "duckdb")
-    try:
-        db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-        db.execute(
-            "create table used as select distinct memory_key from "
-            f"read_parquet({files_of(files)}, union_by_name = true)"
-        )
+    with scratch_db(memory / "making" / "gc") as db:
+        db.execute(f"create table used as select distinct memory_key from {parquet(files)}")
         yield db
-    finally:
-        db.close()
-        shutil.rmtree(scratch)
 
 
 def _free(

@@ -22,10 +22,10 @@ import duckdb
 from index_build.batches import Batch, list_batches
 from index_build.fetch import PASSING
 from index_build.sources import Wanted
-from index_build.urls import MEMORY_LIMIT
+from index_build.tables import parquet, scratch_db
 from xmore.config import DownloadConfig
 from xmore.models import ModelCard
-from xmore.views import quote
+from xmore.views import quote_all
 
 BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
 HOSTS = 20
@@ -55,11 +55,11 @@ class Ledger:
 
     def new_rows(self, source: int) -> str:
         """SQL for the rows of a source that have to be tried: its columns and `tries` so far."""
-        files = files_of(self.wanted[source].files)
+        table = parquet(self.wanted[source].files, "filename = true, file_row_number = true")
         by_key = self.wanted[source].listed.source.urls
         return f"""
             select list.* exclude (filename, file_row_number), coalesce(wanted.tries, 0) as tries
-            from read_parquet({files}, filename = true, file_row_number = true) as list
+            from {table} as list
             join wanted using (row_key)
             where wanted.source = {source} and not wanted.taken
               and (wanted.tries is null or wanted.passing)
@@ -75,7 +75,7 @@ class Ledger:
         )
 
     def read_outcomes(self, taken: list[str]) -> None:
-        """Read the batches' outcomes: fills `wanted`. To be called again after a download."""
+        """Read the batches' outcomes: fills `wanted`."""
         batches = list_batches(self.memory)
         self.db.execute("create or replace table taken (value varchar)")
         if taken:
@@ -88,10 +88,10 @@ class Ledger:
         self.db.execute(
             _WANTED.format(
                 listed=listed,
-                passing=", ".join(map(quote, sorted(PASSING))),
+                passing=quote_all(sorted(PASSING)),
                 tries=self.download.tries,
-                bounded=", ".join(map(quote, BOUNDED)),
-                changed=", ".join(map(quote, bounded)) or "null",
+                bounded=quote_all(BOUNDED),
+                changed=quote_all(bounded) or "null",
             )
         )
 
@@ -122,6 +122,10 @@ class Ledger:
         while rows := cursor.fetchmany(16):
             yield from rows
 
+    def count_shards(self) -> int:
+        """How many shards the snapshot will have."""
+        return _one(self.db, "select count(*) from (select distinct batch, shard from kept)")
+
     def outcome_counts(self) -> tuple[Counter[str], int]:
         """Failures by cause so far, before anything is embedded, and the rows asked for."""
         failures = sum((want.failures for want in self.wanted), Counter[str]())
@@ -148,21 +152,11 @@ class Ledger:
 def open_ledger(
     memory: Path, wanted: list[Wanted], taken: list[str], download: DownloadConfig
 ) -> Iterator[Ledger]:
-    """A ledger over what lies on disk now; its scratch file goes when it is closed."""
-    scratch = memory / "making" / "ledger"
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "duckdb"
-    path.unlink(missing_ok=True)
-    db = duckdb.connect(path)
-    try:
-        db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-        db.execute(f"set temp_directory = {quote(str(scratch / 'spilled'))}")
+    """A ledger over what lies on disk now."""
+    with scratch_db(memory / "making" / "ledger") as db:
         ledger = Ledger(db, memory, wanted, download)
         ledger.read_outcomes(taken)
         yield ledger
-    finally:
-        db.close()
-        path.unlink(missing_ok=True)
 
 
 def bounds_of(download: DownloadConfig) -> dict[str, object]:
@@ -181,7 +175,7 @@ def _outcomes(batches: list[Batch]) -> str:
         )
     return (
         "select row_key, memory_key, cause, tries, host, parse_path(filename)[-3] as batch "
-        f"from read_parquet({files_of(files)}, union_by_name = true, filename = true)"
+        f"from {parquet(files, 'filename = true')}"
     )
 
 
@@ -194,8 +188,8 @@ def _metadata(files: list[Path]) -> str:
     return (
         "select row_key, memory_key, trim(caption) = '' as no_caption, "
         "parse_path(filename)[-4] as batch, parse_filename(filename, true)[-5:]::integer as shard, "
-        f"file_row_number as position from read_parquet({files_of(files)}, union_by_name = true, "
-        "filename = true, file_row_number = true)"
+        "file_row_number as position "
+        f"from {parquet(files, 'filename = true, file_row_number = true')}"
     )
 
 
@@ -207,12 +201,7 @@ def _slim(want: Wanted) -> str:
         return (
             f"select {columns} from (select null as row_key, '' as url, '' as memory_key) limit 0"
         )
-    return f"select {columns} from read_parquet({files_of(want.files)})"
-
-
-def files_of(paths: list[Path]) -> str:
-    """Paths as a list in SQL."""
-    return "[" + ", ".join(quote(str(path)) for path in paths) + "]"
+    return f"select {columns} from {parquet(want.files)}"
 
 
 def _one(db: duckdb.DuckDBPyConnection, query: str) -> int:

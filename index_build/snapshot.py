@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from index_build import history
 from index_build.batches import features_name
-from index_build.download import write_table
 from index_build.embed import KINDS, part, read_record, save_array
 from index_build.plan import Plan
+from index_build.tables import write_table
 from xmore.digest import digest_file, digest_of
 from xmore.errors import SnapshotError
 from xmore.memory import Snapshot, embedding_blocks, read_snapshot
@@ -48,13 +48,12 @@ class Assembled:
 
 
 def assemble(
-    plan: Plan, kept: Iterable[tuple[str, int, list[int]]], previous: Snapshot | None
+    plan: Plan, kept: Iterable[tuple[str, int, list[int]]], count: int, previous: Snapshot | None
 ) -> Assembled:
-    """Lay out the shards of `kept`, (batch, shard, positions), under `plan.work`.
+    """Lay out the `count` shards of `kept`, (batch, shard, positions), under `plan.work`.
 
-    An index that a stopped run has built there stays, if it is of the same rows.
-
-    Memory: one shard. Raises SnapshotError where shards differ in their dimensions.
+    An index that a stopped run has built there stays, if it is of the same rows. Memory: one
+    shard. Raises SnapshotError where shards differ in their dimensions.
     """
     for kind in KINDS:
         shutil.rmtree(plan.work / kind, ignore_errors=True)
@@ -65,7 +64,7 @@ def assemble(
     files: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
     dims: dict[int, str] = {}
-    for batch, number, positions in track(list(kept), "memory assembling", "shard"):
+    for batch, number, positions in track(kept, "memory assembling", "shard", count):
         folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
         record = read_record(folder, number)
         shard: dict[str, Any] = {
@@ -92,8 +91,9 @@ def assemble(
             f"{other[1]} {other[0]}. Name the model that made those that are here already."
         )
     rows = sum(shard["rows"] for shard in shards)
-    _forget_other_index(plan, digest_of([identity(shard) for shard in shards]))
-    return Assembled(files, shards, rows, next(iter(dims), 0))
+    made = Assembled(files, shards, rows, next(iter(dims), 0))
+    _forget_other_index(plan, digest_of(made.identities()))
+    return made
 
 
 def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapshot:

@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from index_build import urls
 from index_build.folder import Pairs, read_pairs
 from index_build.language import language_of
+from index_build.tables import write_table
 from index_build.tars import list_tars, listings
 from xmore.adopt import adopt
 from xmore.config import ReindexConfig, SourceConfig
 from xmore.digest import digest_of, digest_text
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot, rows_of_shard
-from xmore.paths import fsync_file
 
 HERE = pa.schema(
     [
@@ -170,8 +169,6 @@ def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, fold
 
 
 def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:
-    path = folder / f"{shards:05d}.parquet"
-    pq.write_table(pa.Table.from_pylist(held, schema=HERE), path, compression="zstd")
-    fsync_file(path)
+    write_table(folder / f"{shards:05d}.parquet", pa.Table.from_pylist(held, schema=HERE))
     held.clear()
     return shards + 1

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from index_build.tables import write_table
 from xmore.digest import digest_of
 from xmore.errors import DatasetError
 from xmore.images import IMAGE_SUFFIXES
-from xmore.paths import write_whole
 from xmore.progress import track
 
 MAX_TEXT_BYTES = 1_000_000
@@ -48,9 +48,7 @@ def listings(tars: list[Path], cache: Path, max_bytes: int) -> Iterator[tuple[Pa
             yield path, pq.read_table(kept, partitioning=None)
             continue
         table = _read(path, max_bytes)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        write_whole(kept, sink.getvalue().to_pybytes())
+        write_table(kept, table)
         yield path, table
 
 

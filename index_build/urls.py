@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.callbacks import TqdmCallback
 
 from index_build.language import language_of
+from index_build.tables import parquet, scratch_db, write_tables
 from xmore.config import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.digest import cached_digest, digest_of
 from xmore.errors import ConfigError, DatasetError
 from xmore.paths import fsync_dir, fsync_file
-from xmore.views import quote
+from xmore.views import quote, quote_all
 
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
 OURS = ("row_key", "url", "caption", "memory_key", "width", "height", "source", "image_path")
 VERSION = 2  # of the selection's arithmetic
-MEMORY_LIMIT = "2GB"  # of DuckDB; what sorting needs beyond it goes to disk
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,9 @@ def select_rows(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with _connect(config, filters, files, partial) as db:
+    with scratch_db(partial / "scratch") as db:
+        _read_list(db, config, filters, files)
         selected = write_selection(db, rows, partial)
-    (partial / "duckdb").unlink()
-    shutil.rmtree(partial / "spilled", ignore_errors=True)
     publish_selection(partial, folder, selected)
     return selected
 
@@ -118,17 +114,6 @@ def write_selection(db: duckdb.DuckDBPyConnection, rows: int, folder: Path) -> S
     return Selected(asked, {cause: n for cause, n in failures.items() if n}, filtered, shards)
 
 
-def write_tables(db: duckdb.DuckDBPyConnection, query: str, rows: int, folder: Path) -> int:
-    """Write a query's rows as `folder`/00000.parquet ..., `rows` each -> how many files."""
-    reader = db.sql(query).to_arrow_reader(10_000)
-    files = 0
-    for number, table in enumerate(sliced(reader.schema, iter(reader), rows)):
-        pq.write_table(table, folder / f"{number:05d}.parquet", compression="zstd")
-        fsync_file(folder / f"{number:05d}.parquet")
-        files = number + 1
-    return files
-
-
 def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
     """Say that `partial` is whole, and rename it."""
     (partial / "selection.json").write_text(json.dumps(asdict(selected)))
@@ -137,16 +122,12 @@ def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
     fsync_dir(folder.parent)
 
 
-def _connect(
-    config: UrlListConfig, filters: FiltersConfig, files: list[Path], scratch: Path
-) -> duckdb.DuckDBPyConnection:
-    """A connection with the tables `asked` and `filtered`, which may read nothing but the list."""
-    db = duckdb.connect(scratch / "duckdb")
-    allowed = [str(file) for file in files]
+def _read_list(
+    db: duckdb.DuckDBPyConnection, config: UrlListConfig, filters: FiltersConfig, files: list[Path]
+) -> None:
+    """Make the tables `asked` and `filtered`; from here on `db` may read nothing but the list."""
     db.create_function("language_of", language_of, ["VARCHAR"], "VARCHAR")
-    db.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-    db.execute(f"set temp_directory = {quote(str(scratch / 'spilled'))}")
-    db.execute(f"set allowed_paths = {_texts(allowed)}")
+    db.execute(f"set allowed_paths = [{quote_all(files)}]")
     db.execute("set enable_external_access = false")
     db.execute("set lock_configuration = true")
     names = config.names
@@ -178,14 +159,13 @@ def _connect(
     except duckdb.Error as error:
         what = "cannot be read, or `urls.where` fails on it" if config.where else "cannot be read"
         raise DatasetError(f"{config.path}: {what} ({_first_line(error)}).") from error
-    return db
 
 
 def _reader(files: list[Path], names: ColumnsConfig) -> str:
     """DuckDB's table function that reads the list."""
-    kind, listed = files[0].suffix, _texts([str(file) for file in files])
+    kind, listed = files[0].suffix, f"[{quote_all(files)}]"
     if kind == ".parquet":
-        return f"read_parquet({listed}, union_by_name = true)"
+        return parquet(files)
     if kind == ".jsonl":
         return f"read_json({listed}, format = 'newline_delimited', union_by_name = true)"
     columns = ", ".join(f"{quote(name)}: 'VARCHAR'" for name in names.header)
@@ -216,7 +196,7 @@ def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
     """SQL: why a row of the list is left out, null where it is wanted. The dearest test is last."""
     tests = []
     if filters.nsfw:
-        tests.append((f"{_name(str(names.nsfw))}::varchar in {_tuple(filters.nsfw)}", "nsfw"))
+        tests.append((f"{_name(str(names.nsfw))}::varchar in ({quote_all(filters.nsfw)})", "nsfw"))
     if filters.min_similarity is not None:
         column = _name(str(names.similarity))
         tests.append((f"{column}::double >= {filters.min_similarity}", "similarity"))
@@ -224,7 +204,9 @@ def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
         sides = f"{_name(str(names.width))}::double, {_name(str(names.height))}::double"
         tests.append((f"least({sides}) >= {filters.min_size}", "size"))
     if filters.languages:
-        tests.append((f"language_of(xmore_caption) in {_tuple(filters.languages)}", "language"))
+        tests.append(
+            (f"language_of(xmore_caption) in ({quote_all(filters.languages)})", "language")
+        )
     cases = "".join(f" when not coalesce({test}, false) then '{name}'" for test, name in tests)
     return f"case{cases} end" if tests else "null::varchar"
 
@@ -270,28 +252,8 @@ def _counts(db: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
     ).fetchall()[0]
 
 
-def sliced(schema: pa.Schema, batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches' rows again, in tables of exactly `rows` but for the last."""
-    held = schema.empty_table()
-    for batch in batches:
-        held = pa.concat_tables([held, pa.Table.from_batches([batch])])
-        while held.num_rows >= rows:
-            yield held.slice(0, rows).combine_chunks()
-            held = held.slice(rows)
-    if held.num_rows:
-        yield held.combine_chunks()
-
-
 def _name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
-
-
-def _texts(values: list[str]) -> str:
-    return "[" + ", ".join(map(quote, values)) + "]"
-
-
-def _tuple(values: list[str]) -> str:
-    return "(" + ", ".join(map(quote, values)) + ")"
 
 
 def _first_line(error: Exception) -> str:

@@ -112,7 +112,7 @@ def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tup
         ledger.read_features(plan.model)
         totals = ledger.totals()
         stop_if_too_many(plan, totals.failures, totals.asked)
-        return build.assemble(plan, ledger.kept_shards(), previous), totals
+        return build.assemble(plan, ledger.kept_shards(), ledger.count_shards(), previous), totals
 
 
 @step("index {plan.config.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -77,6 +78,11 @@ def _runs_view(folder: Path) -> str:
         "finished: 'timestamptz', seconds: 'double', error: 'varchar', snapshot: 'json', "
         "config: 'json', versions: 'json'});\n"
     )
+
+
+def quote_all(texts: Iterable[object]) -> str:
+    """Texts or paths as SQL literals, with commas between: for a list or an `in (...)`."""
+    return ", ".join(quote(str(text)) for text in texts)
 
 
 def quote(text: str) -> str:
