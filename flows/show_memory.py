@@ -40,8 +40,10 @@ def show_card(snapshot: Snapshot) -> None:
     }
     for name, source in facts["sources"].items():
         lines[f"source {name}"] = source["place"]
-    for kind, found in facts["index"]["measured"]["of"].items():
-        lines["recall"] = f"{recall_line(found['recall'])}, of {kind}"
+    lines["recall"] = "; ".join(
+        f"{recall_line(found['recall'])}, of {kind}"
+        for kind, found in index["measured"]["of"].items()
+    )
     if facts["retryable"]:
         lines["to try again"] = f"{facts['retryable']:,} rows whose failure may pass"
     for name, text in lines.items():
