@@ -9,6 +9,7 @@ from prefect import flow
 from flows.artifacts import show_leaderboard
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
+from tasks.comparisons import Judged, comparisons
 from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
 from tasks.predictions import MethodRun, predictions
@@ -75,8 +76,12 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
         with under_way(run):
             if config.execution.runner != "local":
                 retrieve_on_cluster(plan)
+            judged = []
             for card in plan.cards:
-                run.artifacts += run_dataset(plan, card)
+                refs, answered = run_dataset(plan, card)
+                run.artifacts += refs
+                judged.append(answered)
+            run.artifacts.append(comparisons(plan.work, judged))
             write_views(run)
             show_leaderboard(run)
     return run.name
@@ -114,8 +119,11 @@ def retrieve_on_cluster(plan: Plan) -> None:
     spread(candidates, searches, config.execution)
 
 
-def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
-    """All stages of one dataset, in the order in which a query walks them."""
+def run_dataset(plan: Plan, card: DatasetCard) -> tuple[list[ArtifactRef], Judged]:
+    """All stages of one dataset, in the order in which a query walks them.
+
+    Returns what they made, and of it what is compared over all datasets.
+    """
     config, work = plan.config, plan.work
     query, classes, rejected = queries(work, card, config)
     if config.retrieval.drop_short:
@@ -136,7 +144,7 @@ def run_dataset(plan: Plan, card: DatasetCard) -> list[ArtifactRef]:
             said = predictions(work, ref, run, left_out)
             refs.append(said)
             scored.append(Scored(run, ref, said))
-    return [*refs, metrics(work, query, classes, scored)]
+    return [*refs, metrics(work, query, classes, scored)], Judged(query, scored)
 
 
 @dataclass(frozen=True)

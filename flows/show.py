@@ -21,6 +21,7 @@ from flows.doctor import Check
 from flows.sweep import SweepTable
 from xmore.errors import RunError
 from xmore.runs import Run, load_run
+from xmore.statistics import LEVEL
 from xmore.views import open_views
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -132,19 +133,88 @@ class Leaderboard:
     n: int
     lines: list[list[str]]
 
-    columns = ("method", "M", "top-1 %", "± seeds", "95 % interval", "covered", "top-5", "short")
+    columns = (
+        "method", "M", "top-1 %", "to clip", "p", "± seeds", "covered", "top-5", "short",
+    )  # fmt: skip
+
+
+LEGEND = (
+    "top-1 ± half of Wilson's 95 % interval over the n images; ± seeds: deviation over the orders.",
+    "to clip: points on the same images, * where more than chance: p < 0.05, exact McNemar of the",
+    "least favourable order, corrected (Holm) for all that one model's `clip` is compared with.",
+)
 
 
 def leaderboards(run: Run) -> list[Leaderboard]:
     """Straight from the view `leaderboard`."""
     rows = open_views(run).execute(
-        "select dataset, model, n, method, adjustment, m, top1, top1_std, ci_low, ci_high, "
-        "top1_covered, top5, n_short from leaderboard"
+        "select dataset, model, n, method, adjustment, m, top1, ci_low, ci_high, difference, "
+        "p_holm, top1_std, top1_covered, top5, n_short from leaderboard"
     )
     boards: dict[tuple[str, str, int], list[list[str]]] = defaultdict(list)
-    for dataset, model, n, *rest in rows.fetchall():
-        boards[dataset, model, n].append(_leaderboard_cells(*rest))
+    for dataset, model, n, method, adjustment, m, *numbers in rows.fetchall():
+        top1, low, high, difference, p, std, covered, top5, short = numbers
+        boards[dataset, model, n].append(
+            [
+                variant_name(method, adjustment),
+                "" if m is None else str(m),
+                f"{percent(top1)} ± {percent((high - low) / 2)}",
+                points(difference, p),
+                "" if p is None else p_value(p),
+                percent(std),
+                percent(covered),
+                percent(top5),
+                "" if m is None else str(short),
+            ]
+        )
     return [Leaderboard(*of, lines) for of, lines in boards.items()]
+
+
+AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to clip", "95 %")
+
+
+def averages(run: Run) -> list[list[str]]:
+    """Rows under AVERAGES: macro averages over the datasets, where the run has several."""
+    rows = open_views(run).execute(
+        "select model, method, adjustment, m, datasets, top1, ci_low, ci_high, difference, "
+        "difference_low, difference_high from averages"
+    )
+    return [
+        [
+            model,
+            variant_name(method, adjustment),
+            "" if m is None else str(m),
+            str(datasets),
+            percent(top1),
+            f"{percent(low)} to {percent(high)}",
+            points(difference),
+            "" if difference is None else f"{100 * lower:+.1f} to {100 * upper:+.1f}",
+        ]
+        for model, method, adjustment, m, datasets, top1, low, high, difference, lower, upper
+        in rows.fetchall()
+    ]  # fmt: skip
+
+
+def variant_name(method: str, adjustment: str | None) -> str:
+    """A method and its adjustment, as people call them."""
+    return f"{method} {adjustment or ''}".strip()
+
+
+def percent(share: float | None) -> str:
+    """In percent, with one decimal; empty for none."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def points(difference: float | None, p: float | None = None) -> str:
+    """A difference of shares in percentage points; a star where its p says more than chance."""
+    if difference is None:
+        return ""
+    return f"{'* ' if p is not None and p < LEVEL else ''}{100 * difference:+.1f}"
+
+
+def p_value(p: float) -> str:
+    """With three decimals, or that it is smaller."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def show_checks(checks: Iterable[Check]) -> bool:
@@ -169,33 +239,15 @@ def _show_leaderboard(run: Run) -> None:
         for line in board.lines:
             table.add_row(*line)
         show_table(table)
-
-
-def _leaderboard_cells(
-    method: str,
-    adjustment: str | None,
-    m: int | None,
-    top1: float,
-    std: float | None,
-    low: float,
-    high: float,
-    covered: float | None,
-    top5: float,
-    short: int,
-) -> list[str]:
-    def percent(share: float | None) -> str:
-        return "" if share is None else f"{100 * share:.1f}"
-
-    return [
-        f"{method} {adjustment or ''}".strip(),
-        "" if m is None else str(m),
-        percent(top1),
-        percent(std),
-        f"{percent(low)} to {percent(high)}",
-        percent(covered),
-        percent(top5),
-        "" if m is None else str(short),
-    ]
+    if rows := averages(run):
+        table = table_of(*AVERAGES, first_columns_left=2)
+        table.title = "Mean over the datasets, each counting alike"
+        for cells in rows:
+            table.add_row(*map(safe, cells))
+        show_table(table)
+    for text in LEGEND:
+        say(text)
+    say("")
 
 
 def _show_rejected(run: Run) -> None:

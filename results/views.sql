@@ -1,5 +1,5 @@
 -- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
--- captions, raw_leaks, scores, raw_predictions, metrics) and `runs`; each run's views.sql opens its
+-- captions, raw_leaks, scores, raw_predictions, metrics, comparisons) and `runs`; each run's views.sql opens its
 -- own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
@@ -37,35 +37,78 @@ create or replace view leaks as
   select dataset, query_id, q.uri, q.class_name, l.memory_id, l.memory_key, l.kind, l.similarity
   from raw_leaks l join queries q using (dataset, query_id);
 
--- Accuracy by class: n queries each, averaged over the order seeds.
+-- Accuracy by class: n queries each, averaged over the order seeds, with Wilson's 95 % bounds.
 create or replace view by_class as
-  select dataset, model, method, adjustment, m, label, class_name,
-         count(distinct query_id) as n, avg(correct::int) as top1
-  from predictions
-  group by all
+  select *, greatest(0, wilson(top1, n, -1)) as ci_low, least(1, wilson(top1, n, 1)) as ci_high
+  from (
+    select dataset, model, method, adjustment, m, label, class_name,
+           count(distinct query_id) as n, avg(correct::int) as top1
+    from predictions
+    group by all
+  )
   order by all;
 
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
+-- `difference` is to `clip` on the same queries, with its paired bootstrap; `p_holm` is McNemar's,
+-- corrected for all that is compared with `clip` under the same model.
 create or replace view leaderboard as
-  select dataset, model, method, adjustment, m,
+  with told as (
+    select dataset, model, method, adjustment, m,
+           avg(top1) as top1,
+           stddev_samp(top1) as top1_std,
+           greatest(0, wilson(avg(top1), any_value(n), -1)) as ci_low,
+           least(1, wilson(avg(top1), any_value(n), 1)) as ci_high,
+           avg(top1_covered) as top1_covered,
+           avg(top5) as top5,
+           avg(ece) as ece,
+           any_value(n) as n,
+           any_value(n_covered) as n_covered,
+           any_value(n_short) as n_short,
+           count(seed) as seeds,
+           any_value(mean_image_entropy) as mean_image_entropy,
+           any_value(mean_text_entropy) as mean_text_entropy
+    from metrics
+    group by dataset, model, method, adjustment, m
+  )
+  select told.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm
+  from told
+  left join comparisons c
+    on c.dataset = told.dataset and c.model = told.model and c.method = told.method
+    and c.adjustment is not distinct from told.adjustment and c.m is not distinct from told.m
+    and c.baseline = 'clip'
+  order by told.dataset, told.model,
+           list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], told.method) nulls last,
+           told.method, told.m,
+           list_position(['minmax', 'running-sum', 'global', 'none'], told.adjustment);
+
+-- Macro averages over the datasets of the run, for runs of several; the interval combines the
+-- datasets' own (Zou and Donner 2008), which are of different images and so independent.
+create or replace view averages as
+  select model, method, adjustment, m, count(*) as datasets,
          avg(top1) as top1,
-         stddev_samp(top1) as top1_std,
-         greatest(0, wilson(avg(top1), any_value(n), -1)) as ci_low,
-         least(1, wilson(avg(top1), any_value(n), 1)) as ci_high,
-         avg(top1_covered) as top1_covered,
-         avg(top5) as top5,
-         avg(ece) as ece,
-         any_value(n) as n,
-         any_value(n_covered) as n_covered,
-         any_value(n_short) as n_short,
-         count(seed) as seeds,
-         any_value(mean_image_entropy) as mean_image_entropy,
-         any_value(mean_text_entropy) as mean_text_entropy
-  from metrics
-  group by dataset, model, method, adjustment, m
-  order by dataset, model,
+         avg(top1) - sqrt(sum((top1 - ci_low) ** 2)) / count(*) as ci_low,
+         avg(top1) + sqrt(sum((ci_high - top1) ** 2)) / count(*) as ci_high,
+         avg(difference) as difference,
+         avg(difference) - sqrt(sum((difference - difference_low) ** 2)) / count(*)
+           as difference_low,
+         avg(difference) + sqrt(sum((difference_high - difference) ** 2)) / count(*)
+           as difference_high
+  from leaderboard
+  group by model, method, adjustment, m
+  having count(*) > 1
+  order by model,
            list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method) nulls last, method,
            m, list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
+
+-- What a probability is worth: 15 bins (low, high] of `metrics`' ECE, over all order seeds.
+create or replace view reliability as
+  select dataset, model, method, adjustment, m,
+         least(greatest(ceil(probability * 15) - 1, 0), 14)::integer as bin,
+         count(*) as answers, avg(probability) as probability, avg(correct::int) as top1
+  from predictions
+  where probability is not null
+  group by all
+  order by all;
 
 -- Where the image and the captions disagree, and who was right.
 create or replace view disagreements as

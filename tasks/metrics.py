@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.predictions import MethodRun
+from tasks.predictions import MethodRun, by_variant
 from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.methods import METHODS
@@ -67,9 +67,7 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
         "hyperparameters": json.dumps(METHODS[run.method].hyperparameters, sort_keys=True),
     }
     rows = []
-    for i, variant in enumerate(run.variants):
-        # Predictions hold a query's variants next to each other, in this order.
-        mine = said.take(pa.array(np.arange(i, said.num_rows, len(run.variants))))
+    for variant, mine in by_variant(said, run.variants):
         outcome = Outcome(
             label,
             mine["prediction"].to_numpy().astype(np.float64),

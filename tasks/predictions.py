@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,12 @@ def predictions(
     return work.store.write(
         key, split_rows(scores.rows, work.execution.part_rows, row_bytes), make_part
     )
+
+
+def by_variant(said: pa.Table, variants: list[Variant]) -> Iterator[tuple[Variant, pa.Table]]:
+    """Each variant's rows of a method's `predictions`, by query_id."""
+    for i, variant in enumerate(variants):  # a query's variants lie next to each other, in order
+        yield variant, said.take(pa.array(np.arange(i, said.num_rows, len(variants))))
 
 
 @dataclass(frozen=True)

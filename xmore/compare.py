@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-from scipy.stats import binomtest
 
 from xmore.dataset import load_card
 from xmore.errors import RunError, XmoreError
 from xmore.paths import PROJECT_ROOT
 from xmore.runs import Run
+from xmore.statistics import mcnemar_p
 from xmore.views import open_views
 
 REFERENCE = PROJECT_ROOT / "results" / "reference"
@@ -149,8 +149,7 @@ class Flips:
     @property
     def p(self) -> float:
         """Two-sided exact sign test (McNemar) that flips to and fro are alike."""
-        flips = self.only_a + self.only_b
-        return float(binomtest(self.only_a, flips).pvalue) if flips else 1.0
+        return mcnemar_p(self.only_a, self.only_b)
 
 
 @dataclass(frozen=True)

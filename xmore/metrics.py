@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+
+from xmore.statistics import wilson
 
 ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
@@ -30,7 +31,7 @@ def accuracy_row(outcome: Outcome, m: int | None) -> dict[str, float | int | Non
     n = len(outcome.label)
     correct = outcome.prediction == outcome.label
     covered = np.ones(n, bool) if m is None else outcome.caption_count > 0
-    interval = binomtest(int(correct.sum()), n).proportion_ci(method="wilson")
+    low, high = wilson(int(correct.sum()), n)
     return {
         "n": n,
         "n_covered": int(covered.sum()),
@@ -38,8 +39,8 @@ def accuracy_row(outcome: Outcome, m: int | None) -> dict[str, float | int | Non
         "top1": float(correct.mean()),
         "top1_covered": float(correct[covered].mean()) if covered.any() else None,
         "top5": float(outcome.in_top5.mean()),
-        "ci_low": float(interval.low),
-        "ci_high": float(interval.high),
+        "ci_low": low,
+        "ci_high": high,
         "ece": expected_calibration_error(outcome.probability, correct),
     }
 

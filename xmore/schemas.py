@@ -21,6 +21,7 @@ STAGE_VERSIONS = {
     "scores": 1,
     "predictions": 1,
     "metrics": 2,
+    "comparisons": 1,
 }
 
 _ids = pa.list_(pa.int64())
@@ -120,6 +121,26 @@ METRICS = pa.schema(
         ("mean_image_entropy", pa.float64()),  # nats
         ("mean_text_entropy", pa.float64()),
         ("hyperparameters", pa.string()),  # JSON: name -> where its value comes from
+    ]
+)
+COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one model and M
+    [
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("method", pa.string()),
+        ("adjustment", pa.string()),
+        ("m", pa.int32()),
+        ("baseline", pa.string()),  # a method
+        ("baseline_adjustment", pa.string()),
+        ("n", pa.int64()),
+        ("only_method", pa.int64()),  # queries that it alone has right, in the seed of `p`
+        ("only_baseline", pa.int64()),
+        ("difference", pa.float64()),  # of top1, mean over the order seeds
+        ("ci_low", pa.float64()),  # paired bootstrap over the queries, 95 %
+        ("ci_high", pa.float64()),
+        ("p", pa.float64()),  # exact McNemar, the largest of the order seeds
+        ("p_holm", pa.float64()),  # corrected over all rows of this model and baseline
+        ("minimum_detectable", pa.float64()),  # difference found in 8 of 10 cases; null: none
     ]
 )
 

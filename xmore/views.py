@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
+from xmore import schemas
 from xmore.errors import ArtifactError, RunError
 from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.runs import Run
@@ -18,11 +20,11 @@ RAW_NAMES = {  # the flat view of the name adds more
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
 }
-NO_LEAKS = """create or replace view raw_leaks as
-  select ''::varchar as dataset, 0::bigint as query_id, 0::bigint as memory_id,
-         ''::varchar as memory_key, ''::varchar as kind, 0::float as similarity
-  where false;
-"""  # where nobody has looked for them
+# Stages that an older run may not have: their views are empty then.
+OPTIONAL = {
+    "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
+    "comparisons": schemas.COMPARISONS,
+}
 WITH_MODEL = ("query_embeddings", "candidates", "captions", "scores")
 
 
@@ -62,8 +64,7 @@ def _views(run: Run) -> str:
         by_stage[record.stage].append(record)
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
-    if "leaks" not in by_stage:
-        stages.append(NO_LEAKS)
+    stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
     return "\n".join([header, *stages, _runs_view(run.path.parent), FLAT_VIEWS.read_text()])
 
 
@@ -92,8 +93,19 @@ def quote(text: str) -> str:
 
 def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
     selects = "\n  union all by name\n".join(_select(stage, record) for record in records)
-    view = RAW_NAMES.get(stage, stage)
-    return f"create or replace view {view} as\n{selects};\n"
+    return _create(stage, selects)
+
+
+def _empty_view(stage: str, schema: pa.Schema) -> str:
+    """A view with the columns of `schema` and no row."""
+    names = {pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double"}
+    names |= {pa.int32(): "integer", pa.string(): "varchar"}
+    columns = ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
+    return _create(stage, f"  select {columns} where false")
+
+
+def _create(stage: str, select: str) -> str:
+    return f"create or replace view {RAW_NAMES.get(stage, stage)} as\n{select};\n"
 
 
 def _select(stage: str, record: ArtifactRef) -> str:
@@ -103,7 +115,8 @@ def _select(stage: str, record: ArtifactRef) -> str:
     m = ""
     if stage == "scores":
         m = f"{read_manifest(path)['params']['m']}::integer as m, "
+    dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
     return (
-        f"  select {quote(record.dataset)} as dataset, {model}{m}* "
+        f"  select {dataset}{model}{m}* "
         f"from read_parquet([{', '.join(files)}], hive_partitioning = false)"
     )

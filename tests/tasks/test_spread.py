@@ -78,7 +78,10 @@ def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
 def test_a_cluster_retrieves_the_same_for_a_run(world, done, home, tmp_path, monkeypatch):
     config = world.config(tmp_path / "results", execution=by("dask").model_dump())
     made = []
-    monkeypatch.setattr(benchmark, "run_dataset", lambda plan, card: made.append(plan) or [])
+    monkeypatch.setattr(
+        benchmark, "run_dataset", lambda plan, card: made.append(plan) or ([], None)
+    )
+    monkeypatch.setattr(benchmark, "comparisons", lambda work, judged: None)
     monkeypatch.setattr(benchmark, "write_views", lambda run: None)
     monkeypatch.setattr(benchmark, "show_leaderboard", lambda run: None)
     benchmark.xmore_benchmark.fn(config)

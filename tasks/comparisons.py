@@ -1,0 +1,134 @@
+"""`comparisons`: every two methods of a run on the same queries, and what of it is chance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.metrics import Scored
+from tasks.predictions import by_variant
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.statistics import (
+    LEVEL,
+    POWER,
+    RESAMPLES,
+    bootstrap_interval,
+    holm,
+    mcnemar_p,
+    minimum_detectable,
+)
+from xmore.store import ArtifactKey, ArtifactRef, read_rows
+
+ALL = "all"  # the datasets of a run, together
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A dataset's queries, and all that was answered to them."""
+
+    queries: ArtifactRef
+    scored: list[Scored]
+
+
+@stage("comparisons")
+def comparisons(work: Workspace, judged: list[Judged]) -> ArtifactRef:
+    """Set each method beside each that the config names before it -> a row a pair.
+
+    Same dataset, inference model and M. Differences are of accuracies averaged over the order
+    seeds, intervals over the queries; of the seeds' p values the largest counts, so that what is
+    significant is so in every order. Holm's correction is over all rows of one model and
+    baseline: methods, adjustments, Ms and datasets. Holds one dataset's answers under one model,
+    a byte for each.
+    """
+    inputs = [
+        digest
+        for dataset in judged
+        for digest in (dataset.queries.digest, *(s.predictions.digest for s in dataset.scored))
+    ]
+    params = {"level": LEVEL, "power": POWER, "resamples": RESAMPLES}
+    key = ArtifactKey("comparisons", ALL, params, tuple(inputs))
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        rows = [row for dataset in judged for row in _pairs(dataset)]
+        _correct_for_number(rows)
+        return pa.Table.from_pylist(rows, schema=schemas.COMPARISONS)
+
+    return work.store.write(key, [1], make_part)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """One method with one adjustment, under one M."""
+
+    method: str
+    adjustment: str | None
+    m: int | None
+    correct: np.ndarray  # (S, N) bool, a row an order seed
+
+
+def _pairs(dataset: Judged) -> Iterator[dict[str, Any]]:
+    by_model = defaultdict(list)
+    for item in dataset.scored:
+        by_model[item.predictions.model].append(item)
+    labels = read_rows(dataset.queries, columns=["query_id", "label"])
+    for model, scored in by_model.items():
+        answers = [each for item in scored for each in _answers(item, labels)]
+        for i, mine in enumerate(answers):
+            for baseline in answers[:i]:
+                if baseline.m in (mine.m, None):
+                    common = {"dataset": dataset.queries.dataset, "model": model}
+                    yield common | _compare(mine, baseline)
+
+
+def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
+    said = read_rows(item.predictions, columns=["query_id", "prediction"])
+    seeds: dict[str | None, list[np.ndarray]] = defaultdict(list)
+    for variant, mine in by_variant(said, item.run.variants):
+        answered = np.isin(labels["query_id"].to_numpy(), mine["query_id"].to_numpy())
+        right = mine["prediction"].to_numpy() == labels["label"].to_numpy()[answered]
+        seeds[variant.adjustment].append(right)  # no answer (NaN) is wrong
+    return [
+        _Answers(item.run.method, adjustment, item.run.m, np.stack(correct))
+        for adjustment, correct in seeds.items()
+    ]
+
+
+def _compare(mine: _Answers, baseline: _Answers) -> dict[str, Any]:
+    difference = mine.correct.mean(0) - baseline.correct.mean(0)
+    low, high = bootstrap_interval(difference)
+    # Seed by seed where both have an order; else the one against each.
+    a, b = np.broadcast_arrays(mine.correct, baseline.correct)
+    flips = zip((a & ~b).sum(1).tolist(), (b & ~a).sum(1).tolist(), strict=True)
+    p, only_mine, only_baseline = max((mcnemar_p(*flip), *flip) for flip in flips)
+    n = len(difference)
+    return {
+        "method": mine.method,
+        "adjustment": mine.adjustment,
+        "m": mine.m,
+        "baseline": baseline.method,
+        "baseline_adjustment": baseline.adjustment,
+        "n": n,
+        "only_method": only_mine,
+        "only_baseline": only_baseline,
+        "difference": float(difference.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "p": p,
+        "minimum_detectable": minimum_detectable(only_mine + only_baseline, n),
+    }
+
+
+def _correct_for_number(rows: list[dict[str, Any]]) -> None:
+    """Add `p_holm` to the rows, family by family."""
+    families = defaultdict(list)
+    for row in rows:
+        families[row["model"], row["baseline"], row["baseline_adjustment"]].append(row)
+    for family in families.values():
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = p
