@@ -1,6 +1,8 @@
 """The cards in data/: their numbers are the published ones, their names are as many."""
 
 import csv
+import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from xmore.obtain import can_get
 
 with (REFERENCE / "datasets.csv").open(newline="") as stream:
     PUBLISHED = {row["dataset"]: row for row in csv.DictReader(stream)}
+LISTS = json.loads((Path(__file__).parent / "cases" / "class_lists.json").read_text())
 OTHERS = {"stamps", "cub-200-2011"}
 
 
@@ -51,6 +54,18 @@ def test_a_card_names_as_many_classes_as_it_expects(name):
     if name != "stamps":
         assert can_get(card) or card.obtain.steps
         assert card.obtain.page.startswith("http") and card.folder
+
+
+@pytest.mark.parametrize("name", LISTS["names"])
+def test_the_names_are_those_that_the_papers_numbers_rest_on(name):
+    names = [text for _, text in named_classes(load_card(name))]
+    assert sha256("\n".join(names).encode()).hexdigest() == LISTS["names"][name]
+
+
+@pytest.mark.parametrize("name", LISTS["folders"])
+def test_the_folders_are_those_of_the_variants(name):
+    folders = [folder for folder, _ in named_classes(load_card(name))]
+    assert sha256("\n".join(folders).encode()).hexdigest() == LISTS["folders"][name]
 
 
 def test_imagenets_variants_name_imagenets_classes_by_their_folders():
