@@ -113,5 +113,7 @@ def close(batch: Batch) -> None:
         path.unlink()
     tried = {f"{number:05d}" for number in batch.tried()}
     for path in batch.images.glob("*"):
-        if path.suffix != ".tar" or path.stem not in tried:  # img2dataset's own records
+        if path.is_dir():  # img2dataset's, of a download that was killed
+            shutil.rmtree(path)
+        elif path.suffix != ".tar" or path.stem not in tried:  # its own records
             path.unlink()

@@ -79,14 +79,19 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter,
     duration = time.monotonic() - begun
     rows, features, failures, index = content(case.config.memory)
     seed = random.randrange(1 << 32)
-    moments, killed, resumed = random.Random(seed), 0, 0
-    for i in range(KILLS):
+    moments, killed, resumed, i = random.Random(seed), 0, 0, 0
+    while killed < KILLS:
+        i += 1
+        assert i <= 4 * KILLS, f"seed {seed}: killed {killed} of {i}"
         config = case.config.model_copy(update={"memory": tmp_path / f"killed-{i}"})
         if case.before:
             shutil.copytree(case.before, config.memory)
         moment = moments.uniform(0, duration)
         why = f"seed {seed}, kill {i} after {moment:.2f} s"
-        killed += starter.run("reindex", config, kill_after=moment) == "killed"
+        if starter.run("reindex", config, kill_after=moment) == "killed":
+            killed += 1
+        else:  # it was quicker than the undisturbed one: kill sooner
+            duration = moment
         if (config.memory / "CURRENT").exists():
             assert not check_rows(open_snapshot(config.memory, resolve_current(config.memory)))
         until = time.monotonic() + 10
@@ -105,5 +110,4 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter,
         assert all(path.stat().st_mtime_ns == at for path, at in whole.items()), why
         left = [*config.memory.rglob("*.tmp"), *config.memory.rglob("*.partial")]
         assert not left, why
-    assert killed >= KILLS // 2, f"seed {seed}: killed {killed}"
     print(json.dumps({"killed": killed, "resumed": resumed, "seconds": duration}))
