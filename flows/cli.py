@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -238,6 +239,24 @@ def leaks(
 
 
 @commands.command()
+def report(
+    run: RunName,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to; none: `report/` in the run's own.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Write a run as a page with plots, tables and examples; it needs no network."""
+    from flows.report import write_report
+    from flows.show import safe, say
+    from xmore.runs import load_run
+
+    found = load_run(results, run)
+    page = write_report(found, output or found.path / "report")
+    say(safe(f"{page}: {page.stat().st_size / 1e6:.1f} MB; plots and tables lie beside it"))
+
+
+@commands.command()
 def classify(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
     labels: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
@@ -256,7 +275,7 @@ def classify(
     from flows.classify import classified, parse_labels
     from flows.explain import show_explanation, write_page
     from flows.show import say
-    from index_build.pictures import memory_picture
+    from index_build.pictures import memory_pictures
     from xmore.config import BenchmarkConfig, load_config
     from xmore.runs import config_of, load_run
 
@@ -267,7 +286,8 @@ def classify(
         used = used.model_copy(update={"memory": memory.resolve()})
     with classified(image, names, used, like) as (way, plan):
         if html:
-            write_page(way, image.read_bytes(), lambda i: memory_picture(plan.snapshot, i), html)
+            pictures = partial(memory_pictures, plan.snapshot)
+            write_page(way, image.read_bytes(), pictures, html)
             print(f"{html}: {image}")
             return
         show_explanation(way)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from xmore.paths import write_whole
 SHOWN = 10  # captions in the terminal; the page has them all
 LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
 SIDE = 160  # pixels of a picture in the page
-Picture = Callable[[int], bytes | None]
+Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
 
 
 def show_explanation(found: Explanation) -> None:
@@ -43,9 +43,10 @@ def show_explanation(found: Explanation) -> None:
     _show_answers(found)
 
 
-def write_page(found: Explanation, query_image: bytes | None, picture: Picture, path: Path) -> None:
-    """Write the same as one HTML file with its pictures inside; `picture` gives a memory row's."""
-    pictures = {row.memory_id: inline(picture(row.memory_id)) for row in found.captions}
+def write_page(found: Explanation, query_image: bytes | None, memory: Pictures, path: Path) -> None:
+    """Write the same as one HTML file with its pictures inside; `memory` gives those of rows."""
+    ids = [row.memory_id for row in found.captions]
+    pictures = dict.fromkeys(ids) | {i: inline(data) for i, data in memory(ids)}
     page = render(
         "explain.html", found=found, image=inline(query_image), pictures=pictures, left_out=LEFT_OUT
     )
@@ -62,18 +63,18 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def inline(data: bytes | None) -> str | None:
-    """A small JPEG as a data URI; none where there is no picture or it cannot be read."""
+def inline(data: bytes | None, side: int = SIDE) -> str | None:
+    """A small WebP as a data URI; none where there is no picture or it cannot be read."""
     if data is None:
         return None
     try:
         image = decode_image(data)
     except ImageRejected:
         return None
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "WEBP", quality=75)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _cells(name: str, probability: float | None) -> tuple[str, str]:

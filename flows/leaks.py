@@ -89,7 +89,8 @@ def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[
     used = config.leaks.threshold if threshold is None else threshold
     by_dataset: dict[str, list[ArtifactRef]] = defaultdict(list)
     for ref in run.artifacts:
-        by_dataset[ref.dataset].append(ref)
+        if ref.stage != "comparisons":  # of all datasets
+            by_dataset[ref.dataset].append(ref)
     return [_report(config, refs, snapshot, used) for refs in by_dataset.values()]
 
 

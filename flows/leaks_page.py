@@ -104,13 +104,11 @@ def write_leaks_page(run: Run, reports: Sequence[Report], path: Path) -> None:
     drawn = []
     for report in reports:
         with pictures_of(run, report.dataset) as pictures:
+            ids = {pair.memory_id for pair in report.pairs}
+            found = {i: inline(data) for i, data in pictures.memory(ids)}
             drawn.append(
                 [
-                    (
-                        pair,
-                        inline(pictures.query(pair.uri)),
-                        inline(pictures.memory(pair.memory_id)),
-                    )
+                    (pair, inline(pictures.query(pair.uri)), found.get(pair.memory_id))
                     for pair in track(report.pairs, f"{report.dataset} pictures", "pair")
                 ]
             )

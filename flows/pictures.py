@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_build.pictures import memory_picture
+from index_build.pictures import memory_pictures
 from xmore.adopt import open_memory
 from xmore.dataset import load_card, open_images
 from xmore.errors import XmoreError
@@ -30,9 +30,9 @@ class Pictures:
             return self.reader.read(uri) if self.reader else None
         return None
 
-    def memory(self, memory_id: int) -> bytes | None:
-        """The image that a caption belongs to."""
-        return memory_picture(self.snapshot, memory_id) if self.snapshot else None
+    def memory(self, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The images that captions belong to, as they lie."""
+        return memory_pictures(self.snapshot, memory_ids) if self.snapshot else iter(())
 
 
 @contextmanager

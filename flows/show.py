@@ -20,6 +20,7 @@ from rich.table import Table
 from flows.doctor import Check
 from flows.sweep import SweepTable
 from xmore.errors import RunError
+from xmore.report import show, variant
 from xmore.runs import Run, load_run
 from xmore.statistics import LEVEL
 from xmore.views import open_views
@@ -156,14 +157,14 @@ def leaderboards(run: Run) -> list[Leaderboard]:
         top1, low, high, difference, p, std, covered, top5, short = numbers
         boards[dataset, model, n].append(
             [
-                variant_name(method, adjustment),
+                variant(method, adjustment),
                 "" if m is None else str(m),
-                f"{percent(top1)} ± {percent((high - low) / 2)}",
+                f"{show(top1, 'share')} ± {show((high - low) / 2, 'share')}",
                 points(difference, p),
-                "" if p is None else p_value(p),
-                percent(std),
-                percent(covered),
-                percent(top5),
+                show(p, "p"),
+                show(std, "share"),
+                show(covered, "share"),
+                show(top5, "share"),
                 "" if m is None else str(short),
             ]
         )
@@ -182,39 +183,24 @@ def averages(run: Run) -> list[list[str]]:
     return [
         [
             model,
-            variant_name(method, adjustment),
+            variant(method, adjustment),
             "" if m is None else str(m),
             str(datasets),
-            percent(top1),
-            f"{percent(low)} to {percent(high)}",
+            show(top1, "share"),
+            f"{show(low, 'share')} to {show(high, 'share')}",
             points(difference),
-            "" if difference is None else f"{100 * lower:+.1f} to {100 * upper:+.1f}",
+            "" if difference is None else f"{show(lower, 'points')} to {show(upper, 'points')}",
         ]
         for model, method, adjustment, m, datasets, top1, low, high, difference, lower, upper
         in rows.fetchall()
     ]  # fmt: skip
 
 
-def variant_name(method: str, adjustment: str | None) -> str:
-    """A method and its adjustment, as people call them."""
-    return f"{method} {adjustment or ''}".strip()
-
-
-def percent(share: float | None) -> str:
-    """In percent, with one decimal; empty for none."""
-    return "" if share is None else f"{100 * share:.1f}"
-
-
 def points(difference: float | None, p: float | None = None) -> str:
     """A difference of shares in percentage points; a star where its p says more than chance."""
     if difference is None:
         return ""
-    return f"{'* ' if p is not None and p < LEVEL else ''}{100 * difference:+.1f}"
-
-
-def p_value(p: float) -> str:
-    """With three decimals, or that it is smaller."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{'* ' if p is not None and p < LEVEL else ''}{show(difference, 'points')}"
 
 
 def show_checks(checks: Iterable[Check]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,32 +21,58 @@ def memory_picture(snapshot: Snapshot, memory_id: int) -> bytes | None:
 
     None where it is not kept: an adopted folder, or a source that is gone.
     """
-    number = int(snapshot.starts.searchsorted(memory_id, side="right")) - 1
+    return next((data for _, data in memory_pictures(snapshot, [memory_id])), None)
+
+
+def memory_pictures(snapshot: Snapshot, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """The images of rows as they lie: each shard's rows and each tar are read once.
+
+    Rows whose image is not kept are left out. Holds one image and a shard's paths.
+    """
+    by_shard: dict[int, list[int]] = defaultdict(list)
+    for memory_id in sorted(set(memory_ids)):
+        number = int(snapshot.starts.searchsorted(memory_id, side="right")) - 1
+        by_shard[number].append(memory_id)
+    for number, mine in by_shard.items():
+        with suppress(OSError, pa.ArrowInvalid):
+            for file, members in _places(snapshot, number, mine).items():
+                yield from _read(file, members)
+
+
+_Members = dict[int, str | None]  # memory_id -> member of a tar; none: the file is the image
+
+
+def _places(snapshot: Snapshot, number: int, memory_ids: list[int]) -> dict[Path, _Members]:
+    """The files that hold the images of some rows of a shard."""
     shard = snapshot.shards[number]
-    with suppress(OSError, KeyError, IndexError, tarfile.TarError, pa.ArrowInvalid, ImageRejected):
-        columns = ["source", "image_path"]
-        table = pq.read_table(shard.metadata, columns=columns, partitioning=None)
-        row = table.slice(memory_id - shard.start, 1).to_pylist()[0]
-        source = snapshot.manifest["sources"][row["source"]]
-        place = row["image_path"]
+    table = pq.read_table(shard.metadata, columns=["source", "image_path"], partitioning=None)
+    rows = table.take([memory_id - shard.start for memory_id in memory_ids]).to_pylist()
+    found: dict[Path, _Members] = defaultdict(dict)
+    for memory_id, row in zip(memory_ids, rows, strict=True):
+        source, place = snapshot.manifest["sources"][row["source"]], row["image_path"]
+        if place is None or source["kind"] == "clip_retrieval":
+            continue
         if source["kind"] == "urls":
             made_of = snapshot.manifest["shards"][number]
-            batch = snapshot.path.parents[1] / "batches" / made_of["batch"]
-            return _from_tar(batch / "images" / f"{made_of['number']:05d}.tar", place)
+            images = snapshot.path.parents[1] / "batches" / made_of["batch"] / "images"
+            found[images / f"{made_of['number']:05d}.tar"][memory_id] = place
+            continue
         root = Path(source["root"])
         tar, _, member = place.partition("/")
         path = root / (tar if source["kind"] == "tars" else place)
-        if source["kind"] == "clip_retrieval" or not _inside(path, root):
-            return None
-        return _from_tar(path, member) if source["kind"] == "tars" else read_image(path)
-    return None
+        if path.resolve().is_relative_to(root.resolve()):
+            found[path][memory_id] = member if source["kind"] == "tars" else None
+    return found
 
 
-def _inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
-
-
-def _from_tar(path: Path, name: Any) -> bytes | None:
-    with tarfile.open(path) as tar:
-        member = tar.extractfile(name)
-        return member.read() if member else None
+def _read(file: Path, members: _Members) -> Iterator[tuple[int, bytes]]:
+    with suppress(OSError, tarfile.TarError, ImageRejected):
+        if None in members.values():
+            yield from ((memory_id, read_image(file)) for memory_id in members)
+            return
+        with tarfile.open(file) as tar:
+            listed: dict[str, Any] = {member.name: member for member in tar}
+            for memory_id, name in members.items():
+                stream = tar.extractfile(listed[name]) if name in listed else None
+                if stream:
+                    yield memory_id, stream.read()

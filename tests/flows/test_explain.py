@@ -88,7 +88,7 @@ def test_captions_in_a_page_are_text_never_html(world, tmp_path):
         write_page(way, pictures.query(way.uri), pictures.memory, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "{{ 7 * 7 }}" in page
-    assert page.count("data:image/jpeg") == 1 + len(way.captions)  # the query, and each caption's
+    assert page.count("data:image/webp") == 1 + len(way.captions)  # the query, and each caption's
     assert not re.search(r'(src|href)="(?!data:)', page)
     answer = xmore("explain", run.name, "0", "--results", config.results)
     assert (

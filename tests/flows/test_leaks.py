@@ -89,7 +89,7 @@ def test_a_query_that_was_left_out_is_explained(leaky, excluding, tmp_path, caps
     run = load_run(leaky.done.config.results, excluding)
     way = explain(open_views(run), leaky.same, None)
     show_explanation(way)
-    write_page(way, None, lambda _: None, tmp_path / "page.html")
+    write_page(way, None, lambda _: [], tmp_path / "page.html")
     for shown in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
         assert "No answers: this test image is in the memory" in shown
 
@@ -110,7 +110,7 @@ def test_the_page_has_the_pictures_and_no_caption_becomes_html(leaky, tmp_path):
     write_leaks_page(run, reports, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "{{ 7 * 7 }}" in page
-    assert page.count("data:image/jpeg") == 4
+    assert page.count("data:image/webp") == 4
     assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == page.count("<img") == 4
     assert not re.search(r'(src|href)="(?!data:)', page) and "Not shown" not in page
 
