@@ -6,18 +6,50 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.context import FlowRunContext
 
 from flows.show import leaderboards
 from xmore.memory import Snapshot
+from xmore.report import comparisons
 from xmore.runs import Run
+from xmore.views import open_views
 
 
-def show_leaderboard(run: Run) -> None:
-    """Leave the run's leaderboard as a table artifact; nothing outside a flow run."""
+def show_results(run: Run, page: Path | None) -> None:
+    """Leave a run's leaderboard and comparisons as tables, its report as a link.
+
+    Nothing outside a flow run.
+    """
     if FlowRunContext.get() is None:
         return
+    _show_leaderboard(run)
+    _show_comparisons(run)
+    if page:
+        create_link_artifact(
+            page.as_uri(),
+            link_text=f"Report of {run.name}",
+            key=_key("report", run.config["name"]),
+            description=f"On the machine that ran it: `{page}`",
+        )
+
+
+def _show_comparisons(run: Run) -> None:
+    found = comparisons(open_views(run), run)
+    if found.rows:
+        names = [name for name, _ in found.columns]
+        create_table_artifact(
+            [dict(zip(names, line, strict=True)) for line in found.shown()],
+            key=_key("comparisons", run.config["name"]),
+            description=f"Run **{run.name}**. {found.note}",
+        )
+
+
+def _show_leaderboard(run: Run) -> None:
     table = [
         {"dataset": board.dataset, "model": board.model, "n": board.n}
         | dict(zip(board.columns, line, strict=True))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.artifacts import show_leaderboard
+from flows.artifacts import show_results
+from flows.report import write_report
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
 from tasks.comparisons import Judged, comparisons
@@ -83,7 +84,9 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
                 judged.append(answered)
             run.artifacts.append(comparisons(plan.work, judged))
             write_views(run)
-            show_leaderboard(run)
+        # The run is whole by now: what may go wrong with pictures does not undo it.
+        page = write_report(run, run.path / "report") if config.report else None
+        show_results(run, page)
     return run.name
 
 

@@ -71,8 +71,11 @@ def show_run(results: Path, name: str) -> None:
     done = [ref for ref in run.artifacts if not ref.skipped]
     if not done:
         console.print("Nothing to do: every stage was there already and was skipped.")
+    page = run.path / "report" / "report.html"
+    seen = f"Look at it: {page}" if page.exists() else f"Draw it: xmore report {run.name}"
     for line in (
-        f"Run {run.name}: {run.seconds} s. Ask it, or open it in DuckDB:",
+        f"Run {run.name}: {run.seconds} s. {seen}",
+        "Ask it, or open it in DuckDB:",
         f'  xmore sql {run.name} "from leaderboard"',
         f"  duckdb -init {run.path / 'views.sql'}",
     ):

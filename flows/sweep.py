@@ -42,7 +42,8 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
     rows: list[list[Any]] = []
     names: list[str] = []
     for member in found:
-        name = start(member.config)
+        # A page for each would cost more than the runs share; `xmore report` draws any later.
+        name = start(member.config.model_copy(update={"report": False}))
         answer = open_views(load_run(member.config.results, name))
         try:
             table = answer.execute(sweep.table)

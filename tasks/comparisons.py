@@ -14,15 +14,7 @@ from tasks.metrics import Scored
 from tasks.predictions import by_variant
 from tasks.stage import Workspace, stage
 from xmore import schemas
-from xmore.statistics import (
-    LEVEL,
-    POWER,
-    RESAMPLES,
-    bootstrap_interval,
-    holm,
-    mcnemar_p,
-    minimum_detectable,
-)
+from xmore.statistics import LEVEL, POWER, RESAMPLES, holm, paired
 from xmore.store import ArtifactKey, ArtifactRef, read_rows
 
 ALL = "all"  # the datasets of a run, together
@@ -40,9 +32,7 @@ class Judged:
 def comparisons(work: Workspace, judged: list[Judged]) -> ArtifactRef:
     """Set each method beside each that the config names before it -> a row a pair.
 
-    Same dataset, inference model and M. Differences are of accuracies averaged over the order
-    seeds, intervals over the queries; of the seeds' p values the largest counts, so that what is
-    significant is so in every order. Holm's correction is over all rows of one model and
+    Same dataset, inference model and M. Holm's correction is over all rows of one model and
     baseline: methods, adjustments, Ms and datasets. Holds one dataset's answers under one model,
     a byte for each.
     """
@@ -100,27 +90,21 @@ def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
 
 
 def _compare(mine: _Answers, baseline: _Answers) -> dict[str, Any]:
-    difference = mine.correct.mean(0) - baseline.correct.mean(0)
-    low, high = bootstrap_interval(difference)
-    # Seed by seed where both have an order; else the one against each.
-    a, b = np.broadcast_arrays(mine.correct, baseline.correct)
-    flips = zip((a & ~b).sum(1).tolist(), (b & ~a).sum(1).tolist(), strict=True)
-    p, only_mine, only_baseline = max((mcnemar_p(*flip), *flip) for flip in flips)
-    n = len(difference)
+    found = paired(mine.correct, baseline.correct)
     return {
         "method": mine.method,
         "adjustment": mine.adjustment,
         "m": mine.m,
         "baseline": baseline.method,
         "baseline_adjustment": baseline.adjustment,
-        "n": n,
-        "only_method": only_mine,
-        "only_baseline": only_baseline,
-        "difference": float(difference.mean()),
-        "ci_low": low,
-        "ci_high": high,
-        "p": p,
-        "minimum_detectable": minimum_detectable(only_mine + only_baseline, n),
+        "n": mine.correct.shape[1],
+        "only_method": found.only_a,
+        "only_baseline": found.only_b,
+        "difference": found.difference,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "p": found.p,
+        "minimum_detectable": found.minimum_detectable,
     }
 
 

@@ -84,6 +84,7 @@ class World:
             "retrieval": {"candidates": 24, "captions": [8]},
             "adjustments": ["minmax", "running-sum", "global", "none"],
             "results": results,
+            "report": False,
             "execution": {"workers": 1, "part_rows": 4},
         }
         return BenchmarkConfig.model_validate(values | changes)

@@ -178,6 +178,7 @@ class BenchmarkConfig(_Section):
     results: Path = Field(
         PROJECT_ROOT / "results", description="Folder for artifacts (store/) and runs (runs/)."
     )
+    report: bool = Field(True, description="Draw the run as a page at its end: `report/`.")
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")

@@ -99,12 +99,12 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
 
 def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]:
     """Every table of the report that the run has rows for."""
-    memory = f"memory snapshot {run.snapshot['name']}"
+    memory = _memory(run)
     made = [
         _leaderboard(db, memory),
         _averages(db, memory),
         _paper(run, memory),
-        _comparisons(db, memory),
+        comparisons(db, run),
         _resolution(db, of, memory),
         _by_class(db, of, memory),
         _weight_ratios(db, memory),
@@ -113,6 +113,10 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
         _stages(run),
     ]
     return [table for table in made if table.rows]
+
+
+def _memory(run: Run) -> str:
+    return f"memory snapshot {run.snapshot['name']}"
 
 
 def _leaderboard(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
@@ -218,7 +222,8 @@ def _paper(run: Run, memory: str) -> Table:
     )
 
 
-def _comparisons(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
+    """Every pair of methods, as people read it."""
     rows = db.execute(
         """
         select dataset, model, n, m, trim(method || ' ' || coalesce(adjustment, '')),
@@ -230,9 +235,9 @@ def _comparisons(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     return Table(
         "comparisons",
         "Every two methods on the same images",
-        f"Difference in points with its 95 % paired bootstrap; {memory}. Only: images that one of "
-        "the two alone has right, in the order with the largest p. Holm's correction is over all "
-        "rows with the same model and baseline.",
+        f"Difference in points with its 95 % paired bootstrap; {_memory(run)}. Only: images that "
+        "one of the two alone has right, in the order with the largest p. Holm's correction is "
+        "over all rows with the same model and baseline.",
         [
             ("dataset", "text"),
             ("model", "text"),

@@ -7,6 +7,7 @@ images, so their deviation is reported apart and never makes an interval narrowe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest, norm
@@ -42,6 +43,34 @@ def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, fl
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
     low, high = np.quantile(drawn @ values / n, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two methods' answers to the same queries."""
+
+    difference: float  # of the accuracies, a - b, mean over the order seeds
+    low: float  # its 95 % bootstrap interval over the queries
+    high: float
+    only_a: int  # queries that a alone has right, in the order that `p` is of
+    only_b: int
+    p: float  # McNemar's
+    minimum_detectable: float | None
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> Paired:
+    """Compare (S, N) with (S, N) or (1, N) bool: right or not, a row an order seed.
+
+    Order by order where both have one, else the one against each. Of the orders' p values the
+    largest counts: what is significant is so in every order, whichever seeds were chosen.
+    """
+    difference = a.mean(0) - b.mean(0)
+    low, high = bootstrap_interval(difference)
+    a, b = np.broadcast_arrays(a, b)
+    flips = zip((a & ~b).sum(1).tolist(), (b & ~a).sum(1).tolist(), strict=True)
+    p, only_a, only_b = max((mcnemar_p(*flip), *flip) for flip in flips)
+    detectable = minimum_detectable(only_a + only_b, len(difference))
+    return Paired(float(difference.mean()), low, high, only_a, only_b, p, detectable)
 
 
 def holm(p: Sequence[float]) -> list[float]:

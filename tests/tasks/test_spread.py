@@ -83,7 +83,7 @@ def test_a_cluster_retrieves_the_same_for_a_run(world, done, home, tmp_path, mon
     )
     monkeypatch.setattr(benchmark, "comparisons", lambda work, judged: None)
     monkeypatch.setattr(benchmark, "write_views", lambda run: None)
-    monkeypatch.setattr(benchmark, "show_leaderboard", lambda run: None)
+    monkeypatch.setattr(benchmark, "show_results", lambda run, page: None)
     benchmark.xmore_benchmark.fn(config)
     here = [
         ref

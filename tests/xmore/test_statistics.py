@@ -12,6 +12,7 @@ from xmore.statistics import (
     holm,
     mcnemar_p,
     minimum_detectable,
+    paired,
     wilson,
 )
 
@@ -68,6 +69,19 @@ def test_the_bootstrap_takes_means_over_seeds():
         (difference.mean() - 1.96 * deviation, difference.mean() + 1.96 * deviation), abs=0.01
     )
     assert bootstrap_interval(difference) == (low, high)  # of one seed
+
+
+def test_of_the_orders_the_least_favourable_counts():
+    b = np.zeros((1, 100), bool)
+    a = np.zeros((3, 100), bool)
+    for order, right in enumerate((20, 4, 12)):
+        a[order, :right] = True
+    found = paired(a, b)
+    assert (found.only_a, found.only_b, found.p) == (4, 0, mcnemar_p(4, 0))
+    assert found.difference == pytest.approx(0.12)
+    assert found.low < 0.12 < found.high
+    same = paired(a, a)  # order by order
+    assert (same.only_a, same.only_b, same.p, same.difference) == (0, 0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("discordant, n", [(40, 217), (12, 217), (120, 2000)])
