@@ -31,6 +31,7 @@ bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/report.py
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)-lock

@@ -35,7 +35,7 @@ def main() -> None:
 
 def config(results: Path, captions: list[int]) -> BenchmarkConfig:
     """The demo with these values of M, in a results folder of its own."""
-    changes = {"results": str(results), "retrieval.captions": captions}
+    changes = {"results": str(results), "retrieval.captions": captions, "report": False}
     return change_config(DEMO, changes, PROJECT_ROOT)
 
 

@@ -96,10 +96,10 @@
   }
 
   function answers(one) {
-    const head = element("tr", {}, ...["method", "M", "answer", "probability", ""].map((name) => element("th", { scope: "col" }, name)));
+    const head = element("tr", {}, ...["method", "answer", "", "probability", "M"].map((name) => element("th", { scope: "col" }, name)));
     const rows = one.answers.map(([method, m, name, p, right]) => element("tr", {},
-      element("td", {}, method), element("td", {}, m === null ? "" : String(m)), element("td", {}, name ?? "no answer"),
-      element("td", { class: "n" }, number(p)), element("td", {}, verdict(right))));
+      element("td", {}, method), element("td", {}, name ?? "no answer"), element("td", {}, verdict(right)),
+      element("td", { class: "n" }, number(p)), element("td", {}, m === null ? "" : String(m))));
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
