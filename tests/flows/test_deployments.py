@@ -109,10 +109,15 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     assert card["type"] == "markdown"
     for part in ("| rows asked for | 121 |", "| rows in the memory | 120", "| HTTP 404 | 1 |"):
         assert part in card["data"]
-    watched(server, "xmore-benchmark", world.config(tmp_path / "results", memory=memory), tmp_path)
+    config = world.config(tmp_path / "results", memory=memory, report=True)
+    watched(server, "xmore-benchmark", config, tmp_path)
     board = server.artifact("leaderboard-tiny")
     assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
     assert "/artifacts/key/snapshot-memory" in board["description"]
+    pairs = server.artifact("comparisons-tiny")
+    assert pairs["type"] == "table" and '"over": "clip"' in pairs["data"]
+    (page,) = (tmp_path / "results" / "runs").glob("*/report/report.html")
+    assert f"({page.as_uri()})" in server.artifact("report-tiny")["data"]
 
 
 def test_a_name_without_a_slash_is_refused_by_prefect(server, tmp_path):
