@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint lock bench clean
+.PHONY: help setup demo test lint docs lock bench clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -21,10 +21,14 @@ demo: setup ## Run the whole job on the embedded data and print its leaderboard
 test: setup ## Run all tests
 	$(BIN)/pytest -q
 
-lint: setup ## Check style, imports and types
+lint: setup ## Check style, imports, types and that docs/reference is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/reference.py --check
+
+docs: setup ## Write docs/reference/ anew from the code
+	$(BIN)/python docs/reference.py
 
 bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py

@@ -37,7 +37,7 @@ DATA_ROOT = CARDS / "datasets"  # where datasets lie that are to be got, unless 
 class Expected(BaseModel, frozen=True, extra="forbid"):
     """What a whole dataset holds; anything else is not the published test set."""
 
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, description="Classes.")
     images: int = Field(ge=1, description="Test images.")
     source: str = Field("", description="Where these numbers are from.")
 
@@ -52,17 +52,17 @@ class Obtain(BaseModel, frozen=True, extra="forbid"):
 class DatasetCard(BaseModel, frozen=True, extra="forbid"):
     """A test dataset: where its images and labels are, and what it should hold."""
 
-    name: str = Field(pattern=NAME)
-    version: int = Field(1, ge=1)
+    name: str = Field(pattern=NAME, description="In configs, tables and the store.")
+    version: int = Field(1, ge=1, description="Of the card: it rises when its meaning changes.")
     task: Literal["classification"] = "classification"
-    title: str = ""
+    title: str = Field("", description="What it is, in a line.")
     paper_name: str | None = Field(None, description="What the paper's tables call it.")
-    licence: str = ""
+    licence: str = Field("", description="Of the images, as far as it is known.")
     root: Path = Field(Path(), description="Holds the images; relative to the card.")
     folder: str | None = Field(
         None, description="Instead of `root`: its folder under the config's `data_root`."
     )
-    source: Source = FolderSource()
+    source: Source = Field(FolderSource(), description="Where its images and labels are.")
     classes: dict[str, str] | Path | None = Field(
         None,
         description="Folder -> class name; or a text file with a name a line, for folders "
@@ -71,7 +71,7 @@ class DatasetCard(BaseModel, frozen=True, extra="forbid"):
     alternatives: dict[str, Path] = Field(
         default_factory=dict, description="Other files of class names, by a name for a config."
     )
-    expected: Expected | None = None
+    expected: Expected | None = Field(None, description="What it holds when it is whole.")
     prompt: str = Field(PAPERS_PROMPT, description="`{}` is the class name.")
     obtain: Obtain = Obtain()
 

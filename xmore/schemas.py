@@ -24,6 +24,73 @@ STAGE_VERSIONS = {
     "comparisons": 1,
 }
 
+COLUMNS = {  # what each column is, in whichever artifact it stands
+    "dataset": "The card's name.",
+    "model": "An inference model; of query_embeddings any model, of candidates the coarse one, of "
+    "captions the fine one.",
+    "query_id": "A test image: its place among the dataset's, by uri.",
+    "label": "A class, from 0.",
+    "class_name": "Its name.",
+    "uri": "A test image's file, relative to the card's root.",
+    "sha256": "Of the file's bytes.",
+    "prompt": "The first of the class's prompts.",
+    "prompts": "All of them; the class is their mean.",
+    "cause": "Why the image cannot be used.",
+    "embedding": "Features of unit length.",
+    "memory_ids": "Rows of the memory snapshot, the best first.",
+    "memory_keys": "The sha256 of these rows' images.",
+    "similarities": "Inner products: coarse, image to image; of captions fine, image to text, or "
+    "coarse where `retrieval.fine` is `indirect`.",
+    "memory_id": "A row of the memory snapshot.",
+    "memory_key": "The sha256 of its image.",
+    "kind": "`same bytes` or `near`.",
+    "similarity": "In the coarse space; null where the row is no candidate of the query.",
+    "captions": "The texts that were kept, as far as the largest M.",
+    "truncated_count": "Of these captions, those cut by the model's text limit.",
+    "text_sha256": "Of the text.",
+    "norm": "Length of the features before they were normalised.",
+    "truncated": "Whether the text is longer than the model's native limit.",
+    "image_scores": "Probability of each class, by the image.",
+    "text_scores": "The same by its captions; null without captions.",
+    "image_confidence": "1 - entropy / log C of the image's scores.",
+    "text_confidence": "The same of the captions'; null without captions.",
+    "caption_count": "Captions that were scored, at most M.",
+    "method": "A method of `xmore/methods/`.",
+    "adjustment": "How confidences become weights; null where the method has none.",
+    "m": "Number of captions asked for; null where the method reads none.",
+    "seed": "Of the order in which queries came; null where order plays no part.",
+    "step": "The query's place in that order, from 1; null likewise.",
+    "image_weight": "What the image's scores were weighted with; null without weights.",
+    "text_weight": "What the captions' were.",
+    "prediction": "The answer, a label; null where the method has none.",
+    "probability": "Its probability.",
+    "image_prediction": "What the image alone says.",
+    "text_prediction": "What its captions alone say; null without captions.",
+    "top5": "In predictions the five best labels; in metrics the share of queries whose label is "
+    "among them.",
+    "n": "Queries.",
+    "n_covered": "Queries with a caption.",
+    "n_short": "Queries with fewer than m captions.",
+    "top1": "Share of queries answered rightly; no answer is wrong.",
+    "top1_covered": "The same over queries with a caption.",
+    "ci_low": "95 % interval over the queries: Wilson's of top1, or the paired bootstrap of "
+    "difference.",
+    "ci_high": "Its upper end.",
+    "ece": "Expected calibration error, 15 bins.",
+    "mean_image_entropy": "Nats, over the queries.",
+    "mean_text_entropy": "Nats, over the queries with a caption.",
+    "hyperparameters": "JSON: name -> where its value comes from.",
+    "baseline": "The method that is compared with.",
+    "baseline_adjustment": "Its adjustment.",
+    "only_method": "Queries that the method alone has right, in the order that p is of.",
+    "only_baseline": "Queries that the baseline alone has right.",
+    "difference": "Of top1, method - baseline, mean over the order seeds.",
+    "p": "Exact McNemar, the largest of the order seeds.",
+    "p_holm": "Corrected by Holm over all rows of this model and baseline.",
+    "minimum_detectable": "The difference that p < 0.05 would find in 8 of 10 cases; null where "
+    "too few queries differ.",
+}
+
 _ids = pa.list_(pa.int64())
 _keys = pa.list_(pa.string())
 _floats = pa.list_(pa.float32())
@@ -33,7 +100,7 @@ QUERIES = pa.schema(
         ("query_id", pa.int64()),
         ("label", pa.int32()),
         ("class_name", pa.string()),
-        ("uri", pa.string()),  # relative to the card's root
+        ("uri", pa.string()),
         ("sha256", pa.string()),
     ]
 )
@@ -42,7 +109,7 @@ CLASSES = pa.schema(
     [
         ("label", pa.int32()),
         ("class_name", pa.string()),
-        ("prompt", pa.string()),  # the first of them
+        ("prompt", pa.string()),
         ("prompts", pa.list_(pa.string())),
     ]
 )
@@ -59,8 +126,8 @@ LEAKS = pa.schema(  # a row a pair of a query and a memory row that are one imag
         ("query_id", pa.int64()),
         ("memory_id", pa.int64()),
         ("memory_key", pa.string()),
-        ("kind", pa.string()),  # `same bytes` or `near`
-        ("similarity", pa.float32()),  # in the coarse space; null where it is no candidate
+        ("kind", pa.string()),
+        ("similarity", pa.float32()),
     ]
 )
 CAPTIONS = pa.schema(
@@ -69,19 +136,19 @@ CAPTIONS = pa.schema(
         ("memory_ids", _ids),
         ("memory_keys", _keys),
         ("captions", pa.list_(pa.string())),
-        ("similarities", _floats),  # image to text in the fine space; coarse if `indirect`
-        ("truncated_count", pa.int32()),  # of these, cut by the fine model's text limit
+        ("similarities", _floats),
+        ("truncated_count", pa.int32()),
     ]
 )
 SCORES = pa.schema(
     [
         ("query_id", pa.int64()),
-        ("image_scores", _floats),  # C probabilities
-        ("text_scores", _floats),  # C probabilities; null without captions
+        ("image_scores", _floats),
+        ("text_scores", _floats),
         ("image_confidence", pa.float64()),
-        ("text_confidence", pa.float64()),  # null without captions
+        ("text_confidence", pa.float64()),
         ("caption_count", pa.int32()),
-        ("truncated_count", pa.int32()),  # of these, cut by the inference model's text limit
+        ("truncated_count", pa.int32()),
     ]
 )
 PREDICTIONS = pa.schema(
@@ -90,15 +157,15 @@ PREDICTIONS = pa.schema(
         ("method", pa.string()),
         ("adjustment", pa.string()),
         ("model", pa.string()),
-        ("m", pa.int32()),  # null where the method reads no captions
-        ("seed", pa.int64()),  # seed and step are null where order plays no part
+        ("m", pa.int32()),
+        ("seed", pa.int64()),
         ("step", pa.int64()),
         ("image_weight", pa.float64()),
         ("text_weight", pa.float64()),
-        ("prediction", pa.int32()),  # null where the method has no answer
+        ("prediction", pa.int32()),
         ("probability", pa.float64()),
         ("image_prediction", pa.int32()),
-        ("text_prediction", pa.int32()),  # null without captions
+        ("text_prediction", pa.int32()),
         ("top5", pa.list_(pa.int32())),
     ]
 )
@@ -110,17 +177,17 @@ METRICS = pa.schema(
         ("m", pa.int32()),
         ("seed", pa.int64()),
         ("n", pa.int64()),
-        ("n_covered", pa.int64()),  # queries with a caption
-        ("n_short", pa.int64()),  # queries with fewer than m captions
+        ("n_covered", pa.int64()),
+        ("n_short", pa.int64()),
         ("top1", pa.float64()),
         ("top1_covered", pa.float64()),
         ("top5", pa.float64()),
-        ("ci_low", pa.float64()),  # Wilson, 95 %, of top1 over n
+        ("ci_low", pa.float64()),
         ("ci_high", pa.float64()),
         ("ece", pa.float64()),
-        ("mean_image_entropy", pa.float64()),  # nats
+        ("mean_image_entropy", pa.float64()),
         ("mean_text_entropy", pa.float64()),
-        ("hyperparameters", pa.string()),  # JSON: name -> where its value comes from
+        ("hyperparameters", pa.string()),
     ]
 )
 COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one model and M
@@ -130,17 +197,17 @@ COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one mode
         ("method", pa.string()),
         ("adjustment", pa.string()),
         ("m", pa.int32()),
-        ("baseline", pa.string()),  # a method
+        ("baseline", pa.string()),
         ("baseline_adjustment", pa.string()),
         ("n", pa.int64()),
-        ("only_method", pa.int64()),  # queries that it alone has right, in the seed of `p`
+        ("only_method", pa.int64()),
         ("only_baseline", pa.int64()),
-        ("difference", pa.float64()),  # of top1, mean over the order seeds
-        ("ci_low", pa.float64()),  # paired bootstrap over the queries, 95 %
+        ("difference", pa.float64()),
+        ("ci_low", pa.float64()),
         ("ci_high", pa.float64()),
-        ("p", pa.float64()),  # exact McNemar, the largest of the order seeds
-        ("p_holm", pa.float64()),  # corrected over all rows of this model and baseline
-        ("minimum_detectable", pa.float64()),  # difference found in 8 of 10 cases; null: none
+        ("p", pa.float64()),
+        ("p_holm", pa.float64()),
+        ("minimum_detectable", pa.float64()),
     ]
 )
 
@@ -157,7 +224,7 @@ def caption_embeddings(dim: int) -> pa.Schema:
             ("text_sha256", pa.string()),
             ("embedding", pa.list_(pa.float32(), dim)),
             ("norm", pa.float32()),
-            ("truncated", pa.bool_()),  # longer than the model's native limit
+            ("truncated", pa.bool_()),
         ]
     )
 

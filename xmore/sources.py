@@ -113,7 +113,7 @@ class WebdatasetSource(_Source):
     """CLIP_benchmark's own layout: `<split>/nshards.txt`, `<split>/<i>.tar`, `classnames.txt`."""
 
     kind: Literal["webdataset"]
-    split: str = "test"
+    split: str = Field("test", description="Folder of its tars.")
     url: str | None = Field(
         None, description="Where `xmore datasets get` downloads it from: the folder of `split`."
     )

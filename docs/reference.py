@@ -1,0 +1,209 @@
+"""Write docs/reference/*.md from the code: `make docs`. With --check, only say what is stale."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import duckdb
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from typer.cli import get_docs_for_click
+from typer.main import get_command
+
+from flows.cli import commands
+from xmore import schemas
+from xmore.config import BenchmarkConfig, ReindexConfig
+from xmore.dataset import DatasetCard
+from xmore.paths import PROJECT_ROOT
+from xmore.sweep import SweepConfig
+from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL
+
+FOLDER = Path(__file__).with_name("reference")
+MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
+ROOTS = {
+    BenchmarkConfig: "A benchmark: `xmore benchmark CONFIG`",
+    ReindexConfig: "A memory: `xmore reindex CONFIG`",
+    SweepConfig: "A sweep: `xmore sweep CONFIG`",
+    DatasetCard: "A dataset's card: in a benchmark's `datasets`",
+}
+SCHEMAS = {
+    "queries": schemas.QUERIES,
+    "classes": schemas.CLASSES,
+    "rejected": schemas.REJECTED,
+    "query_embeddings": schemas.query_embeddings(512),
+    "candidates": schemas.CANDIDATES,
+    "leaks": schemas.LEAKS,
+    "captions": schemas.CAPTIONS,
+    "caption_embeddings": schemas.caption_embeddings(512),
+    "scores": schemas.SCORES,
+    "predictions": schemas.PREDICTIONS,
+    "metrics": schemas.METRICS,
+    "comparisons": schemas.COMPARISONS,
+}
+
+
+def main() -> int:
+    """Write all pages, or name those that are not what the code says now."""
+    pages = {"cli": cli(), "config": config(), "schemas": tables()}
+    stale = [name for name, text in pages.items() if _read(name) != text]
+    if "--check" in sys.argv:
+        for name in stale:
+            print(f"docs/reference/{name}.md: not what the code says now; run `make docs`.")
+        return 1 if stale else 0
+    FOLDER.mkdir(exist_ok=True)
+    for name in stale:
+        (FOLDER / f"{name}.md").write_text(pages[name], encoding="utf-8")
+    return 0
+
+
+def cli() -> str:
+    """Every command, its arguments and options: Typer's own page, with this folder's paths."""
+    os.environ["COLUMNS"] = "200"  # it shortens help texts to the terminal's width
+    command = get_command(commands)
+    text = get_docs_for_click(obj=command, ctx=command.context_class(command), name="xmore")
+    return MADE + html.unescape(text).replace(f"{PROJECT_ROOT}/", "").rstrip() + "\n"
+
+
+def config() -> str:
+    """Every key of each kind of YAML, a table a section."""
+    parts = [MADE + "# Configs and cards\n"]
+    for root, title in ROOTS.items():
+        parts.append(f"## {title}\n\n{_first_line(root)}\n\n{_keys(root)}")
+        for section in _sections(root):
+            parts.append(f"### {_name(section)}\n\n{_first_line(section)}\n\n{_keys(section)}")
+    return "\n".join(parts)
+
+
+def tables() -> str:
+    """Every artifact's columns, and the views of a run."""
+    parts = [
+        f"{MADE}# Artifacts and views\n\n## Artifacts\n\n"
+        "`results/store/<stage>/<dataset>/<digest>/part-*.parquet`. Views of a run add `dataset`, "
+        "and `model` and `m` where there are several.\n"
+    ]
+    for stage, schema in SCHEMAS.items():
+        rows = [(f.name, str(f.type).replace("element: ", ""), _meaning(f.name)) for f in schema]
+        version = schemas.STAGE_VERSIONS[stage]
+        parts.append(f"### {stage}, version {version}\n\n{_table(('column', 'type', ''), rows)}")
+    parts.append(
+        "## Views\n\n`xmore sql RUN`, or `duckdb -init results/runs/<run>/views.sql`; beside these "
+        "each artifact is a view of its own name.\n"
+    )
+    for name, comment, columns in _views():
+        parts.append(f"### {name}\n\n{comment}{_table(('column', 'type'), columns)}")
+    return "\n".join(parts)
+
+
+def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+    """The flat views: name, the comment above them, columns and types."""
+    db = duckdb.connect()
+    for stage, schema in SCHEMAS.items():
+        fields = list(schema)
+        extra = ["dataset"] if stage != "comparisons" else []
+        extra += ["model"] if stage in WITH_MODEL else []
+        fields = [pa.field(name, pa.string()) for name in extra] + fields
+        if stage == "scores":
+            fields.append(pa.field("m", pa.int32()))
+        db.register(RAW_NAMES.get(stage, stage), pa.schema(fields).empty_table())
+    text = FLAT_VIEWS.read_text(encoding="utf-8")
+    db.execute(text)
+    above = r"((?:^-- .*\n)*)create or replace view (\w+) as"
+    for comment, name in re.findall(above, text, re.M):
+        said = comment.replace("-- ", "").strip()
+        columns = [(row[0], row[1].lower()) for row in db.execute(f"describe {name}").fetchall()]
+        yield name, f"{said}\n\n" if said else "", columns
+
+
+def _keys(kind: type[BaseModel]) -> str:
+    rows = []
+    for key, field in kind.model_fields.items():
+        inner = [one for one in _models(field.annotation)]
+        meaning = field.description or (_first_line(inner[0]) if len(inner) == 1 else "")
+        if not meaning and not inner and get_origin(field.annotation) is not Literal:
+            raise SystemExit(f"{kind.__name__}.{key} has no description; add one.")
+        default = "required" if field.is_required() else _default(field)
+        rows.append((f"`{key}`", _type(field.annotation), default, meaning))
+    return _table(("key", "type", "default", ""), rows)
+
+
+def _sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The models inside `kind`, each once, in the order in which they are met."""
+    seen: dict[type[BaseModel], None] = {}
+    todo = [kind]
+    while todo:
+        for field in todo.pop(0).model_fields.values():
+            for inner in _models(field.annotation):
+                if inner not in seen:
+                    seen[inner] = None
+                    todo.append(inner)
+    yield from seen
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _type(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (list, dict):
+        return f"{origin.__name__} of {' to '.join(_type(each) for each in inner)}"
+    if inner:  # a union
+        return " or ".join(_type(each) for each in inner if each is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"[{_name(annotation)}](#{_name(annotation).lower()})"
+    names = {str: "text", Path: "path", bool: "true or false", Any: "anything"}
+    return names.get(annotation) or annotation.__name__
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, Path):
+        value = value.relative_to(PROJECT_ROOT) if value.is_absolute() else value
+    if value in ("", [], {}):
+        return ""
+    text = yaml.safe_dump(str(value) if isinstance(value, Path) else value, default_flow_style=True)
+    return f"`{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
+
+
+def _meaning(column: str) -> str:
+    if column not in schemas.COLUMNS:
+        raise SystemExit(f"schemas.COLUMNS does not say what `{column}` is; add it.")
+    return schemas.COLUMNS[column]
+
+
+def _name(kind: type[BaseModel]) -> str:
+    return kind.__name__.removesuffix("Config")
+
+
+def _first_line(kind: type[BaseModel]) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def _read(name: str) -> str:
+    path = FOLDER / f"{name}.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
