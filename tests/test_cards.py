@@ -88,3 +88,12 @@ def test_every_list_of_classes_tells_its_source_and_is_used():
     there = sorted((CARDS / "classes").glob("*.txt"))
     assert {path.name for path in there} == used
     assert all(path.read_text().startswith("# Source: ") for path in there)
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*.csv")), ids=lambda path: path.stem)
+def test_the_papers_tables_are_tables(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        head, *rows = csv.reader(stream)
+    value = head.index("test_images") if path.stem == "datasets" else len(head) - 2
+    assert rows and all(head) and head[-1] in ("errata", "source")
+    assert all(len(row) == len(head) and float(row[value]) > 0 for row in rows)
