@@ -101,5 +101,5 @@ def test_the_prompt_on_a_terminal(done):
     os.write(controller, b"select 40 +\n2 as answer;\nselect oops;\n\x04")
     out, error = process.communicate(timeout=60)
     os.close(controller)
-    assert "Views: by_class" in out and "answer" in out and "42" in out
+    assert "Views: averages, by_class" in out and "answer" in out and "42" in out
     assert "oops" in error and process.returncode == 0
