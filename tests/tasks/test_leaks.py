@@ -73,6 +73,7 @@ def test_what_comes_before_the_stream_is_shared(leaky, excluding):
     assert {one.stage for one, two in pairs if one.digest != two.digest} == {
         "predictions",
         "metrics",
+        "comparisons",
     }
     assert all(one.digest != two.digest for one, two in pairs if one.stage == "predictions")
 

@@ -183,17 +183,25 @@ def test_each_text_and_image_is_encoded_once_per_model(world, tmp_path, encoded)
 
 
 MATTERS = [
-    ({"prompt": "{}"}, {"classes", "scores", "predictions", "metrics"}),
-    ({"seeds": [7]}, {"predictions", "metrics"}),
-    ({"adjustments": ["none"]}, {"predictions", "metrics"}),
+    ({"prompt": "{}"}, {"classes", "scores", "predictions", "metrics", "comparisons"}),
+    ({"seeds": [7]}, {"predictions", "metrics", "comparisons"}),
+    ({"adjustments": ["none"]}, {"predictions", "metrics", "comparisons"}),
     ({"retrieval": {"candidates": 20, "captions": [8]}}, "candidates"),
     ({"retrieval": {"candidates": 24, "captions": [4]}}, "captions"),
     ({"retrieval": {"candidates": 24, "captions": [8], "deduplicate": False}}, "captions"),
     ({"retrieval": {"candidates": 24, "captions": [8], "fine": "indirect"}}, "captions"),
 ]
 AFTER = {
-    "candidates": {"candidates", "leaks", "captions", "scores", "predictions", "metrics"},
-    "captions": {"captions", "scores", "predictions", "metrics"},
+    "candidates": {
+        "candidates",
+        "leaks",
+        "captions",
+        "scores",
+        "predictions",
+        "metrics",
+        "comparisons",
+    },
+    "captions": {"captions", "scores", "predictions", "metrics", "comparisons"},
 }
 
 
