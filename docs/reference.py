@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
 import duckdb
@@ -22,9 +22,9 @@ from flows.cli import commands
 from xmore import schemas
 from xmore.config import BenchmarkConfig, ReindexConfig
 from xmore.dataset import DatasetCard
-from xmore.paths import PROJECT_ROOT
+from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.sweep import SweepConfig
-from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL
+from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL, runs_view
 
 FOLDER = Path(__file__).with_name("reference")
 MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
@@ -34,15 +34,16 @@ ROOTS = {
     SweepConfig: "A sweep: `xmore sweep CONFIG`",
     DatasetCard: "A dataset's card: in a benchmark's `datasets`",
 }
+ANY_DIM = 512  # each model has its own; the page says D
 SCHEMAS = {
     "queries": schemas.QUERIES,
     "classes": schemas.CLASSES,
     "rejected": schemas.REJECTED,
-    "query_embeddings": schemas.query_embeddings(512),
+    "query_embeddings": schemas.query_embeddings(ANY_DIM),
     "candidates": schemas.CANDIDATES,
     "leaks": schemas.LEAKS,
     "captions": schemas.CAPTIONS,
-    "caption_embeddings": schemas.caption_embeddings(512),
+    "caption_embeddings": schemas.caption_embeddings(ANY_DIM),
     "scores": schemas.SCORES,
     "predictions": schemas.PREDICTIONS,
     "metrics": schemas.METRICS,
@@ -66,10 +67,17 @@ def main() -> int:
 
 def cli() -> str:
     """Every command, its arguments and options: Typer's own page, with this folder's paths."""
-    os.environ["COLUMNS"] = "200"  # it shortens help texts to the terminal's width
     command = get_command(commands)
+    _keep_whole(command)
     text = get_docs_for_click(obj=command, ctx=command.context_class(command), name="xmore")
     return MADE + html.unescape(text).replace(f"{PROJECT_ROOT}/", "").rstrip() + "\n"
+
+
+def _keep_whole(command: Any) -> None:
+    """A command's line in its group's list is its help; Typer would cut that at 45 characters."""
+    for inner in getattr(command, "commands", {}).values():
+        inner.short_help = inner.help
+        _keep_whole(inner)
 
 
 def config() -> str:
@@ -87,10 +95,11 @@ def tables() -> str:
     parts = [
         f"{MADE}# Artifacts and views\n\n## Artifacts\n\n"
         "`results/store/<stage>/<dataset>/<digest>/part-*.parquet`. Views of a run add `dataset`, "
-        "and `model` and `m` where there are several.\n"
+        "and `model` and `m` where there are several. A column holds nulls only where its meaning "
+        "says so. D is the number of a model's features.\n"
     ]
     for stage, schema in SCHEMAS.items():
-        rows = [(f.name, str(f.type).replace("element: ", ""), _meaning(f.name)) for f in schema]
+        rows = [(f"`{f.name}`", _arrow(f.type), _meaning(f.name)) for f in schema]
         version = schemas.STAGE_VERSIONS[stage]
         parts.append(f"### {stage}, version {version}\n\n{_table(('column', 'type', ''), rows)}")
     parts.append(
@@ -113,13 +122,16 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
         if stage == "scores":
             fields.append(pa.field("m", pa.int32()))
         db.register(RAW_NAMES.get(stage, stage), pa.schema(fields).empty_table())
-    text = FLAT_VIEWS.read_text(encoding="utf-8")
-    db.execute(text)
     above = r"((?:^-- .*\n)*)create or replace view (\w+) as"
-    for comment, name in re.findall(above, text, re.M):
-        said = comment.replace("-- ", "").strip()
-        columns = [(row[0], row[1].lower()) for row in db.execute(f"describe {name}").fetchall()]
-        yield name, f"{said}\n\n" if said else "", columns
+    with TemporaryDirectory() as folder:  # the view `runs` looks for its files when it is used
+        write_whole(Path(folder) / "run" / "run.json", b"{}")
+        text = runs_view(Path(folder)) + FLAT_VIEWS.read_text(encoding="utf-8")
+        db.execute(text)
+        for comment, name in re.findall(above, text, re.M):
+            said = comment.replace("-- ", "").strip()
+            described = db.execute(f"describe {name}").fetchall()
+            columns = [(f"`{column}`", f"`{kind.lower()}`") for column, kind, *_ in described]
+            yield name, f"{said}\n\n" if said else "", columns
 
 
 def _keys(kind: type[BaseModel]) -> str:
@@ -177,6 +189,11 @@ def _default(field: Any) -> str:
         return ""
     text = yaml.safe_dump(str(value) if isinstance(value, Path) else value, default_flow_style=True)
     return f"`{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
+
+
+def _arrow(kind: pa.DataType) -> str:
+    """An Arrow type as code: a bare <int64> is taken for HTML."""
+    return f"`{kind}`".replace("item: ", "").replace(f"[{ANY_DIM}]", "[D]")
 
 
 def _meaning(column: str) -> str:

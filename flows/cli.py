@@ -376,7 +376,11 @@ def memory_show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
 
 
 @memory_commands.command("diff")
-def memory_diff(memory: MemoryFolder, a: str, b: str) -> None:
+def memory_diff(
+    memory: MemoryFolder,
+    a: Annotated[str, typer.Argument(help="A snapshot, or the beginning of its name.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+) -> None:
     """What two snapshots share, and what each has alone."""
     from flows.memory import compare, find
     from flows.show_memory import show_difference

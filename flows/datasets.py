@@ -70,7 +70,13 @@ def show(name: Name) -> None:
 
 
 @commands.command()
-def check(name: Name, root: Root = None, class_names: str | None = None) -> None:
+def check(
+    name: Name,
+    root: Root = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="One of the card's alternative lists of names.")
+    ] = None,
+) -> None:
     """Count and read every image of a dataset, before hours are spent on it."""
     from flows.show import safe, say
     from xmore.dataset import scan

@@ -65,13 +65,14 @@ def _views(run: Run) -> str:
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
-    return "\n".join([header, *stages, _runs_view(run.path.parent), FLAT_VIEWS.read_text()])
+    return "\n".join([header, *stages, runs_view(run.path.parent), FLAT_VIEWS.read_text()])
 
 
-def _runs_view(folder: Path) -> str:
-    """All runs of the results folder, and what each of their stages cost."""
+def runs_view(folder: Path) -> str:
+    """SQL of the view `runs`: all runs of `folder`, whose files it reads each time."""
     files = quote(str(folder / "*" / "run.json"))
     return (
+        "-- All runs of this results folder, the unfinished too.\n"
         "create or replace view runs as\n"
         "  select parse_path(filename)[-2] as run, config->>'name' as name, started, finished,\n"
         "         seconds, error, snapshot->>'name' as snapshot, config, versions\n"
