@@ -43,7 +43,7 @@ def test_the_ten_minutes_run(checkout):
         text=True,
     )
     assert answer.returncode == 0, answer.stderr
-    shown = ("xmore minmax", "report.html", "p_holm", "image_says", "mine.csv", "pelican.jpg")
+    shown = ("xmore minmax", "report.html", "p_holm", "best_score", "mine.csv", "pelican.jpg")
     assert [part for part in shown if part not in answer.stdout] == []
 
 
