@@ -219,9 +219,8 @@ def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
 
 def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
     """Where the images of some memory_ids come from, in their order: URLs or paths."""
-    there = pq.read_schema(snapshot.shards[0].metadata).names
     wanted = dict.fromkeys((snapshot.columns.place or "url", "url", "image_path"))
-    rows = _lookup(snapshot, ids, [name for name in wanted if name in there])
+    rows = _lookup(snapshot, ids, list(wanted), or_null=True)  # each kind of source has its own
     columns = [_readable(column).to_pylist() for column in rows.columns]
     return [next(filter(None, row), "") for row in zip(*columns, [""] * len(ids), strict=True)]
 
@@ -266,35 +265,45 @@ def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(texts, pa.string())])
 
 
-def _lookup(snapshot: Snapshot, ids: np.ndarray, columns: list[str]) -> pa.Table:
-    """N rows of `columns`; reads only the row groups that hold them, one at a time."""
+def _lookup(
+    snapshot: Snapshot, ids: np.ndarray, columns: list[str], or_null: bool = False
+) -> pa.Table:
+    """N rows of `columns`; reads only the row groups that hold them, one at a time.
+
+    Columns that a shard lacks are null texts if `or_null`, else a SnapshotError.
+    """
     wanted, inverse = np.unique(ids, return_inverse=True)
     where = np.searchsorted(snapshot.starts, wanted, side="right") - 1
     found = [
-        _take(snapshot.shards[shard], wanted[where == shard], columns) for shard in np.unique(where)
+        _take(snapshot.shards[shard], wanted[where == shard], columns, or_null)
+        for shard in np.unique(where)
     ]
     if not found:
-        return _take(snapshot.shards[0], wanted, columns)
+        return _take(snapshot.shards[0], wanted, columns, or_null)
     return pa.concat_tables(found).take(pa.array(inverse))
 
 
-def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str]) -> pa.Table:
+def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str], or_null: bool) -> pa.Table:
     local = ids - shard.start
     with pq.ParquetFile(shard.metadata) as file:
         absent = [name for name in columns if name not in file.schema_arrow.names]
-        if absent:
+        if absent and not or_null:
             raise SnapshotError(
                 f"{shard.metadata}: no column `{absent[0]}`; it has "
                 f"{', '.join(file.schema_arrow.names)}. Build the memory again."
             )
-        pieces, first = [file.schema_arrow.empty_table().select(columns)], 0
+        there = [name for name in columns if name not in absent]
+        pieces, first = [file.schema_arrow.empty_table().select(there)], 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
             inside = local[(local >= first) & (local < last)] - first
             if len(inside):
-                pieces.append(file.read_row_group(group, columns).take(pa.array(inside)))
+                pieces.append(file.read_row_group(group, there).take(pa.array(inside)))
             first = last
-    return pa.concat_tables(pieces)
+    table = pa.concat_tables(pieces)
+    for name in absent:
+        table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    return table.select(columns)
 
 
 def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:

@@ -1,5 +1,6 @@
 """A memory through a year: rows come, go, are taken down; then gc. Real HTTP, real models."""
 
+import hashlib
 import os
 import tarfile
 from collections import Counter
@@ -16,12 +17,12 @@ from flows.reindex import Reindexed, xmore_reindex
 from index_build import history
 from index_build.gc import collect
 from index_build.ledger import PASSING
-from index_build.pictures import memory_picture
+from index_build.pictures import memory_picture, memory_pictures
 from xmore.config import ReindexConfig
 from xmore.digest import digest_file
 from xmore.errors import ConfigError, LockedError, SnapshotError
 from xmore.locks import locked
-from xmore.memory import Snapshot, lock_of, open_snapshot, resolve_current
+from xmore.memory import Snapshot, lock_of, open_snapshot, places_of, resolve_current
 
 ROWS, SHARD = 60, 20
 
@@ -153,13 +154,18 @@ def test_each_snapshot_is_whole_and_listed(year, steps):
     assert history.rates(year.memory)["embed"] > 0
 
 
-def test_pictures_come_from_either_source(steps):
+def test_pictures_and_places_come_from_either_source(steps):
     snapshot = steps["more"].made.snapshot
-    for memory_id, row in enumerate(rows_of(snapshot)):
+    rows = rows_of(snapshot)
+    pictures = dict(memory_pictures(snapshot, range(len(rows))))
+    places = places_of(snapshot, np.arange(len(rows)))
+    assert len({row["source"] for row in rows}) == 2 and len(pictures) == len(rows)
+    for memory_id, row in enumerate(rows):
+        place = row["image_path"] if row["source"] == "images" else row["url"]
+        assert places[memory_id] == place
         if row["source"] == "images":
-            data = memory_picture(snapshot, memory_id)
-            assert data and row["memory_key"]
-    assert memory_picture(snapshot, 0)
+            assert hashlib.sha256(pictures[memory_id]).hexdigest() == row["memory_key"]
+            assert pictures[memory_id] == memory_picture(snapshot, memory_id)
 
 
 def test_rolled_back_stays_rolled_back_until_sources_change(year, steps):
