@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows import datasets
+from flows import datasets, memory_cli
+from flows.memory_cli import ConfigFile
 from xmore.errors import ConfigError, RunError, ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
 
@@ -24,8 +25,8 @@ commands = typer.Typer(
 )
 
 commands.add_typer(datasets.commands, name="datasets")
+commands.add_typer(memory_cli.commands, name="memory")
 
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
 RunName = Annotated[
     str, typer.Argument(help="A run, the beginning of its name, or `latest`.", show_default=False)
 ]
@@ -333,106 +334,6 @@ def reindex(config: ConfigFile) -> None:
     loaded = load_config(config, ReindexConfig)
     with step("memory") as note:
         note(_reindex(loaded))
-
-
-memory_commands = typer.Typer(
-    help="What a memory holds, what changed, and its upkeep.", no_args_is_help=True
-)
-commands.add_typer(memory_commands, name="memory")
-MemoryFolder = Annotated[
-    Path, typer.Argument(help="Folder of the memory, with CURRENT in it.", show_default=False)
-]
-SnapshotName = Annotated[
-    str | None, typer.Argument(help="A snapshot, or the beginning of its name; none: CURRENT.")
-]
-
-
-@memory_commands.command("plan")
-def memory_plan(config: ConfigFile) -> None:
-    """Say what a re-index of CONFIG would come to, before anything is downloaded."""
-    from flows.memory import foresee
-    from flows.show_memory import show_estimate
-    from xmore.config import ReindexConfig, load_config
-
-    show_estimate(foresee(load_config(config, ReindexConfig)))
-
-
-@memory_commands.command("list")
-def memory_list(memory: MemoryFolder) -> None:
-    """The memory's snapshots, the newest first."""
-    from flows.memory import entries
-    from flows.show_memory import show_entries
-
-    show_entries(entries(memory))
-
-
-@memory_commands.command("show")
-def memory_show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
-    """A snapshot's card: rows, failures by cause, success by host, model, index."""
-    from flows.memory import find
-    from flows.show_memory import show_card
-
-    show_card(find(memory, snapshot))
-
-
-@memory_commands.command("diff")
-def memory_diff(
-    memory: MemoryFolder,
-    a: Annotated[str, typer.Argument(help="A snapshot, or the beginning of its name.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
-) -> None:
-    """What two snapshots share, and what each has alone."""
-    from flows.memory import compare, find
-    from flows.show_memory import show_difference
-
-    one, other = find(memory, a), find(memory, b)
-    show_difference(one, other, compare(one, other))
-
-
-@memory_commands.command("rollback")
-def memory_rollback(
-    memory: MemoryFolder,
-    to: Annotated[str | None, typer.Option(help="A snapshot; by default the one before.")] = None,
-) -> None:
-    """Point CURRENT to an earlier snapshot; running benchmarks keep theirs."""
-    from flows.memory import roll_back
-    from flows.show import safe, say
-
-    left, now = roll_back(memory, to)
-    say(safe(f"CURRENT: {left} -> {now}"))
-    say("A re-index whose sources are unchanged will not bring it back.")
-
-
-@memory_commands.command("verify")
-def memory_verify(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
-    """Read every byte of a snapshot and look at each row."""
-    from flows.memory import check, find
-    from flows.show import safe, say
-
-    found = find(memory, snapshot)
-    faults = check(found)
-    for fault in faults:
-        say(safe(f"damaged: {fault}"))
-    if faults:
-        say(f"Go back to another (xmore memory rollback {safe(str(memory))}), or make it anew.")
-        raise typer.Exit(1)
-    files = len(found.manifest["files"])
-    say(safe(f"{found.name}: {found.rows:,} rows in {files} files are whole."))
-
-
-@memory_commands.command("gc")
-def memory_gc(
-    memory: MemoryFolder,
-    keep: Annotated[int, typer.Option(min=1, help="Newest snapshots that stay.")] = 2,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be freed.")
-    ] = False,
-) -> None:
-    """Remove old snapshots, and for good the bytes of rows that left the memory."""
-    from flows.show_memory import show_freed
-    from index_build.gc import collect
-
-    show_freed(collect(memory, keep, dry_run), dry_run)
 
 
 def app() -> None:

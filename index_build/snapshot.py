@@ -171,7 +171,7 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
     """How many memory_keys came and how many went, against the snapshot before. Streams keys."""
     if previous is None:
         return snapshot.rows, 0
-    mine, theirs = _keys(snapshot), _keys(previous)
+    mine, theirs = np.unique(_keys(snapshot)), np.unique(_keys(previous))  # an old one may repeat
     both = np.intersect1d(mine, theirs, assume_unique=True).size
     return len(mine) - both, len(theirs) - both
 
