@@ -18,6 +18,7 @@ import yaml
 from flows.explain import inline, render
 from flows.pictures import pictures_of
 from xmore import figures
+from xmore.errors import RunError
 from xmore.figures import INK, Estimate
 from xmore.gallery import Example, case_names, examples
 from xmore.paths import write_whole
@@ -96,6 +97,8 @@ def write_report(run: Run, folder: Path) -> Path:
 
     Holds the pictures of at most EXAMPLES queries, about 10 MB. Raises RunError.
     """
+    if run.status != "completed":
+        raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
     db = open_views(run)
     of = headline(db)
     found = tables(run, db, of)

@@ -1,6 +1,7 @@
 """The report: its files, what it says of odd runs, and what it does in a real browser."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -174,6 +175,22 @@ def test_the_command_says_where_it_is(done, tmp_path):
     )
     assert answer.returncode == 0, answer.stderr
     assert str(tmp_path / "out" / "report.html") in answer.stdout
+
+
+def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path):
+    runs = tmp_path / "results" / "runs" / "half"
+    runs.mkdir(parents=True)
+    told = json.loads((done.config.results / "runs" / done.name / "run.json").read_text())
+    told |= {"finished": None, "error": "RunError: stopped", "artifacts": told["artifacts"][:3]}
+    (runs / "run.json").write_text(json.dumps(told))
+    answer = xmore("report", "half", "--results", tmp_path / "results")
+    assert answer.returncode == 2 and "only a completed one" in answer.stderr
+    (tmp_path / "file").touch()
+    answer = xmore(
+        "report", done.name, "--results", done.config.results, "--output", tmp_path / "file" / "x"
+    )
+    assert answer.returncode == 2 and str(tmp_path / "file") in answer.stderr
+    assert "Traceback" not in answer.stderr and answer.stderr.count("\n") == 1
 
 
 def test_hostile_texts_are_harmless_in_files_and_terminal(hostile):
