@@ -185,7 +185,8 @@ def test_gc_says_and_does_and_leaves_no_byte_of_what_was_taken_down(year, steps,
     before = steps["fewer"].made.snapshot
     gone = [r for r in steps["fewer"].rows if r not in steps["down"].rows]
     gone += [r for r in steps["more"].rows if r not in steps["fewer"].rows]
-    needles = [r["caption"].encode() for r in gone]
+    stay = {r["caption"] for r in steps["down"].rows}  # two pictures may have one caption
+    needles = [r["caption"].encode() for r in gone if r["caption"] not in stay]
     needles += [(world.images / r["url"].rpartition("/")[2]).read_bytes()[300:500] for r in gone]
     places = found_in(year.memory, needles)
     assert places and len(gone) == 8
