@@ -137,7 +137,7 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
 def _keys(kind: type[BaseModel]) -> str:
     rows = []
     for key, field in kind.model_fields.items():
-        inner = [one for one in _models(field.annotation)]
+        inner = _models(field.annotation)
         meaning = field.description or (_first_line(inner[0]) if len(inner) == 1 else "")
         if not meaning and not inner and get_origin(field.annotation) is not Literal:
             raise SystemExit(f"{kind.__name__}.{key} has no description; add one.")

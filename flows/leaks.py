@@ -24,6 +24,7 @@ from xmore.config import BenchmarkConfig
 from xmore.errors import RunError
 from xmore.leaks import SAME, binds_bytes
 from xmore.memory import Snapshot, captions_of, places_of
+from xmore.methods.base import variant_name
 from xmore.runs import Run, config_of
 from xmore.store import ArtifactRef, read_manifest, read_rows
 
@@ -209,4 +210,4 @@ def _top1_without(item: Scored, queries: ArtifactRef, leaked: ArtifactRef) -> di
 
 
 def _which(model: str | None, method: str, adjustment: str | None, m: int | None) -> Which:
-    return str(model), f"{method} {adjustment or ''}".strip(), m
+    return str(model), variant_name(method, adjustment), m

@@ -78,14 +78,16 @@ SECTIONS = {  # id: title, what it is about, its plots, its tables
         ("retrieval",),
     ),
 }
+XML = '<?xml version="1.0" encoding="utf-8"?>\n'  # begins an SVG that is a file of its own
 SCRIPT = Path(__file__).with_name("report.js")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure: its file's name, what is to be seen, of what, the same in words, the SVG."""
+    """One figure: which of SECTIONS', what is to be seen, of what, the same in words, the SVG."""
 
-    name: str
+    kind: str
+    name: str  # of its file
     title: str
     note: str
     alt: str
@@ -107,12 +109,11 @@ def write_report(run: Run, folder: Path) -> Path:
         write_whole(folder / "tables" / f"{table.name}.csv", _csv(table).encode())
         write_whole(folder / "tables" / f"{table.name}.md", _markdown(table).encode())
     for plot in drawn:
-        write_whole(folder / "figures" / f"{plot.name}.svg", _standalone(plot).encode())
+        write_whole(folder / "figures" / f"{plot.name}.svg", f"{XML}{plot.svg}".encode())
     script = SCRIPT.read_text(encoding="utf-8")
     page = render(
         "report.html",
         run=run,
-        headline=of,
         summary=summary(db, of),
         sections=list(_sections(found, drawn)),
         stages=next(table for table in found if table.name == "stages"),
@@ -140,7 +141,7 @@ class Section:
 def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[Section]:
     """The sections that have something to show."""
     for name, (title, intro, plot_names, table_names) in SECTIONS.items():
-        mine = [plot for plot in drawn if plot.name.rstrip("-0123456789") in plot_names]
+        mine = [plot for plot in drawn if plot.kind in plot_names]
         listed = [(t, t.name in FOLDED) for t in found if t.name in table_names]
         if mine or listed:
             yield Section(name, title, intro, mine, listed)
@@ -179,7 +180,7 @@ class _Drawing:
 
     def each(
         self,
-        name: str,
+        kind: str,
         title: str,
         items: Iterable[Any],
         draw: Callable[[list[Any], Headline], tuple[str, str]],
@@ -194,7 +195,8 @@ class _Drawing:
             svg, alt = draw(mine, self.of)
             suffix = f"-{number}" if len(by_model) > 1 else ""
             yield Plot(
-                f"{name}{suffix}",
+                kind,
+                f"{kind}{suffix}",
                 title,
                 f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}",
                 alt,
@@ -265,9 +267,14 @@ def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
     return found
 
 
+def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
+    """Dataset and model -> number of test images."""
+    return {row[:2]: row[2] for row in leaderboard.rows}
+
+
 def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:
     table = found.get("weight_ratios")
-    sizes = {row[:2]: row[2] for row in found["leaderboard"].rows}
+    sizes = _sizes(found["leaderboard"])
     return [
         _Of(dataset, model, sizes[dataset, model], (dataset, adjustment, case, mean, median))
         for dataset, model, m, adjustment, case, _, _, _, mean, median in (
@@ -279,7 +286,7 @@ def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:
 
 def _gains(found: dict[str, Table]) -> list[_Of]:
     table = found.get("by_class")
-    sizes = {row[:2]: row[2] for row in found["leaderboard"].rows}
+    sizes = _sizes(found["leaderboard"])
     return [
         _Of(dataset, model, sizes[dataset, model], classes)
         for dataset, model, classes in (gains(table) if table else [])
@@ -337,7 +344,7 @@ def _card(example: Example, picture: str | None) -> dict[str, Any]:
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(name.strip() for name, _ in table.columns)
+    writer.writerow(name for name, _ in table.columns)
     writer.writerows(table.rows)
     return out.getvalue()
 
@@ -346,7 +353,7 @@ def _markdown(table: Table) -> str:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
 
-    names = line(name.strip() for name, _ in table.columns)
+    names = line(name for name, _ in table.columns)
     rule = line("---" if kind == "text" else "---:" for _, kind in table.columns)
     rows = "\n".join(map(line, table.shown()))
     return f"**{table.title}.** {_escaped(table.note)}\n\n{names}\n{rule}\n{rows}\n"
@@ -357,7 +364,3 @@ def _escaped(text: str) -> str:
     for char in "\\`*_[]<>|&":
         text = text.replace(char, f"&#{ord(char)};" if char in "<>&|" else f"\\{char}")
     return " ".join(text.split())
-
-
-def _standalone(plot: Plot) -> str:
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{plot.svg}'

@@ -19,8 +19,9 @@ from rich.table import Table
 
 from flows.doctor import Check
 from flows.sweep import SweepTable
+from xmore import report
 from xmore.errors import RunError
-from xmore.report import show, variant
+from xmore.report import show
 from xmore.runs import Run, load_run
 from xmore.statistics import LEVEL
 from xmore.views import open_views
@@ -150,17 +151,13 @@ LEGEND = (
 
 
 def leaderboards(run: Run) -> list[Leaderboard]:
-    """Straight from the view `leaderboard`."""
-    rows = open_views(run).execute(
-        "select dataset, model, n, method, adjustment, m, top1, ci_low, ci_high, difference, "
-        "p_holm, top1_std, top1_covered, top5, n_short from leaderboard"
-    )
+    """The report's table `leaderboard`, narrower: a board a dataset and model."""
     boards: dict[tuple[str, str, int], list[list[str]]] = defaultdict(list)
-    for dataset, model, n, method, adjustment, m, *numbers in rows.fetchall():
-        top1, low, high, difference, p, std, covered, top5, short = numbers
+    for dataset, model, n, name, m, *numbers in report.leaderboard(open_views(run), run).rows:
+        top1, low, high, difference, p, std, covered, short, top5, _ = numbers
         boards[dataset, model, n].append(
             [
-                variant(method, adjustment),
+                name,
                 "" if m is None else str(m),
                 f"{show(top1, 'share')} ± {show((high - low) / 2, 'share')}",
                 points(difference, p),
@@ -178,24 +175,20 @@ AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to 
 
 
 def averages(run: Run) -> list[list[str]]:
-    """Rows under AVERAGES: macro averages over the datasets, where the run has several."""
-    rows = open_views(run).execute(
-        "select model, method, adjustment, m, datasets, top1, ci_low, ci_high, difference, "
-        "difference_low, difference_high from averages"
-    )
+    """Rows under AVERAGES: the report's table `averages`, narrower."""
     return [
         [
             model,
-            variant(method, adjustment),
+            name,
             "" if m is None else str(m),
             str(datasets),
             show(top1, "share"),
             f"{show(low, 'share')} to {show(high, 'share')}",
             points(difference),
-            "" if difference is None else f"{show(lower, 'points')} to {show(upper, 'points')}",
+            "" if difference is None else f"{show(least, 'points')} to {show(most, 'points')}",
         ]
-        for model, method, adjustment, m, datasets, top1, low, high, difference, lower, upper
-        in rows.fetchall()
+        for model, name, m, datasets, top1, low, high, difference, least, most
+        in report.averages(open_views(run), run).rows
     ]  # fmt: skip
 
 
@@ -269,20 +262,9 @@ def _show_leaks(run: Run) -> None:
 
 
 def _show_stages(run: Run) -> None:
-    groups = defaultdict(list)
-    for ref in run.artifacts:
-        groups[ref.stage].append(ref)
     table = table_of("stage", "artifacts", "skipped", "rows", "seconds", "peak memory MB")
-    for stage, refs in groups.items():
-        peaks = [ref.peak_rss_mb for ref in refs if ref.peak_rss_mb]
-        table.add_row(
-            stage,
-            str(len(refs)),
-            str(sum(ref.skipped for ref in refs)),
-            str(sum(ref.rows for ref in refs)),
-            f"{sum(ref.seconds for ref in refs):.1f}",
-            f"{max(peaks):.0f}" if peaks else "",
-        )
+    for stage, *counts, seconds, peak in report.stages(run).rows:
+        table.add_row(stage, *map(str, counts), f"{seconds:.1f}", f"{peak:.0f}" if peak else "")
     show_table(table)
 
 

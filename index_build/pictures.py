@@ -16,25 +16,18 @@ from xmore.images import ImageRejected, read_image
 from xmore.memory import Snapshot
 
 
-def memory_picture(snapshot: Snapshot, memory_id: int) -> bytes | None:
-    """The image of a row: from its source's folder, or from the download that it came with.
-
-    None where it is not kept: an adopted folder, or a source that is gone.
-    """
-    return next((data for _, data in memory_pictures(snapshot, [memory_id])), None)
-
-
 def memory_pictures(snapshot: Snapshot, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
     """The images of rows as they lie: each shard's rows and each tar are read once.
 
-    Rows whose image is not kept are left out. Holds one image and a shard's paths.
+    From their sources' folders, or from the downloads that they came with. Rows whose image is not
+    kept are left out: an adopted folder, a source that is gone. Holds one image, a shard's paths.
     """
     by_shard: dict[int, list[int]] = defaultdict(list)
     for memory_id in sorted(set(memory_ids)):
         number = int(snapshot.starts.searchsorted(memory_id, side="right")) - 1
         by_shard[number].append(memory_id)
     for number, mine in by_shard.items():
-        with suppress(OSError, pa.ArrowInvalid):
+        with suppress(OSError, KeyError, IndexError, pa.ArrowInvalid):
             for file, members in _places(snapshot, number, mine).items():
                 yield from _read(file, members)
 

@@ -8,6 +8,14 @@ create or replace macro wilson(p, n, side) as
    + side * 1.959963984540054 * sqrt(p * (1 - p) / n + (1.959963984540054 / (2 * n)) ** 2))
   / (1 + 1.959963984540054 ** 2 / n);
 
+-- A method and its adjustment as people call them, and the order in which they are listed.
+create or replace macro variant(method, adjustment) as
+  trim(method || ' ' || coalesce(adjustment, ''));
+create or replace macro method_place(method) as
+  list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method);
+create or replace macro adjustment_place(adjustment) as
+  list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
+
 create or replace view candidates_long as
   select dataset, model, query_id, generate_subscripts(memory_ids, 1) as rank,
          unnest(memory_ids) as memory_id, unnest(memory_keys) as memory_key,
@@ -77,9 +85,8 @@ create or replace view leaderboard as
     and c.adjustment is not distinct from told.adjustment and c.m is not distinct from told.m
     and c.baseline = 'clip'
   order by told.dataset, told.model,
-           list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], told.method) nulls last,
-           told.method, told.m,
-           list_position(['minmax', 'running-sum', 'global', 'none'], told.adjustment);
+           method_place(told.method) nulls last, told.method, told.m,
+           adjustment_place(told.adjustment);
 
 -- Macro averages over the datasets of the run, for runs of several; the interval combines the
 -- datasets' own (Zou and Donner 2008), which are of different images and so independent.
@@ -97,8 +104,7 @@ create or replace view averages as
   group by model, method, adjustment, m
   having count(*) > 1
   order by model,
-           list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method) nulls last, method,
-           m, list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
+           method_place(method) nulls last, method, m, adjustment_place(adjustment);
 
 -- What a probability is worth: 15 bins (low, high] of `metrics`' ECE, over all order seeds.
 create or replace view reliability as

@@ -78,11 +78,12 @@ def _pairs(dataset: Judged) -> Iterator[dict[str, Any]]:
 
 def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
     said = read_rows(item.predictions, columns=["query_id", "prediction"])
+    answered = np.isin(labels["query_id"].to_numpy(), said["query_id"].to_numpy())
+    label = labels["label"].to_numpy()[answered]
     seeds: dict[str | None, list[np.ndarray]] = defaultdict(list)
     for variant, mine in by_variant(said, item.run.variants):
-        answered = np.isin(labels["query_id"].to_numpy(), mine["query_id"].to_numpy())
-        right = mine["prediction"].to_numpy() == labels["label"].to_numpy()[answered]
-        seeds[variant.adjustment].append(right)  # no answer (NaN) is wrong
+        right = mine["prediction"].to_numpy() == label  # no answer (NaN) is wrong
+        seeds[variant.adjustment].append(right)
     return [
         _Answers(item.run.method, adjustment, item.run.m, np.stack(correct))
         for adjustment, correct in seeds.items()

@@ -12,6 +12,7 @@ import duckdb
 
 from xmore.dataset import load_card
 from xmore.errors import RunError, XmoreError
+from xmore.methods.base import variant_name
 from xmore.paths import PROJECT_ROOT
 from xmore.runs import Run
 from xmore.statistics import mcnemar_p
@@ -102,7 +103,7 @@ def _beside(
         interval = (bounds[0], bounds[1])
     else:
         return
-    method = f"{key[1]} {key[2] or ''}".strip()
+    method = variant_name(key[1], key[2])
     paper = float(printed["top1_percent"])
     yield PaperRow(key[0], shown, method, paper, ours, interval, printed["errata"])
 

@@ -149,7 +149,7 @@ def _answers(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Answe
           select *, count(seed) over (partition by model, method, adjustment, m) as seeds
           from predictions where dataset = $d and query_id = $q
         )
-        select p.model, trim(p.method || ' ' || coalesce(p.adjustment, '')) as method, p.m,
+        select p.model, variant(p.method, p.adjustment) as method, p.m,
                avg(p.image_weight) as image_weight, avg(p.text_weight) as text_weight,
                c.class_name as answer, avg(p.probability) as probability,
                if(seeds = 0, '', count(*) || ' of ' || seeds) as seeds,
@@ -158,7 +158,7 @@ def _answers(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Answe
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         group by p.model, p.method, p.adjustment, p.m, c.class_name, seeds, p.label
         order by p.model, p.m nulls first,
-                 list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], p.method) nulls last,
+                 method_place(p.method) nulls last,
                  p.method, p.adjustment, count(*) desc
         """,
         where,

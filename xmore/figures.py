@@ -123,7 +123,7 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
     adjustments = list(dict.fromkeys(row[1] for row in found))
     cases = list(dict.fromkeys(row[2] for row in found))
     with mpl.rc_context(STYLE):
-        figure, panels = _panels(datasets)
+        figure, panels = _by_dataset(datasets)
         for axes, dataset in zip(panels, datasets, strict=True):
             for i, adjustment in enumerate(adjustments):
                 mine = {row[2]: row[3:] for row in found if row[:2] == (dataset, adjustment)}
@@ -133,7 +133,7 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
                 colour = _colour(f"xmore {adjustment}", adjustments)
                 width = 0.75 / len(adjustments)
                 axes.bar(place, mean, width, color=colour, label=adjustment, alpha=0.8)
-                axes.plot(place, median, "_", color=INK, markersize=50 * width, label=None)
+                axes.plot(place, median, "_", color=INK, markersize=50 * width)
             axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
             axes.set_xticks(range(len(cases)), [case.replace(" ", "\n", 1) for case in cases])
             axes.set_title(dataset)
@@ -151,7 +151,7 @@ def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool 
     datasets = list(dict.fromkeys(curve.dataset for curve in found))[:MANY]
     names = list(dict.fromkeys(curve.name for curve in found))
     with mpl.rc_context(STYLE):
-        figure, panels = _panels(datasets)
+        figure, panels = _by_dataset(datasets)
         for axes, dataset in zip(panels, datasets, strict=True):
             if diagonal:
                 axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
@@ -172,16 +172,11 @@ def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool 
 
 def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
     """Bars of the classes helped and hurt most: dataset, then class, n and gain."""
-    found = [one for one in found if one[1]][: MANY // 2]
-    rows = max((len(classes) for _, classes in found), default=1)
-    columns = min(2, max(len(found), 1))
-    lines = -(-max(len(found), 1) // columns)
+    found = found[: MANY // 2]
+    height = 0.8 + 0.19 * max(len(classes) for _, classes in found)
     with mpl.rc_context(STYLE):
-        figure = Figure((WIDTH, lines * (0.8 + 0.19 * rows)), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-        for axes in grid[len(found) :]:
-            axes.set_axis_off()
-        for axes, (dataset, classes) in zip(grid, found, strict=False):
+        figure, panels = _panels(len(found), 2, height)
+        for axes, (dataset, classes) in zip(panels, found, strict=True):
             gain = 100 * np.array([each[2] for each in classes])
             colours = [COLOURS["equal"] if value > 0 else "#c45c5c" for value in gain]
             axes.barh(range(len(classes)), gain, color=colours)
@@ -193,14 +188,20 @@ def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
         return _svg(figure)
 
 
-def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    columns = min(3, max(len(names), 1))
-    lines = -(-max(len(names), 1) // columns)
-    figure = Figure((WIDTH, PANEL * (1.25 if columns == 1 else 1) * lines), layout="constrained")
+def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """`count` > 0 panels of `height` inches, at most `columns` in a row."""
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure = Figure((WIDTH, height * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-    for axes in grid[len(names) :]:
+    for axes in grid[count:]:
         axes.set_axis_off()
-    return figure, list(grid[: len(names)])
+    return figure, list(grid[:count])
+
+
+def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A panel a dataset; one alone is a little higher."""
+    return _panels(len(datasets), 3, PANEL * (1.25 if len(datasets) == 1 else 1))
 
 
 def _colour(name: str, names: Sequence[str]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
 import duckdb
 import numpy as np
 
-from xmore.report import Headline, variant
+from xmore.report import Headline
 from xmore.views import quote
 
 EXAMPLES = 300  # queries at most, however many the run has
@@ -59,39 +58,33 @@ def case_names(of: Headline) -> dict[str, str]:
 def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
     """At most EXAMPLES queries: rare cases first, the choice within a case fixed by its hash.
 
-    Holds the scores of these queries alone, EXAMPLES x models x classes floats.
+    Holds the cases of all queries, and the scores of these alone: EXAMPLES x models x classes.
     """
     names = case_names(of)
     tags = ", ".join(f"if({condition}, {quote(name)}, null)" for name, condition in names.items())
     db.execute(
         f"""
+        create or replace temp table tagged as
+        select dataset, query_id, model, list_filter([{tags}], lambda x: x is not null) as cases,
+               image_weight, text_weight
+        from predictions
+        where method = $method and adjustment is not distinct from $adjustment
+          and m is not distinct from $m and seed is not distinct from $seed
+        """,
+        of.values | {"seed": of.seed},
+    )
+    db.execute(
+        f"""
         create or replace temp table chosen as
-        with told as (
-          select dataset, query_id, model, list_filter([{tags}], lambda x: x is not null) as cases
-          from predictions
-          where method = $method and adjustment is not distinct from $adjustment
-            and m is not distinct from $m and seed is not distinct from $seed
-        ), one as (
-          select dataset, query_id, list(cases order by model) as kind from told group by all
+        with one as (
+          select dataset, query_id, list(cases order by model) as kind from tagged group by all
         ), ranked as (
           select *, row_number() over (
             partition by dataset, kind order by md5(query_id::varchar)) as turn
           from one
         )
         select dataset, query_id from ranked order by turn, dataset, query_id limit {EXAMPLES}
-        """,
-        _values(of),
-    )
-    db.execute(
-        f"""
-        create or replace temp table tagged as
-        select dataset, query_id, model, list_filter([{tags}], lambda x: x is not null) as cases,
-               image_weight, text_weight
-        from predictions join chosen using (dataset, query_id)
-        where method = $method and adjustment is not distinct from $adjustment
-          and m is not distinct from $m and seed is not distinct from $seed
-        """,
-        _values(of),
+        """
     )
     found = {
         (dataset, query_id): Example(dataset, query_id, uri, label, [], {})
@@ -107,10 +100,6 @@ def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
 
 
 _Found = dict[tuple[str, int], Example]
-
-
-def _values(of: Headline) -> dict[str, Any]:
-    return {"method": of.method, "adjustment": of.adjustment, "m": of.m, "seed": of.seed}
 
 
 def _add_captions(db: duckdb.DuckDBPyConnection, found: _Found) -> None:
@@ -130,7 +119,8 @@ def _add_scores(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> N
         names[dataset][label] = name
     rows = db.execute(
         "select dataset, query_id, model, image_scores, text_scores, cases, image_weight, "
-        "text_weight from scores join tagged using (dataset, query_id, model) "
+        "text_weight from scores join chosen using (dataset, query_id) "
+        "join tagged using (dataset, query_id, model) "
         "where m = coalesce($m, (select min(m) from scores)) order by model",
         {"m": of.m},
     )
@@ -154,29 +144,16 @@ def _best(scores: list[float] | None, names: dict[int, str]) -> list[tuple[str, 
 def _add_answers(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> None:
     rows = db.execute(
         """
-        select p.dataset, p.query_id, p.model, p.method, p.adjustment, p.m, c.class_name,
-               p.probability, p.correct
+        select p.dataset, p.query_id, p.model, variant(p.method, p.adjustment), p.m,
+               c.class_name, p.probability, p.correct
         from predictions p
         join chosen using (dataset, query_id)
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         where (p.m is null or p.m is not distinct from $m)
           and (p.seed is null or p.seed = (select min(seed) from metrics))
-        order by list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], p.method)
-                   nulls last, p.method,
-                 list_position(['minmax', 'running-sum', 'global', 'none'], p.adjustment)
+        order by method_place(p.method) nulls last, p.method, adjustment_place(p.adjustment)
         """,
         {"m": of.m},
     )
-    for (
-        dataset,
-        query_id,
-        model,
-        method,
-        adjustment,
-        m,
-        name,
-        probability,
-        right,
-    ) in rows.fetchall():
-        answer = (variant(method, adjustment), m, name, probability, right)
-        found[dataset, query_id].views[model].answers.append(answer)
+    for dataset, query_id, model, *answer in rows.fetchall():
+        found[dataset, query_id].views[model].answers.append(tuple(answer))

@@ -15,6 +15,7 @@ import numpy as np
 
 from xmore.compare import to_paper
 from xmore.errors import RunError
+from xmore.methods.base import variant_name
 from xmore.runs import Run
 from xmore.statistics import LEVEL
 from xmore.store import read_manifest
@@ -37,7 +38,12 @@ class Headline:
 
     @property
     def name(self) -> str:
-        return variant(self.method, self.adjustment)
+        return variant_name(self.method, self.adjustment)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What a query needs to ask for this variant, whatever the order."""
+        return {"method": self.method, "adjustment": self.adjustment, "m": self.m}
 
 
 @dataclass(frozen=True)
@@ -75,20 +81,14 @@ def show(value: Any, kind: Kind) -> str:
     return str(value)
 
 
-def variant(method: str, adjustment: str | None) -> str:
-    """A method and its adjustment, as people call them."""
-    return f"{method} {adjustment or ''}".strip()
-
-
 def headline(db: duckdb.DuckDBPyConnection) -> Headline:
     """`xmore` with its first adjustment where the run has it, else its last method."""
     row = db.execute(
         """
         select method, adjustment, m, min(seed) from metrics
         group by method, adjustment, m
-        order by list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method)
-                   desc nulls last, method, m desc nulls last,
-                 list_position(['minmax', 'running-sum', 'global', 'none'], adjustment)
+        order by method_place(method) desc nulls last, method, m desc nulls last,
+                 adjustment_place(adjustment)
         limit 1
         """
     ).fetchone()
@@ -99,18 +99,17 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
 
 def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]:
     """Every table of the report that the run has rows for."""
-    memory = _memory(run)
     made = [
-        _leaderboard(db, memory),
-        _averages(db, memory),
-        _paper(run, memory),
+        leaderboard(db, run),
+        averages(db, run),
+        _paper(run),
         comparisons(db, run),
-        _resolution(db, of, memory),
-        _by_class(db, of, memory),
-        _weight_ratios(db, memory),
-        _entropies(db, memory),
-        _retrieval(run, db, memory),
-        _stages(run),
+        _resolution(db, run, of),
+        _by_class(db, run, of),
+        _weight_ratios(db, run),
+        _entropies(db, run),
+        _retrieval(db, run),
+        stages(run),
     ]
     return [table for table in made if table.rows]
 
@@ -119,10 +118,11 @@ def _memory(run: Run) -> str:
     return f"memory snapshot {run.snapshot['name']}"
 
 
-def _leaderboard(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
+    """The view of the name, as people read it."""
     rows = db.execute(
         """
-        select dataset, model, n, trim(method || ' ' || coalesce(adjustment, '')), m, top1, ci_low,
+        select dataset, model, n, variant(method, adjustment), m, top1, ci_low,
                ci_high, difference, p_holm, top1_std, top1_covered, n_short, top5, ece
         from leaderboard
         """
@@ -131,8 +131,8 @@ def _leaderboard(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
         "leaderboard",
         "Accuracy",
         f"Top-1 and top-5 in %, mean over the order seeds, with Wilson's 95 % interval over the n "
-        f"test images; {memory}. To clip: points on the same images; p: exact McNemar of the least "
-        "favourable order, corrected by Holm for all that one model's clip is compared with. "
+        f"test images; {_memory(run)}. To clip: points on the same images; p: exact McNemar of the "
+        "least favourable order, corrected by Holm for all that one model's clip is compared with. "
         "± seeds: deviation over the orders, no sampling error. Covered: over images with a "
         "caption; short: images with fewer than M.",
         [
@@ -156,10 +156,11 @@ def _leaderboard(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     )
 
 
-def _averages(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
+    """Macro averages over the datasets; no rows for a run of one."""
     rows = db.execute(
         """
-        select model, trim(method || ' ' || coalesce(adjustment, '')), m, datasets, top1, ci_low,
+        select model, variant(method, adjustment), m, datasets, top1, ci_low,
                ci_high, difference, difference_low, difference_high
         from averages
         """
@@ -167,7 +168,7 @@ def _averages(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     return Table(
         "averages",
         "Mean over the datasets",
-        f"Each dataset counts alike; {memory}. The intervals of accuracy "
+        f"Each dataset counts alike; {_memory(run)}. The intervals of accuracy "
         "(low, high) and difference (least, most) combine the datasets' own.",
         [
             ("model", "text"),
@@ -185,7 +186,7 @@ def _averages(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     )
 
 
-def _paper(run: Run, memory: str) -> Table:
+def _paper(run: Run) -> Table:
     try:
         found = to_paper(run)
     except RunError:  # nothing of it is in the paper
@@ -206,8 +207,8 @@ def _paper(run: Run, memory: str) -> Table:
     return Table(
         "paper",
         "Beside the paper",
-        f"Tables 1 and 2 of arXiv 2308.15273; ours with {memory}. Inside: the paper's number lies "
-        "in our 95 % interval. The paper's text has minmax, its authors' code running-sum.",
+        f"Tables 1 and 2 of arXiv 2308.15273; ours with {_memory(run)}. Inside: the paper's number "
+        "lies in our 95 % interval. The paper's text has minmax, its authors' code running-sum.",
         [
             ("model", "text"),
             ("dataset", "text"),
@@ -226,8 +227,8 @@ def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     """Every pair of methods, as people read it."""
     rows = db.execute(
         """
-        select dataset, model, n, m, trim(method || ' ' || coalesce(adjustment, '')),
-               trim(baseline || ' ' || coalesce(baseline_adjustment, '')),
+        select dataset, model, n, m, variant(method, adjustment),
+               variant(baseline, baseline_adjustment),
                difference, ci_low, ci_high, only_method, only_baseline, p, p_holm
         from comparisons
         """
@@ -257,7 +258,7 @@ def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     )
 
 
-def _resolution(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Table:
+def _resolution(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     rows = db.execute(
         """
         select l.dataset, l.model, l.n, (l.ci_high - l.ci_low) / 2, c.minimum_detectable,
@@ -268,14 +269,14 @@ def _resolution(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Tab
          and c.m is not distinct from $m and c.baseline = 'clip'
         where l.method = 'clip'
         """,
-        {"method": of.method, "adjustment": of.adjustment, "m": of.m},
+        of.values,
     ).fetchall()
     return Table(
         "resolution",
         "What these test sets can tell",
         f"The difference of {of.name} to clip that McNemar's test (p < {LEVEL}) would find in 8 of "
         "10 such test sets, given how many images only one of the two has right (Connor 1987); "
-        f"none where too few differ. {memory.capitalize()}.",
+        f"none where too few differ. {_memory(run).capitalize()}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -288,7 +289,7 @@ def _resolution(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Tab
     )
 
 
-def _by_class(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Table:
+def _by_class(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     rows = db.execute(
         """
         select a.dataset, a.model, a.class_name, a.n, b.top1, a.top1, a.ci_low, a.ci_high,
@@ -300,13 +301,13 @@ def _by_class(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Table
           and a.m is not distinct from $m and a.method != 'clip'
         order by a.dataset, a.model, gain desc, a.label
         """,
-        {"method": of.method, "adjustment": of.adjustment, "m": of.m},
+        of.values,
     ).fetchall()
     return Table(
         "by_class",
         "Accuracy by class",
         f"Top-1 in % of clip and of {of.name}, with Wilson's 95 % interval of the latter over the "
-        f"n images of the class; {memory}.",
+        f"n images of the class; {_memory(run)}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -322,18 +323,18 @@ def _by_class(db: duckdb.DuckDBPyConnection, of: Headline, memory: str) -> Table
     )
 
 
-def _weight_ratios(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def _weight_ratios(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     rows = db.execute(
         "select dataset, model, m, adjustment, who_was_right, queries, answers, excluded, "
         "mean_ratio, median_ratio from weight_ratios order by dataset, model, m, "
-        "list_position(['minmax', 'running-sum', 'global', 'none'], adjustment), "
+        "adjustment_place(adjustment), "
         "list_position(['image', 'captions', 'only both together'], who_was_right)"
     ).fetchall()
     return Table(
         "weight_ratios",
         "Weight of the image over that of its captions",
         "By who was right, as in the paper's Table 8: mean and median over the answers of all "
-        f"order seeds whose captions have a weight above 0; excluded: the others. {memory}.",
+        f"order seeds whose captions have a weight above 0; excluded: the others. {_memory(run)}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -350,12 +351,12 @@ def _weight_ratios(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     )
 
 
-def _entropies(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def _entropies(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     rows = db.execute("select dataset, model, modality, m, mean_entropy from entropies").fetchall()
     return Table(
         "entropies",
         "Mean entropy of the scores",
-        f"In nats, over the test images, as in the paper's Table 6; {memory}.",
+        f"In nats, over the test images, as in the paper's Table 6; {_memory(run)}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -367,7 +368,7 @@ def _entropies(db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     )
 
 
-def _retrieval(run: Run, db: duckdb.DuckDBPyConnection, memory: str) -> Table:
+def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     recall = {}
     for ref in run.artifacts:
         if ref.stage == "candidates":
@@ -384,9 +385,9 @@ def _retrieval(run: Run, db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     return Table(
         "retrieval",
         "What was retrieved",
-        f"Coarse neighbours of the n test images; {memory}. Similarity: mean inner product of the "
-        "nearest and of the last. Recall: share of the exact neighbours that the memory's index "
-        "finds for these images, where it was asked.",
+        f"Coarse neighbours of the n test images; {_memory(run)}. Similarity: mean inner product "
+        "of the nearest and of the last. Recall: share of the exact neighbours that the memory's "
+        "index finds for these images, where it was asked.",
         [
             ("dataset", "text"),
             ("coarse model", "text"),
@@ -401,7 +402,8 @@ def _retrieval(run: Run, db: duckdb.DuckDBPyConnection, memory: str) -> Table:
     )
 
 
-def _stages(run: Run) -> Table:
+def stages(run: Run) -> Table:
+    """What each stage has made, and what that cost."""
     rows: dict[str, list[Any]] = {}
     for ref in run.artifacts:
         row = rows.setdefault(ref.stage, [ref.stage, 0, 0, 0, 0.0, None])
@@ -440,7 +442,6 @@ class Histogram:
 
 def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
     """Confidences before, and weights after adjustment, of both modalities."""
-    values = {"method": of.method, "adjustment": of.adjustment, "m": of.m, "seed": of.seed}
     rows = db.execute(
         f"""
         with told as (
@@ -459,7 +460,7 @@ def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
                least(greatest(floor(value * {BINS}), 0), {BINS - 1})::integer as bin, count(*)
         from long where value is not null group by all order by all
         """,
-        values,
+        of.values | {"seed": of.seed},
     ).fetchall()
     counts: dict[tuple[str, str, str, str], np.ndarray] = {}
     for *key, number, count in rows:
@@ -489,7 +490,7 @@ def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
     return _curves(
         db,
         """
-        select dataset, model, n, trim(method || ' ' || coalesce(adjustment, '')) as name,
+        select dataset, model, n, variant(method, adjustment) as name,
                m, top1, ci_low, ci_high
         from leaderboard where m is not null
           and (select count(distinct m) from leaderboard) > 1
@@ -507,7 +508,7 @@ def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
                probability, top1, greatest(0, wilson(top1, answers / seeds, -1)),
                least(1, wilson(top1, answers / seeds, 1))
         from (
-          select *, trim(method || ' ' || coalesce(adjustment, '')) as name from reliability
+          select *, variant(method, adjustment) as name from reliability
         ) r
         join (select dataset, model, n, method, adjustment, m, greatest(seeds, 1) as seeds
               from leaderboard) l
@@ -516,10 +517,9 @@ def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
         where (r.m is null or r.m = $m)
           and (r.adjustment is null or (r.method = $method and r.adjustment = $adjustment))
         order by r.dataset, r.model,
-                 list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], r.method)
-                   nulls last, name, bin
+                 method_place(r.method) nulls last, name, bin
         """,
-        {"m": of.m, "method": of.method, "adjustment": of.adjustment},
+        of.values,
     )
 
 
@@ -566,7 +566,7 @@ def summary(db: duckdb.DuckDBPyConnection, of: Headline) -> list[str]:
         where method = $method and adjustment is not distinct from $adjustment
           and m is not distinct from $m
         """,
-        {"method": of.method, "adjustment": of.adjustment, "m": of.m},
+        of.values,
     ).fetchall()
     return [_sentence(of, *row) for row in rows]
 

@@ -6,14 +6,14 @@ images, so their deviation is reported apart and never makes an interval narrowe
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, norm
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
+# scipy and statsmodels are imported where they are used: half a second, which each command that
+# only prints what was computed would pay.
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
 POWER = 0.8
 RESAMPLES = 10_000
@@ -21,12 +21,16 @@ RESAMPLES = 10_000
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `correct` among `n` > 0 (Wilson 1927)."""
+    from scipy.stats import binomtest
+
     interval = binomtest(correct, n).proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
     """Two-sided exact p that flips either way are equally likely (McNemar 1947); 1 without any."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
     if not only_a + only_b:
         return 1.0
     return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)
@@ -75,7 +79,15 @@ def paired(a: np.ndarray, b: np.ndarray) -> Paired:
 
 def holm(p: Sequence[float]) -> list[float]:
     """The p of one family of tests, corrected for their number (Holm 1979), in the same order."""
-    return multipletests(p, method="holm")[1].tolist() if len(p) else []
+    from statsmodels.stats.multitest import multipletests
+
+    if not p:
+        return []
+    gc.freeze()  # it collects garbage first: 0.3 s a call in a process that holds models
+    try:
+        return multipletests(p, method="holm")[1].tolist()
+    finally:
+        gc.unfreeze()
 
 
 def minimum_detectable(discordant: int, n: int) -> float | None:
@@ -87,6 +99,8 @@ def minimum_detectable(discordant: int, n: int) -> float | None:
     d sqrt(n) = z_level sqrt(psi) + z_power sqrt(psi - d^2), psi = discordant / n.
     None without discordant queries, or where even a difference of psi would not be found.
     """
+    from scipy.stats import norm
+
     psi = discordant / n
     level, power = norm.ppf(1 - LEVEL / 2), norm.ppf(POWER)
     a = level * np.sqrt(psi)

@@ -97,7 +97,7 @@ def test_captions_in_a_page_are_text_never_html(world, tmp_path):
 
 
 def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path):
-    from index_build.pictures import memory_picture
+    from index_build.pictures import memory_pictures
     from xmore.digest import digest_file
 
     urls = web.url_list(tmp_path / "urls.parquet", rows=12)
@@ -105,12 +105,12 @@ def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path
     folder = world.images
     rows = pq.read_table(snapshot.shards[0].metadata).to_pylist()
     for memory_id in (0, 5, 11):
-        picture = memory_picture(snapshot, memory_id)
+        picture = dict(memory_pictures(snapshot, [memory_id])).get(memory_id)
         original = folder / rows[memory_id]["url"].rpartition("/")[2]
         assert digest_file(original) == rows[memory_id]["memory_key"]
         assert picture == original.read_bytes() or max(rows[memory_id]["width"], 257) >= 256
     shutil.rmtree(tmp_path / "m" / "batches")
-    assert memory_picture(snapshot, 0) is None
+    assert dict(memory_pictures(snapshot, [0])).get(0) is None
 
 
 @pytest.fixture

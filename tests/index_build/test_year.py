@@ -17,7 +17,7 @@ from flows.reindex import Reindexed, xmore_reindex
 from index_build import history
 from index_build.gc import collect
 from index_build.ledger import PASSING
-from index_build.pictures import memory_picture, memory_pictures
+from index_build.pictures import memory_pictures
 from xmore.config import ReindexConfig
 from xmore.digest import digest_file
 from xmore.errors import ConfigError, LockedError, SnapshotError
@@ -165,7 +165,8 @@ def test_pictures_and_places_come_from_either_source(steps):
         assert places[memory_id] == place
         if row["source"] == "images":
             assert hashlib.sha256(pictures[memory_id]).hexdigest() == row["memory_key"]
-            assert pictures[memory_id] == memory_picture(snapshot, memory_id)
+            alone = dict(memory_pictures(snapshot, [memory_id]))
+            assert alone == {memory_id: pictures[memory_id]}
 
 
 def test_rolled_back_stays_rolled_back_until_sources_change(year, steps):
@@ -258,7 +259,8 @@ def test_foreign_tars_and_embeddings_are_sources_too(world, tmp_path):
     by_key = {digest_file(world.images / n): c for n, c in zip(names, captions, strict=True)}
     assert all(by_key[r["memory_key"]] == r["caption"] for r in rows)
     place = next(i for i, r in enumerate(rows) if r["caption"] == captions[3])
-    assert memory_picture(made.snapshot, place) == (world.images / names[3]).read_bytes()
+    pictures = dict(memory_pictures(made.snapshot, [place]))
+    assert pictures[place] == (world.images / names[3]).read_bytes()
 
     folder = made.snapshot.path  # clip-retrieval's layout: a source for another memory
     plain = tmp_path / "plain"

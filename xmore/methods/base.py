@@ -48,6 +48,11 @@ class Weights:
         return Weights(self.image[start:stop], self.text[start:stop], step)
 
 
+def variant_name(method: str, adjustment: str | None) -> str:
+    """A method and its adjustment, as people call them."""
+    return f"{method} {adjustment or ''}".strip()
+
+
 class Method(ABC):
     """One method. It declares what it needs and scores classes shard by shard."""
 
