@@ -21,10 +21,11 @@ import pyarrow as pa
 
 from tasks.comparisons import Judged, comparisons
 from tasks.metrics import Scored, metrics
-from tasks.predictions import MethodRun, predictions
+from tasks.predictions import MethodRun, Opinions, predictions
 from tasks.stage import Workspace
 from xmore import schemas
 from xmore.config import BenchmarkConfig, ExecutionConfig, load_config
+from xmore.methods import Asked
 from xmore.paths import PROJECT_ROOT
 from xmore.runs import Run, load_run, start_run, under_way
 from xmore.scoring import confidence
@@ -76,9 +77,9 @@ def enlarge(demo: Run, results: Path, queries: int) -> Path:
             ref = noisy_scores(work, old["scores", model], queries, rng)
             run.artifacts.append(ref)
             for name in config.methods:
-                m = None if name == "clip" else 16
-                how = MethodRun(name, m, tuple(config.adjustments), tuple(config.seeds))
-                scored.append(Scored(how, ref, predictions(work, ref, how)))
+                asked = Asked(ref.dataset, 128, None if name == "clip" else 16)
+                how = MethodRun(name, asked, tuple(config.adjustments), tuple(config.seeds))
+                scored.append(Scored(how, ref, predictions(work, Opinions(ref), how)))
         run.artifacts += [each.predictions for each in scored]
         run.artifacts.append(metrics(work, listed, classes, scored))
         run.artifacts.append(comparisons(work, [Judged(listed, scored)]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow
 
@@ -12,19 +12,21 @@ from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
 from tasks.comparisons import Judged, comparisons
 from tasks.leaks import leaks
+from tasks.method_scores import MethodInputs, method_scores
 from tasks.metrics import Scored, metrics
-from tasks.predictions import MethodRun, predictions
+from tasks.predictions import MethodRun, Opinions, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
 from tasks.spread import check_runner, spread
 from tasks.stage import Workspace
+from tasks.view_embeddings import view_embeddings
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig, absolute
 from xmore.dataset import DatasetCard, listing, load_card
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot
-from xmore.methods import METHODS
+from xmore.methods import METHODS, Asked, Scorer
 from xmore.models import ModelCard, describe_model
 from xmore.prompts import class_prompts
 from xmore.runs import config_of, load_run, start_run, under_way
@@ -96,13 +98,26 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
-    for card in cards:
-        classes, _ = listing(card)  # a mistake there is told before there is a run
-        class_prompts(classes, config.prompt or card.prompt, config.prompts)
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
+    inference = [models[name] for name in config.roles.inference]
+    for card in cards:
+        classes, _ = listing(card)  # a mistake there is told before there is a run
+        class_prompts(classes, config.prompt or card.prompt, config.prompts)
+        _check_methods(config, card, classes, inference)
     return Plan(config, cards, models, snapshot)
+
+
+def _check_methods(
+    config: BenchmarkConfig, card: DatasetCard, classes: list[str], models: list[ModelCard]
+) -> None:
+    """Refuse a method that a model or a dataset cannot serve. Raises XmoreError."""
+    for run in method_runs(config, card.name):
+        method = METHODS[run.method]
+        if isinstance(method, Scorer):
+            for model in models:
+                method.check(run.asked, model, classes)
 
 
 def retrieve_on_cluster(plan: Plan) -> None:
@@ -138,16 +153,46 @@ def run_dataset(plan: Plan, card: DatasetCard) -> tuple[list[ArtifactRef], Judge
     refs = [query, classes, rejected, *got.refs, leaked]
     scored: list[Scored] = []
     for name in config.roles.inference:
-        model = plan.models[name]
-        prefix = config.retrieval.caption_prefix
-        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes, prefix)
-        by_m = {m: scores(work, inputs, model, m) for m in config.retrieval.captions}
-        refs += by_m.values()
-        for run, ref in method_runs(config, by_m):
-            said = predictions(work, ref, run, left_out)
-            refs.append(said)
-            scored.append(Scored(run, ref, said))
+        embeddings = got.embeddings[plan.models[name].digest]
+        inputs = MethodInputs(card, query, classes, embeddings, got.captions)
+        made, said = answer(plan, work, inputs, plan.models[name], left_out)
+        refs += made
+        scored += said
     return [*refs, metrics(work, query, classes, scored)], Judged(query, scored)
+
+
+def answer(
+    plan: Plan,
+    work: Workspace,
+    inputs: MethodInputs,
+    model: ModelCard,
+    left_out: ArtifactRef | None = None,
+) -> tuple[list[ArtifactRef], list[Scored]]:
+    """What every method says of a dataset's queries under one inference model.
+
+    Returns all that was made, and of it the answers.
+    """
+    config = plan.config
+    score_inputs = ScoreInputs(
+        inputs.embeddings, inputs.captions, inputs.classes, config.retrieval.caption_prefix
+    )
+    by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
+    refs, scored = list(by_m.values()), []
+    scorers = [METHODS[name] for name in config.methods if isinstance(METHODS[name], Scorer)]
+    if any("view_embeddings" in scorer.needs for scorer in scorers):
+        views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
+        refs.append(views)
+        inputs = replace(inputs, views=views)
+    for run in method_runs(config, inputs.card.name):
+        opinions = Opinions(by_m[run.m or next(iter(by_m))], left_out=left_out)
+        if METHODS[run.method] in scorers:
+            own = method_scores(work, inputs, model, run.method, run.asked)
+            refs.append(own)
+            opinions = replace(opinions, own=own)
+        said = predictions(work, opinions, run)
+        refs.append(said)
+        scored.append(Scored(run, opinions.scores, said))
+    return refs, scored
 
 
 @dataclass(frozen=True)
@@ -176,15 +221,15 @@ def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, card: DatasetCar
     return Retrieved(embeddings, found, kept)
 
 
-def method_runs(
-    config: BenchmarkConfig, by_m: dict[int, ArtifactRef]
-) -> list[tuple[MethodRun, ArtifactRef]]:
-    """Each method with each M that it reads; once, where it reads no captions."""
-    runs = []
-    for name in config.methods:
-        reads_captions = "text_scores" in METHODS[name].needs
-        for m, ref in by_m.items() if reads_captions else [next(iter(by_m.items()))]:
-            m_read = m if reads_captions else None
-            run = MethodRun(name, m_read, tuple(config.adjustments), tuple(config.seeds))
-            runs.append((run, ref))
-    return runs
+def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
+    """Each method with each M; once, where it reads no captions."""
+    return [
+        MethodRun(
+            name,
+            Asked(dataset, config.retrieval.candidates, m, config.options),
+            tuple(config.adjustments),
+            tuple(config.seeds),
+        )
+        for name in config.methods
+        for m in (config.retrieval.captions if METHODS[name].reads_captions else [None])
+    ]

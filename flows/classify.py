@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import Plan, look_up, retrieve
-from tasks.predictions import MethodRun, predictions
+from flows.benchmark import Plan, answer, look_up, retrieve
+from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
-from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from xmore import schemas
 from xmore.adjust import StreamState, minmax
@@ -24,7 +23,7 @@ from xmore.dataset import PAPERS_PROMPT, DatasetCard
 from xmore.errors import ConfigError, DatasetError
 from xmore.explain import Answer, Explanation, explain
 from xmore.images import ImageRejected, check_image, read_image
-from xmore.methods import METHODS, Scores
+from xmore.methods import Scores
 from xmore.methods.base import Weights, combine
 from xmore.prompts import class_prompts
 from xmore.runs import Run, start_run
@@ -69,7 +68,7 @@ def classified(
         results = Path(scratch)
         name = like.snapshot["name"] if like else None
         with open_memory(config.memory, config.results / "cache", name) as snapshot:
-            plan = look_up(config.model_copy(update={"datasets": []}), snapshot)
+            plan = look_up(_for_one_picture(config), snapshot)
             work = Workspace(results, config.execution)
             names = [label.replace("_", " ") for label in labels]
             prompts = class_prompts(names, config.prompt or PAPERS_PROMPT, config.prompts)
@@ -88,6 +87,13 @@ def classified(
                 m = max(config.retrieval.captions)
                 found.answers.extend(_as_in(like, ref, m, labels) for ref in scored)
             yield found, plan
+
+
+def _for_one_picture(config: BenchmarkConfig) -> BenchmarkConfig:
+    """No datasets, no order: `xmore` by its raw confidences, each method with the largest M."""
+    retrieval = config.retrieval.model_copy(update={"captions": [max(config.retrieval.captions)]})
+    alone = {"datasets": [], "adjustments": ["none"], "seeds": [], "retrieval": retrieval}
+    return config.model_copy(update=alone)
 
 
 def _inputs(
@@ -110,19 +116,15 @@ def _stages(
     plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, card: DatasetCard
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
     """All artifacts, and among them the scores of each inference model."""
-    config, m = plan.config, max(plan.config.retrieval.captions)
     got = retrieve(plan, work, queries, card)
-    said, scored = [], []
-    for name in config.roles.inference:
+    refs, scored = [queries, classes, *got.refs], []
+    for name in plan.config.roles.inference:
         model = plan.models[name]
-        prefix = config.retrieval.caption_prefix
-        inputs = ScoreInputs(got.embeddings[model.digest], got.captions, classes, prefix)
-        ref = scores(work, inputs, model, m)
-        scored.append(ref)
-        for method in config.methods:
-            m_read = m if "text_scores" in METHODS[method].needs else None
-            said.append(predictions(work, ref, MethodRun(method, m_read, ("none",), ())))
-    return [queries, classes, *got.refs, *scored, *said], scored
+        inputs = MethodInputs(card, queries, classes, got.embeddings[model.digest], got.captions)
+        made, said = answer(plan, work, inputs, model)
+        refs += made
+        scored.append(said[0].scores)
+    return refs, scored
 
 
 def _as_in(like: Run, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:

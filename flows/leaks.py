@@ -7,9 +7,11 @@ Accuracies come from the stages themselves: that of the clean queries alone is t
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,7 @@ import pyarrow.compute as pc
 from flows.benchmark import method_runs
 from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
-from tasks.predictions import predictions
+from tasks.predictions import Opinions, predictions
 from tasks.stage import Workspace
 from xmore.config import BenchmarkConfig
 from xmore.errors import RunError
@@ -171,14 +173,25 @@ def _answers(
     work = Workspace(config.results, config.execution)
     scored = []
     for model in config.roles.inference:
-        by_m = {
-            read_manifest(Path(ref.path))["params"]["m"]: ref
-            for ref in refs
-            if ref.stage == "scores" and ref.model == model
-        }
-        for run, ref in method_runs(config, by_m):
-            scored.append(Scored(run, ref, predictions(work, ref, run, left_out)))
+        by_m = _by_params(refs, "scores", model, lambda params: params["m"])
+        own = _by_params(refs, "method_scores", model, lambda p: (p["method"][0], p.get("m")))
+        dataset = _only(refs, "queries").dataset
+        for run in method_runs(config, dataset):
+            ref = by_m[run.m or next(iter(by_m))]
+            opinions = Opinions(ref, own.get((run.method, run.m)), left_out)
+            scored.append(Scored(run, ref, predictions(work, opinions, run)))
     return scored
+
+
+def _by_params(
+    refs: list[ArtifactRef], stage: str, model: str, which: Callable[[dict[str, Any]], Any]
+) -> dict[Any, ArtifactRef]:
+    """A stage's artifacts under one model, by what their manifests say that they are."""
+    return {
+        which(read_manifest(Path(ref.path))["params"]): ref
+        for ref in refs
+        if ref.stage == stage and ref.model == model
+    }
 
 
 def _top1(

@@ -12,7 +12,8 @@ create or replace macro wilson(p, n, side) as
 create or replace macro variant(method, adjustment) as
   trim(method || ' ' || coalesce(adjustment, ''));
 create or replace macro method_place(method) as
-  list_position(['clip', 'caption-ensemble', 'equal', 'xmore'], method);
+  list_position(['clip', 'calip', 'calip-oracle', 'confident-views', 'tpt', 'coder', 'coder-rerank',
+                 'reco', 'coder-captions', 'caption-ensemble', 'equal', 'xmore'], method);
 create or replace macro adjustment_place(adjustment) as
   list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
 

@@ -32,9 +32,9 @@ class Judged:
 def comparisons(work: Workspace, judged: list[Judged]) -> ArtifactRef:
     """Set each method beside each that the config names before it -> a row a pair.
 
-    Same dataset, inference model and M. Holm's correction is over all rows of one model and
-    baseline: methods, adjustments, Ms and datasets. Holds one dataset's answers under one model,
-    a byte for each.
+    Same dataset, inference model and M, on the queries that both were asked. Holm's correction is
+    over all rows of one model and baseline: methods, adjustments, Ms and datasets. Holds one
+    dataset's answers under one model, a byte for each.
     """
     inputs = [
         digest
@@ -59,6 +59,7 @@ class _Answers:
     method: str
     adjustment: str | None
     m: int | None
+    answered: np.ndarray  # (N,) bool: which of the queries were in its stream
     correct: np.ndarray  # (S, N) bool, a row an order seed
 
 
@@ -71,9 +72,10 @@ def _pairs(dataset: Judged) -> Iterator[dict[str, Any]]:
         answers = [each for item in scored for each in _answers(item, labels)]
         for i, mine in enumerate(answers):
             for baseline in answers[:i]:
-                if baseline.m in (mine.m, None):
+                both = mine.answered & baseline.answered
+                if baseline.m in (mine.m, None) and both.any():
                     common = {"dataset": dataset.queries.dataset, "model": model}
-                    yield common | _compare(mine, baseline)
+                    yield common | _compare(mine, baseline, both)
 
 
 def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
@@ -82,23 +84,25 @@ def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
     label = labels["label"].to_numpy()[answered]
     seeds: dict[str | None, list[np.ndarray]] = defaultdict(list)
     for variant, mine in by_variant(said, item.run.variants):
-        right = mine["prediction"].to_numpy() == label  # no answer (NaN) is wrong
+        right = np.zeros(len(answered), bool)
+        right[answered] = mine["prediction"].to_numpy() == label  # no answer (NaN) is wrong
         seeds[variant.adjustment].append(right)
     return [
-        _Answers(item.run.method, adjustment, item.run.m, np.stack(correct))
+        _Answers(item.run.method, adjustment, item.run.m, answered, np.stack(correct))
         for adjustment, correct in seeds.items()
     ]
 
 
-def _compare(mine: _Answers, baseline: _Answers) -> dict[str, Any]:
-    found = paired(mine.correct, baseline.correct)
+def _compare(mine: _Answers, baseline: _Answers, both: np.ndarray) -> dict[str, Any]:
+    """The two on the (N,) queries that both were asked."""
+    found = paired(mine.correct[:, both], baseline.correct[:, both])
     return {
         "method": mine.method,
         "adjustment": mine.adjustment,
         "m": mine.m,
         "baseline": baseline.method,
         "baseline_adjustment": baseline.adjustment,
-        "n": mine.correct.shape[1],
+        "n": int(both.sum()),
         "only_method": found.only_a,
         "only_baseline": found.only_b,
         "difference": found.difference,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from tasks.predictions import MethodRun, by_variant
 from tasks.stage import Workspace, stage
 from xmore import schemas
-from xmore.methods import METHODS
+from xmore.methods import METHODS, Variant
 from xmore.metrics import Outcome, accuracy_row, mean_entropy
 from xmore.store import ArtifactKey, ArtifactRef, read_rows
 
@@ -37,7 +37,7 @@ def metrics(
     """
     digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
     params = {
-        "hyperparameters": {s.run.method: METHODS[s.run.method].hyperparameters for s in scored}
+        "hyperparameters": [_hyperparameters(item, v) for item in scored for v in item.run.variants]
     }
     key = ArtifactKey("metrics", queries.dataset, params, (queries.digest, *digests))
 
@@ -64,7 +64,6 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
         "m": run.m,
         "mean_image_entropy": mean_entropy(scores["image_confidence"].to_numpy(), classes),
         "mean_text_entropy": None if run.m is None else text_entropy,
-        "hyperparameters": json.dumps(METHODS[run.method].hyperparameters, sort_keys=True),
     }
     rows = []
     for variant, mine in by_variant(said, run.variants):
@@ -76,8 +75,14 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
             scores["caption_count"].to_numpy(),
         )
         which = {"adjustment": variant.adjustment, "seed": variant.seed}
-        rows.append(common | which | accuracy_row(outcome, run.m))
+        settings = {"hyperparameters": _hyperparameters(item, variant)}
+        rows.append(common | which | settings | accuracy_row(outcome, run.m))
     return rows
+
+
+def _hyperparameters(item: Scored, variant: Variant) -> str:
+    settings = METHODS[item.run.method].settings(item.run.asked, variant)
+    return json.dumps({name: asdict(setting) for name, setting in settings.items()})
 
 
 def _in_top5(top5: pa.ChunkedArray, label: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.errors import DatasetError
-from xmore.methods import METHODS, Method, Scores, Stream, Variant, Weights
+from xmore.methods import METHODS, Asked, Method, Scores, Stream, Variant, Weights
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 TOP = 5
@@ -23,48 +24,63 @@ class MethodRun:
     """A method, and what a config says of how it is to run."""
 
     method: str
-    m: int | None  # None where the method reads no captions
+    asked: Asked
     adjustments: tuple[str, ...]
     seeds: tuple[int, ...]
+
+    @property
+    def m(self) -> int | None:
+        """Captions of a query; None where the method reads none."""
+        return self.asked.m
 
     @property
     def variants(self) -> list[Variant]:
         return METHODS[self.method].variants(self.adjustments, self.seeds)
 
 
-@stage("predictions {scores.dataset}, {scores.model}, {run.method}, M={run.m}")
-def predictions(
-    work: Workspace, scores: ArtifactRef, run: MethodRun, left_out: ArtifactRef | None = None
-) -> ArtifactRef:
-    """Read `scores` -> one row a query and variant of the method.
+@dataclass(frozen=True)
+class Opinions:
+    """What a method joins, or has said itself."""
 
-    The queries of the `leaks` in `left_out` are not in the stream: they get no row, and move no
-    weight of another. Raises DatasetError where none is left.
+    scores: ArtifactRef
+    own: ArtifactRef | None = None  # its `method_scores`; none: it joins the two opinions
+    left_out: ArtifactRef | None = None  # `leaks` whose queries are not in the stream
+
+
+@stage("predictions {opinions.scores.dataset}, {opinions.scores.model}, {run.method}, M={run.m}")
+def predictions(work: Workspace, opinions: Opinions, run: MethodRun) -> ArtifactRef:
+    """Read `scores`, or the method's own -> one row a query and variant of the method.
+
+    Queries that are left out, or of which the method has no scores, are not in the stream: they
+    get no row, and move no weight of another. Raises DatasetError where none is left.
 
     Holds the confidences of the whole stream (16 bytes a query and variant) and one part.
     """
-    method = METHODS[run.method]
+    method, scores = METHODS[run.method], opinions.scores
     params = {
         "method": [method.name, method.version],
         "model": scores.model,
         "m": run.m,
         "variants": [[v.adjustment, v.seed] for v in run.variants],
     }
-    inputs = (scores.digest, left_out.digest) if left_out else (scores.digest,)
+    inputs = tuple(ref.digest for ref in (scores, opinions.own, opinions.left_out) if ref)
     key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model)
     found = work.store.find(key)
     if found:
         return found
 
-    kept = _kept(scores, left_out)
+    ids = read_rows(scores, columns=["query_id"])["query_id"].to_numpy()
+    own = _Own(opinions.own) if opinions.own else None
+    kept = _kept(opinions, ids, own)
     stream = _stream(scores, kept)
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
     def make_part(start: int, stop: int) -> pa.Table:
-        rows = read_rows(scores, start, stop).filter(pa.array(kept[start:stop]))
-        if not rows.num_rows:
+        here = kept[start:stop]
+        if not here.any():
             return schemas.PREDICTIONS.empty_table()
-        shard = _shard(rows)
+        rows = read_rows(scores, start, stop).filter(pa.array(here))
+        shard = _shard(rows, own.of(ids[start:stop][here]) if own else None)
         first = int(kept[:start].sum())
         tables = [
             _table(rows["query_id"], _Answer(method, variant, part_weights, shard))
@@ -94,15 +110,34 @@ class _Answer:
     scores: Scores
 
 
-def _kept(scores: ArtifactRef, left_out: ArtifactRef | None) -> np.ndarray:
+@dataclass(frozen=True)
+class _Own:
+    """A method's own scores, of some of the queries."""
+
+    ref: ArtifactRef
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) query_ids, rising."""
+        return read_rows(self.ref, columns=["query_id"])["query_id"].to_numpy()
+
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """(Q,) rising query_ids that are all there -> (Q, C) float32."""
+        at = np.searchsorted(self.ids, ids)
+        rows = read_rows(self.ref, int(at[0]), int(at[-1]) + 1, ["class_scores"])
+        return schemas.to_matrix(rows["class_scores"].take(pa.array(at - at[0])))
+
+
+def _kept(opinions: Opinions, ids: np.ndarray, own: _Own | None) -> np.ndarray:
     """(N,) bool: which queries come in the stream."""
-    if left_out is None:
-        return np.ones(scores.rows, bool)
-    leaked = read_rows(left_out, columns=["query_id"])["query_id"].to_numpy()
-    kept = ~np.isin(read_rows(scores, columns=["query_id"])["query_id"].to_numpy(), leaked)
+    kept = np.isin(ids, own.ids) if own else np.ones(len(ids), bool)
+    if opinions.left_out is None:
+        return kept
+    leaked = read_rows(opinions.left_out, columns=["query_id"])["query_id"].to_numpy()
+    kept &= ~np.isin(ids, leaked)
     if not kept.any():
         raise DatasetError(
-            f"{scores.dataset}: every test image is in the memory, so none is left. Raise "
+            f"{opinions.scores.dataset}: every test image is in the memory, so none is left. Raise "
             "`leaks.threshold`, or set `leaks.exclude: false`."
         )
     return kept
@@ -117,12 +152,12 @@ def _stream(scores: ArtifactRef, kept: np.ndarray) -> Stream:
     )
 
 
-def _shard(rows: pa.Table) -> Scores:
+def _shard(rows: pa.Table, own: np.ndarray | None) -> Scores:
     image = schemas.to_matrix(rows["image_scores"])
     text = schemas.to_matrix(rows["text_scores"])
     if text.shape[1] != image.shape[1]:  # no query of this shard has captions
         text = np.full(image.shape, np.nan, np.float32)
-    return Scores(image, text)
+    return Scores(image, text, own)
 
 
 def _slices(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from tasks.pixels import pictures
 from tasks.stage import Workspace, stage
 from xmore import schemas
-from xmore.dataset import DatasetCard, open_images
-from xmore.errors import DatasetError
+from xmore.dataset import DatasetCard
 from xmore.models import ModelCard
-from xmore.readers import ListedImages
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
@@ -25,28 +24,19 @@ def query_embeddings(
     if found:
         return found
 
-    from xmore.encoders import load_encoder, pick_device
-    from xmore.features import encode_images
-
-    encoder = load_encoder(model, pick_device(work.execution.device))
-    reader = open_images(card)
+    images = pictures(work, card, model)
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(queries, start, stop)
-        images = ListedImages(reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
-        features = encode_images(images, encoder, work.execution)
-        for i, cause in features.rejected.items():
-            raise DatasetError(
-                f"{card.root / images.names[i]}: {cause}. Run again to list the images anew."
-            )
+        unit = images.features(rows)
         return pa.table(
-            {"query_id": rows["query_id"], "embedding": schemas.fixed_lists(features.unit)},
-            schema=schemas.query_embeddings(features.unit.shape[1]),
+            {"query_id": rows["query_id"], "embedding": schemas.fixed_lists(unit)},
+            schema=schemas.query_embeddings(unit.shape[1]),
         )
 
     return work.store.write(
         key,
         split_rows(queries.rows, work.execution.part_rows),
         make_part,
-        lambda: {"logit_scale": encoder.logit_scale},
+        lambda: {"logit_scale": images.encoder.logit_scale},
     )

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from xmore.adjust import ADJUSTMENTS
 from xmore.errors import ConfigError
-from xmore.methods import METHODS
+from xmore.methods import METHODS, PAPERS
 from xmore.models import ModelSpec
+from xmore.options import MethodOptions
 from xmore.paths import PROJECT_ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -146,9 +147,9 @@ class BenchmarkConfig(_Section):
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
     methods: list[str] = Field(
-        list(METHODS),
+        list(PAPERS),
         min_length=1,
-        description="What joins the two opinions.",
+        description="What classifies; left out: the paper's four.",
         json_schema_extra=_one_of(METHODS),
     )
     adjustments: list[str] = Field(
@@ -157,6 +158,7 @@ class BenchmarkConfig(_Section):
         description="How `xmore` turns confidences into weights; `minmax` is the paper's.",
         json_schema_extra=_one_of(ADJUSTMENTS),
     )
+    options: MethodOptions = MethodOptions()
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="Orders in which queries come.")
     data_root: Path | None = Field(
         None, description="Folder of the datasets that are to be got; none: data/datasets."

@@ -58,6 +58,17 @@ class OpenClipEncoder:
         """tau: what inner products of unit features are multiplied with."""
         return float(self.model.logit_scale.detach().exp())
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of what the image tower takes."""
+        size = self.model.visual.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills texts up: a Hugging Face tokenizer has its own."""
+        return getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", None) or 0
+
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 on the device, as the weights want it.
 
@@ -94,11 +105,11 @@ class OpenClipEncoder:
             raise ModelError(f"model `{self.card.name}` has images only; give it the coarse role.")
         limit = self.tokenizer.context_length
         tokens = self.tokenizer(list(texts), limit + 1)
-        truncated = tokens[:, limit] != 0
+        truncated = tokens[:, limit] != self.pad_id
         tokens = self.tokenizer(list(texts), limit) if truncated.any() else tokens[:, :limit]
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
             # Only these towers mask their padding; CLIP's own wants its full length.
-            tokens = tokens[:, : int((tokens != 0).sum(1).max())]
+            tokens = tokens[:, : int((tokens != self.pad_id).sum(1).max())]
         features = self.model.encode_text(tokens.to(self.device)).float()
         norm = features.norm(dim=-1)
         unit = torch.nn.functional.normalize(features, dim=-1)

@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.context import BaseContext
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from xmore.config import ExecutionConfig
@@ -44,11 +45,15 @@ class ImageFeatures:
     rejected: dict[int, str]  # position -> cause
 
 
+ToPixels = Callable[[Image.Image], torch.Tensor]
+"""A decoded image -> uint8, (H, W, 3) or (V, H, W, 3): as the model wants it, or views of it."""
+
+
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Some images, decoded."""
 
-    pixels: torch.Tensor | None  # (n, H, W, 3) uint8; none where all were rejected
+    pixels: torch.Tensor | None  # (n, ...) uint8 as `to_pixels` gives it; none: all were rejected
     kept: list[int]
     rejected: dict[int, str]
 
@@ -62,7 +67,7 @@ def encode_images(
     features.
     """
     rows, kept, rejected = [], [], {}
-    for batch in _decoded(source, encoder, execution):
+    for batch in image_batches(source, encoder, execution):
         kept += batch.kept
         rejected.update(batch.rejected)
         if batch.pixels is not None:
@@ -86,44 +91,60 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
     )
 
 
-class _Decoding(Dataset):
-    """`source` as a torch dataset: (position, pixels), or (position, cause) of a rejected one."""
+def image_batches(
+    source: ImageSource,
+    encoder: OpenClipEncoder,
+    execution: ExecutionConfig,
+    to_pixels: ToPixels | None = None,
+    views: int = 1,
+) -> Iterator[Batch]:
+    """The images of `source`, decoded in worker processes, in batches of `batch_size` inputs.
 
-    def __init__(self, source: ImageSource, resize: Any) -> None:
-        self.source, self.resize = source, resize
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
-        try:
-            image = self.resize(decode_image(self.source.read(i)))
-            return i, torch.from_numpy(np.array(image))
-        except ImageRejected as error:
-            return i, error.cause
-
-
-def _decoded(
-    source: ImageSource, encoder: OpenClipEncoder, execution: ExecutionConfig
-) -> Iterator[_Batch]:
-    workers = _worker_count(len(source), execution, encoder.device)
+    `to_pixels` stands in for the model's resizing; it makes `views` inputs of an image. Memory
+    holds AHEAD batches a worker.
+    """
+    workers = _worker_count(len(source) * views, execution, encoder.device)
     options: dict[str, Any] = {"multiprocessing_context": _context()} if workers else {}
     if workers:
         options["prefetch_factor"] = AHEAD
     yield from DataLoader(
-        _Decoding(source, encoder.resize),
-        batch_size=execution.batch_size,
+        _Decoding(source, to_pixels or _Resized(encoder.resize)),
+        batch_size=max(1, execution.batch_size // views),
         num_workers=workers,
         collate_fn=_collate,
         **options,
     )
 
 
-def _collate(images: list[tuple[int, torch.Tensor | str]]) -> _Batch:
+@dataclass(frozen=True)
+class _Resized:
+    resize: Any
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.resize(image)))
+
+
+class _Decoding(Dataset):
+    """`source` as a torch dataset: (position, pixels), or (position, cause) of a rejected one."""
+
+    def __init__(self, source: ImageSource, to_pixels: ToPixels) -> None:
+        self.source, self.to_pixels = source, to_pixels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
+        try:
+            return i, self.to_pixels(decode_image(self.source.read(i)))
+        except ImageRejected as error:
+            return i, error.cause
+
+
+def _collate(images: list[tuple[int, torch.Tensor | str]]) -> Batch:
     good = [(i, pixels) for i, pixels in images if isinstance(pixels, torch.Tensor)]
     causes = {i: cause for i, cause in images if isinstance(cause, str)}
     pixels = torch.stack([image for _, image in good]) if good else None
-    return _Batch(pixels, [i for i, _ in good], causes)
+    return Batch(pixels, [i for i, _ in good], causes)
 
 
 def _worker_count(images: int, execution: ExecutionConfig, device: str) -> int:

@@ -119,6 +119,13 @@ def folder_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def architecture_config(card: ModelCard) -> dict[str, Any]:
+    """open_clip's config of a model: embed_dim, vision_cfg, text_cfg. Raises ModelError."""
+    if card.spec.folder is not None:
+        return folder_config(card.spec.folder)["model_cfg"]
+    return _architecture_config(card.name, str(card.spec.architecture))
+
+
 def _architecture(spec: ModelSpec) -> Any:
     if spec.folder is not None:
         return folder_config(spec.folder)["model_cfg"]

@@ -14,13 +14,15 @@ STAGE_VERSIONS = {
     "rejected": 1,
     "classes": 2,
     "query_embeddings": 1,
+    "view_embeddings": 1,
     "candidates": 2,
     "leaks": 1,
     "captions": 1,
     "caption_embeddings": 1,
     "scores": 1,
+    "method_scores": 1,
     "predictions": 1,
-    "metrics": 2,
+    "metrics": 3,
     "comparisons": 1,
 }
 
@@ -37,6 +39,7 @@ COLUMNS = {  # what each column is, in whichever artifact it stands
     "prompts": "All of them; the class is their mean.",
     "cause": "Why the image cannot be used.",
     "embedding": "Features of unit length.",
+    "view": "Which augmented view; 0 is the clean one.",
     "memory_ids": "Rows of the memory snapshot, the best first.",
     "memory_keys": "The sha256 of these rows' images.",
     "similarities": "Inner products: coarse, image to image; of captions fine, image to text, or "
@@ -52,6 +55,7 @@ COLUMNS = {  # what each column is, in whichever artifact it stands
     "truncated": "Whether the text is longer than the model's native limit.",
     "image_scores": "Probability of each class, by the image.",
     "text_scores": "The same by its captions; null without captions.",
+    "class_scores": "Probability of each class, by the method.",
     "image_confidence": "1 - entropy / log C of the image's scores.",
     "text_confidence": "The same of the captions'; null without captions.",
     "caption_count": "Captions that were scored, at most M.",
@@ -79,7 +83,8 @@ COLUMNS = {  # what each column is, in whichever artifact it stands
     "ece": "Expected calibration error, 15 bins; null where nothing was answered.",
     "mean_image_entropy": "Nats, over the queries.",
     "mean_text_entropy": "Nats, over the queries with a caption; null where the method reads none.",
-    "hyperparameters": "JSON: name -> where its value comes from.",
+    "hyperparameters": "JSON: name -> its value, and its source: `paper`, `fixed` (set before any "
+    "label was seen), `validation` or `oracle` (searched on the test labels).",
     "baseline": "The method that is compared with.",
     "baseline_adjustment": "Its adjustment; null where it has none.",
     "only_method": "Queries that the method alone has right, in the order that p is of.",
@@ -151,6 +156,9 @@ SCORES = pa.schema(
         ("truncated_count", pa.int32()),
     ]
 )
+METHOD_SCORES = pa.schema(  # of a method that scores classes by itself
+    [("query_id", pa.int64()), ("method", pa.string()), ("class_scores", _floats)]
+)
 PREDICTIONS = pa.schema(
     [
         ("query_id", pa.int64()),
@@ -215,6 +223,17 @@ COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one mode
 def query_embeddings(dim: int) -> pa.Schema:
     """Schema of `query_embeddings` for a model of `dim` dimensions; rows are unit vectors."""
     return pa.schema([("query_id", pa.int64()), ("embedding", pa.list_(pa.float32(), dim))])
+
+
+def view_embeddings(dim: int) -> pa.Schema:
+    """Schema of `view_embeddings`: a row a view, a query's next to each other, the clean first."""
+    return pa.schema(
+        [
+            ("query_id", pa.int64()),
+            ("view", pa.int32()),
+            ("embedding", pa.list_(pa.float32(), dim)),
+        ]
+    )
 
 
 def caption_embeddings(dim: int) -> pa.Schema:

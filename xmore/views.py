@@ -25,7 +25,14 @@ OPTIONAL = {
     "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
     "comparisons": schemas.COMPARISONS,
 }
-WITH_MODEL = ("query_embeddings", "candidates", "captions", "scores")
+WITH_MODEL = (
+    "query_embeddings",
+    "view_embeddings",
+    "candidates",
+    "captions",
+    "scores",
+    "method_scores",
+)
 
 
 def write_views(run: Run) -> Path:

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from flows.benchmark import xmore_benchmark
-from tasks.predictions import MethodRun, predictions
+from tasks.predictions import MethodRun, Opinions, predictions
 from tasks.stage import Workspace
 from xmore import schemas
+from xmore.methods import Asked
 from xmore.runs import load_run
 from xmore.store import ArtifactKey, read_rows
 from xmore.views import open_views
@@ -87,7 +88,8 @@ def test_a_part_of_which_no_query_is_left(leaky):
     table = pa.Table.from_pylist([{"query_id": i} for i in range(4)], schema=schemas.LEAKS)
     key = ArtifactKey("leaks", "tiny", {"planted": True})
     planted = work.store.write(key, [4], lambda *_: table)
-    ref = predictions(work, scores, MethodRun("xmore", 8, ("minmax",), (0,)), planted)
+    how = MethodRun("xmore", Asked("tiny", 24, 8), ("minmax",), (0,))
+    ref = predictions(work, Opinions(scores, left_out=planted), how)
     said = read_rows(ref)
     assert said["query_id"].to_pylist() == list(range(4, 20))
     assert sorted(said["step"].to_pylist()) == list(range(1, 17))

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 import xmore.methods
 from xmore.adjust import ADJUSTMENTS
-from xmore.methods import METHODS, Scores, Stream, Variant, Weights
+from xmore.methods import (
+    METHODS,
+    Asked,
+    Bench,
+    Scorer,
+    Scores,
+    Shard,
+    Stream,
+    Variant,
+    Weights,
+)
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "methods.json").read_text())
 
@@ -125,11 +135,13 @@ def test_every_module_registers_a_method_under_its_own_name():
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_method_declares_what_it_needs_and_never_receives_a_label(method):
-    assert method.needs and method.needs <= {"image_scores", "text_scores"}
+    own = {"query_embeddings", "pixels", "view_embeddings", "captions"}
+    assert method.needs
+    assert method.needs <= (own if isinstance(method, Scorer) else {"image_scores", "text_scores"})
     received = [
         *(p for f in ("variants", "weights", "class_scores")
           for p in inspect.signature(getattr(method, f)).parameters),
-        *(field.name for kind in (Scores, Stream, Variant, Weights)
+        *(field.name for kind in (Scores, Stream, Variant, Weights, Asked, Bench, Shard)
           for field in dataclasses.fields(kind)),
     ]  # fmt: skip
     assert not [name for name in received if "label" in name or "target" in name]

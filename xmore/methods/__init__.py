@@ -1,15 +1,58 @@
-"""Methods: each turns stored scores into class scores, and never sees a label.
+"""Methods: each gives class scores, and never sees a label.
 
-A new method is one module here that calls `register`; the flow, the leaderboard and the config's
-validation find it by its name.
+A new method is one module here, named in METHODS: the flow, the leaderboard and the config's
+validation find it by its name. docs/write-a-method.md walks through one.
 """
 
-from xmore.methods import caption_ensemble, clip, equal, xmore
-from xmore.methods.base import Method, Scores, Stream, Variant, Weights
+from xmore.methods import (
+    calip,
+    calip_oracle,
+    caption_ensemble,
+    clip,
+    confident_views,
+    equal,
+    tpt,
+    xmore,
+)
+from xmore.methods.base import (
+    Asked,
+    Bench,
+    Method,
+    Scorer,
+    Scores,
+    Setting,
+    Shard,
+    Stream,
+    Variant,
+    Weights,
+)
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (clip.METHOD, caption_ensemble.METHOD, equal.METHOD, xmore.METHOD)
+    for method in (
+        clip.METHOD,
+        calip.METHOD,
+        calip_oracle.METHOD,
+        confident_views.METHOD,
+        tpt.METHOD,
+        caption_ensemble.METHOD,
+        equal.METHOD,
+        xmore.METHOD,
+    )
 }
+PAPERS = ("clip", "caption-ensemble", "equal", "xmore")  # what a config runs unless it says more
 
-__all__ = ["METHODS", "Method", "Scores", "Stream", "Variant", "Weights"]
+__all__ = [
+    "METHODS",
+    "PAPERS",
+    "Asked",
+    "Bench",
+    "Method",
+    "Scorer",
+    "Scores",
+    "Setting",
+    "Shard",
+    "Stream",
+    "Variant",
+    "Weights",
+]

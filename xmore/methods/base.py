@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from xmore.options import MethodOptions, Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from xmore.encoders import OpenClipEncoder
+    from xmore.models import ModelCard
+
+PAPER_K, PAPER_M = 128, 16  # arXiv 2308.15273, section 4
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Scores:
 
     image: np.ndarray  # (Q, C) float32
     text: np.ndarray  # (Q, C) float32, a row of NaN without captions
+    own: np.ndarray | None = None  # (Q, C) float32, of a Scorer
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,27 @@ class Weights:
         return Weights(self.image[start:stop], self.text[start:stop], step)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a config asks of a method on one dataset."""
+
+    dataset: str
+    candidates: int  # K
+    m: int | None  # None where the method reads no captions
+    options: MethodOptions = field(default_factory=MethodOptions)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A hyper-parameter's value, and where it comes from."""
+
+    value: Any
+    source: Source
+
+
+Settings = dict[str, Setting]
+
+
 def variant_name(method: str, adjustment: str | None) -> str:
     """A method and its adjustment, as people call them."""
     return f"{method} {adjustment or ''}".strip()
@@ -59,11 +92,19 @@ class Method(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # bump when its arithmetic changes
     needs: ClassVar[frozenset[str]]  # of {"image_scores", "text_scores"}
-    hyperparameters: ClassVar[dict[str, str]] = {}  # name -> where its value comes from
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether M plays a part."""
+        return bool(self.needs & {"text_scores", "captions"})
 
     def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
         """The ways in which a config's adjustments and seeds make this method run."""
         return [Variant()]
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        """The hyper-parameters by name; none for a method that has none."""
+        return {}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights | None:
         """Weights of the whole stream, or None if this method has none."""
@@ -72,6 +113,72 @@ class Method(ABC):
     @abstractmethod
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         """(Q, C) float64 for one shard; a row of NaN where the method has no answer."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a Scorer needs of Q queries; None for what it does not."""
+
+    features: np.ndarray | None = None  # (Q, D) float32 unit rows: "query_embeddings"
+    pixels: Callable[[], Iterator[torch.Tensor]] | None = (
+        None  # batches (n, H, W, 3) uint8: "pixels"
+    )
+    views: np.ndarray | None = None  # (Q, V, D) float32 unit rows: "view_embeddings"
+    captions: list[list[str]] | None = None  # at most M of each query, the best first: "captions"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a Scorer works with: the inference model, and the classes as texts."""
+
+    asked: Asked
+    class_names: list[str]
+    prompts: list[list[str]]  # of each class
+    tau: float
+    texts: Callable[[Sequence[str]], np.ndarray]  # unit features; each text is encoded once, ever
+    load: Callable[[], OpenClipEncoder]
+
+    @cached_property
+    def class_features(self) -> np.ndarray:
+        """(C, D) float32 unit rows."""
+        from xmore.scoring import class_features
+
+        flat = [text for of_class in self.prompts for text in of_class]
+        return class_features(self.texts(flat), [len(of_class) for of_class in self.prompts])
+
+
+class Scorer(Method):
+    """A method that scores classes by itself, in the stage `method_scores`.
+
+    `predictions` reads what that has stored. It needs of {"query_embeddings", "pixels",
+    "view_embeddings", "captions"}.
+    """
+
+    part_rows: ClassVar[int] = 1024  # queries of a part at most: what a kill can lose
+
+    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+        """Refuse in one line what cannot work, before the run starts. Raises XmoreError."""
+
+    @abstractmethod
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        """What of `asked`, and of files that it names, the scores depend on."""
+
+    @abstractmethod
+    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+        """Once before all shards; the value turns a shard into (Q, C) float64 probabilities."""
+
+    def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
+        if scores.own is None:
+            raise ValueError(f"`{self.name}` needs its own scores")
+        return scores.own.astype(np.float64)
+
+
+def retrieval_settings(asked: Asked) -> Settings:
+    """K and M, as every method has them that reads captions."""
+    return {
+        "K": Setting(asked.candidates, "paper" if asked.candidates == PAPER_K else "fixed"),
+        "M": Setting(asked.m, "paper" if asked.m == PAPER_M else "fixed"),
+    }
 
 
 def combine(scores: Scores, weights: Weights | None) -> np.ndarray:

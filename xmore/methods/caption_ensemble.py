@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmore.methods.base import Method, Scores, Weights
+from xmore.methods.base import (
+    Asked,
+    Method,
+    Scores,
+    Settings,
+    Variant,
+    Weights,
+    retrieval_settings,
+)
 
 
 class CaptionEnsemble(Method):
@@ -12,7 +20,9 @@ class CaptionEnsemble(Method):
 
     name = "caption-ensemble"
     needs = frozenset({"text_scores"})
-    hyperparameters = {"candidates": "config", "captions": "config"}
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        return retrieval_settings(asked)
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return scores.text.astype(np.float64)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmore.methods.base import Method, Scores, Stream, Variant, Weights, combine
+from xmore.methods.base import (
+    Asked,
+    Method,
+    Scores,
+    Settings,
+    Stream,
+    Variant,
+    Weights,
+    combine,
+    retrieval_settings,
+)
 
 
 class Equal(Method):
@@ -12,7 +22,9 @@ class Equal(Method):
 
     name = "equal"
     needs = frozenset({"image_scores", "text_scores"})
-    hyperparameters = {"candidates": "config", "captions": "config"}
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        return retrieval_settings(asked)
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         covered = ~np.isnan(stream.text_confidence)

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from xmore.adjust import ADJUSTMENTS, stream_order
-from xmore.methods.base import Method, Scores, Stream, Variant, Weights, combine
+from xmore.methods.base import (
+    Asked,
+    Method,
+    Scores,
+    Setting,
+    Settings,
+    Stream,
+    Variant,
+    Weights,
+    combine,
+    retrieval_settings,
+)
+from xmore.options import Source
 
 
 class Xmore(Method):
@@ -15,12 +27,6 @@ class Xmore(Method):
 
     name = "xmore"
     needs = frozenset({"image_scores", "text_scores"})
-    hyperparameters = {
-        "candidates": "config",
-        "captions": "config",
-        "adjustment": "config",
-        "order": "config (seed)",
-    }
 
     def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
         return [
@@ -28,6 +34,10 @@ class Xmore(Method):
             for name in adjustments
             for seed in (seeds if ADJUSTMENTS[name].ordered else [None])
         ]
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        source: Source = "paper" if variant.adjustment == "minmax" else "fixed"
+        return retrieval_settings(asked) | {"adjustment": Setting(variant.adjustment, source)}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         adjustment = ADJUSTMENTS[str(variant.adjustment)]

@@ -1,0 +1,156 @@
+"""`method_scores`: what a method that scores classes by itself says, under one inference model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.pixels import Pictures, pictures
+from tasks.stage import Workspace, stage
+from xmore import schemas
+from xmore.dataset import DatasetCard
+from xmore.methods import METHODS, Asked, Bench, Scorer, Shard
+from xmore.models import ModelCard
+from xmore.store import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+
+if TYPE_CHECKING:
+    from xmore.encoders import OpenClipEncoder
+
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """What there is for a method to look at. `queries` holds labels: nobody here reads them."""
+
+    card: DatasetCard
+    queries: ArtifactRef
+    classes: ArtifactRef
+    embeddings: ArtifactRef  # of the inference model
+    captions: ArtifactRef
+    views: ArtifactRef | None = None  # of the inference model, where the method needs them
+
+    def of(self, scorer: Scorer) -> list[ArtifactRef]:
+        """Those that its scores depend on; the embeddings stand for images and model."""
+        needed = [self.classes, self.embeddings]
+        if "captions" in scorer.needs:
+            needed.append(self.captions)
+        if self.views and "view_embeddings" in scorer.needs:
+            needed.append(self.views)
+        return needed
+
+
+@stage("method_scores {inputs.queries.dataset}, {model.name}, {method}")
+def method_scores(
+    work: Workspace, inputs: MethodInputs, model: ModelCard, method: str, asked: Asked
+) -> ArtifactRef:
+    """Read what the method `needs` -> a distribution over the classes a query, float32.
+
+    Queries without views have no row, where the method looks at views. Holds one part, and what
+    the method holds.
+    """
+    scorer = METHODS[method]
+    if not isinstance(scorer, Scorer):
+        raise TypeError(f"`{method}` has no scores of its own")
+    params: dict[str, Any] = {
+        "method": [scorer.name, scorer.version],
+        "asked": scorer.identity(asked),
+    }
+    if asked.m is not None:
+        params["m"] = asked.m
+    digests = tuple(ref.digest for ref in inputs.of(scorer))
+    key = ArtifactKey("method_scores", inputs.queries.dataset, params, digests, model.name)
+    found = work.store.find(key)
+    if found:
+        return found
+
+    reader = _Reader(work, inputs, model, scorer, asked)
+    score = scorer.prepare(reader.bench)
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        ids = reader.ids[start:stop]
+        class_scores = score(reader.shard(ids)).astype(np.float32)
+        return pa.table(
+            {
+                "query_id": ids,
+                "method": [method] * len(ids),
+                "class_scores": schemas.matrix_lists(class_scores),
+            },
+            schema=schemas.METHOD_SCORES,
+        )
+
+    rows = min(scorer.part_rows, work.execution.part_rows)
+    sizes = split_rows(len(reader.ids), rows, 8 * inputs.classes.rows)
+    return work.store.write(key, sizes, make_part)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Hands a method what it needs, and nothing else."""
+
+    work: Workspace
+    inputs: MethodInputs
+    model: ModelCard
+    scorer: Scorer
+    asked: Asked
+
+    @property
+    def bench(self) -> Bench:
+        from tasks.texts import TextEncoder
+
+        texts = TextEncoder(self.work, self.model)
+        classes = read_rows(self.inputs.classes)
+        facts = read_manifest(Path(self.inputs.embeddings.path))["facts"]
+        return Bench(
+            asked=self.asked,
+            class_names=classes["class_name"].to_pylist(),
+            prompts=classes["prompts"].to_pylist(),
+            tau=facts["logit_scale"],
+            texts=lambda wanted: texts.features(wanted).unit,
+            load=self._load,
+        )
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N,) query_ids, rising: a query's row in `queries` and all artifacts but the views."""
+        if self._views is None:
+            return np.arange(self.inputs.queries.rows)
+        return np.unique(read_rows(self._views, columns=["query_id"])["query_id"].to_numpy())
+
+    @property
+    def _views(self) -> ArtifactRef | None:
+        return self.inputs.views if "view_embeddings" in self.scorer.needs else None
+
+    def shard(self, ids: np.ndarray) -> Shard:
+        """What the method needs of these queries."""
+        needs = self.scorer.needs
+        features = pixels = views = captions = None
+        if "query_embeddings" in needs:
+            features = schemas.to_matrix(_rows(self.inputs.embeddings, ids)["embedding"])
+        if "pixels" in needs:
+            pixels = partial(self._pictures.pixels, _rows(self.inputs.queries, ids))
+        if self._views:
+            count = self._views.rows // len(self.ids)
+            first = int(np.searchsorted(self.ids, ids[0])) * count
+            rows = read_rows(self._views, first, first + len(ids) * count, ["embedding"])
+            views = schemas.to_matrix(rows["embedding"]).reshape(len(ids), count, -1)
+        if "captions" in needs:
+            listed = _rows(self.inputs.captions, ids)["captions"].to_pylist()
+            captions = [of_query[: self.asked.m] for of_query in listed]
+        return Shard(features, pixels, views, captions)
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return pictures(self.work, self.inputs.card, self.model)
+
+    def _load(self) -> OpenClipEncoder:
+        return self._pictures.encoder
+
+
+def _rows(ref: ArtifactRef, ids: np.ndarray) -> pa.Table:
+    """The rows of some rising query_ids of an artifact with a row a query."""
+    first = int(ids[0])
+    return read_rows(ref, first, int(ids[-1]) + 1).take(pa.array(ids - first))

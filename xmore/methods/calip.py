@@ -1,0 +1,81 @@
+"""`calip`: parameter-free attention between an image's places and the classes (Guo et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+
+if TYPE_CHECKING:
+    import torch
+
+    from xmore.models import ModelCard
+
+
+class Calip(Scorer):
+    """CLIP's logits, and those of visual-guided texts and of the text-guided image.
+
+    The scale of 2 on the attention is the public code's; nothing is normalised again after the
+    pooling, as there. Its betas are searched on the test labels: here one fixed pair serves all
+    datasets, by default the middle of the ranges of that search.
+    """
+
+    name = "calip"
+    needs = frozenset({"pixels"})
+
+    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+        from xmore.spatial import check_spatial
+
+        check_spatial(model)
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        beta2, beta3 = self.betas(asked)
+        return {"beta2": Setting(beta2, "fixed"), "beta3": Setting(beta3, "fixed")}
+
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        return {"betas": list(self.betas(asked))}
+
+    def betas(self, asked: Asked) -> tuple[float, float]:
+        """beta2 and beta3; beta1 is 1."""
+        return asked.options.calip.beta2, asked.options.calip.beta3
+
+    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+        import torch
+        from scipy.special import softmax
+
+        from xmore.spatial import spatial_features
+
+        encoder, betas = bench.load(), self.betas(bench.asked)
+        texts = torch.from_numpy(bench.class_features).to(encoder.device)
+
+        def score(shard: Shard) -> np.ndarray:
+            logits = []
+            for pixels in shard.pixels() if shard.pixels else ():
+                whole, places = spatial_features(encoder, encoder.normalise(pixels))
+                logits.append(bench.tau * attended(whole, places, texts, betas).cpu().numpy())
+            return softmax(np.concatenate(logits).astype(np.float64), axis=1)
+
+        return score
+
+
+def attended(
+    whole: torch.Tensor, places: torch.Tensor, texts: torch.Tensor, betas: tuple[float, float]
+) -> torch.Tensor:
+    """Inner products of all three kinds together, before tau.
+
+    (N, D) images, (N, P, D) places and (C, D) classes, unit rows -> (N, C). Holds N x P x C
+    attention twice; the visual-guided texts (N x C x D) never exist: their inner products with the
+    image are those of its places, attended.
+    """
+    attention = 2 * places @ texts.T  # (N, P, C)
+    of_places = (places @ whole.unsqueeze(-1)).squeeze(-1)  # (N, P)
+    guided_texts = (attention.softmax(1) * of_places.unsqueeze(-1)).sum(1)
+    guided_places = attention.softmax(2) @ texts  # (N, P, D)
+    guided_image = guided_places.mean(1) + guided_places.amax(1)
+    return whole @ texts.T + betas[0] * guided_texts + betas[1] * guided_image @ texts.T
+
+
+METHOD = Calip()

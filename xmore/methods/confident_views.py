@@ -1,0 +1,68 @@
+"""`confident-views`: the mean over an image's most confident augmented views, without tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.options import ViewsOptions
+
+DEFAULTS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
+
+
+class ConfidentViews(Scorer):
+    """Ours: TPT's confidence selection (Shu et al. 2022, section 3.2) and nothing after it.
+
+    Class scores are the mean of the probabilities of the views with the lowest entropy.
+    """
+
+    name = "confident-views"
+    needs = frozenset({"view_embeddings"})
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        return view_settings(asked.options.views)
+
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        return {"keep": asked.options.views.keep}
+
+    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+        from xmore.scoring import class_probabilities
+
+        keep = bench.asked.options.views.keep
+
+        def score(shard: Shard) -> np.ndarray:
+            scores = []
+            for views in shard.views if shard.views is not None else ():
+                probabilities = class_probabilities(views, bench.class_features, bench.tau)
+                scores.append(probabilities[confident(probabilities, keep)].mean(0))
+            return np.stack(scores)
+
+        return score
+
+
+def confident(probabilities: np.ndarray, keep: float) -> np.ndarray:
+    """The views of lowest entropy: (V, C) float64 -> (max(1, floor(keep V)),) positions.
+
+    Ties go to the earlier view.
+    """
+    from scipy.special import entr
+
+    entropies = entr(probabilities).sum(1)
+    return np.argsort(entropies, kind="stable")[: max(1, int(len(entropies) * keep))]
+
+
+def view_settings(views: ViewsOptions) -> Settings:
+    """The hyper-parameters of the views."""
+    return {
+        name: Setting(
+            getattr(views, name),
+            "paper" if getattr(views, name) == getattr(DEFAULTS, name) else "fixed",
+        )
+        for name in ("count", "keep")
+    }
+
+
+METHOD = ConfidentViews()

@@ -1,0 +1,96 @@
+"""`tpt`: test-time prompt tuning (Shu et al. 2022): the context is tuned for each image anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.confident_views import confident, view_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from xmore.models import ModelCard
+    from xmore.prompt_tuning import PromptedClasses
+
+LEARNING_RATE = 5e-3  # section 4; AdamW, one step
+
+
+class Tpt(Scorer):
+    """One step on "a photo of a" that makes the kept views' mean opinion surer.
+
+    The prompt is always "a photo of a {class}.", whatever the config's. Unlike the public code in
+    float16 with a gradient scaler, all of it is float32.
+    """
+
+    name = "tpt"
+    needs = frozenset({"view_embeddings"})
+    part_rows = 16
+
+    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+        from xmore.prompt_tuning import check_tunable
+
+        check_tunable(model)
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        tuning = {"learning_rate": LEARNING_RATE, "steps": 1, "context": "a photo of a"}
+        return view_settings(asked.options.views) | {
+            name: Setting(value, "paper") for name, value in tuning.items()
+        }
+
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        return {"keep": asked.options.views.keep}
+
+    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+        import torch
+
+        from xmore.prompt_tuning import PromptedClasses
+        from xmore.scoring import class_probabilities
+
+        encoder, keep = bench.load(), bench.asked.options.views.keep
+        classes = PromptedClasses(encoder, bench.class_names)
+        untuned = classes.features(classes.start)
+
+        def score(shard: Shard) -> np.ndarray:
+            scores = []
+            for views in shard.views if shard.views is not None else ():
+                chosen = confident(
+                    class_probabilities(views, untuned.cpu().numpy(), bench.tau), keep
+                )
+                kept = torch.from_numpy(views[chosen]).to(encoder.device)
+                context = tune(classes, untuned, kept, bench.tau)
+                tuned = classes.features(context).cpu().numpy()
+                scores.append(class_probabilities(views[:1], tuned, bench.tau)[0])
+            return np.stack(scores)
+
+        return score
+
+
+def tune(
+    classes: PromptedClasses, untuned: torch.Tensor, views: torch.Tensor, tau: float
+) -> torch.Tensor:
+    """One AdamW step from the start -> a (TOKENS, W) context.
+
+    `untuned` (C, D) are the classes at the start, `views` (n, D) the kept ones; unit rows. The
+    optimiser is new each time: no image learns from another.
+    """
+    import torch
+
+    features = untuned.detach().clone().requires_grad_()
+    (of_features,) = torch.autograd.grad(entropy_of_mean(tau * views @ features.T), features)
+    context = torch.nn.Parameter(classes.start.clone())
+    context.grad = classes.gradient(classes.start, of_features)
+    torch.optim.AdamW([context], lr=LEARNING_RATE).step()
+    return context.detach()
+
+
+def entropy_of_mean(logits: torch.Tensor) -> torch.Tensor:
+    """H of the mean of the views' probabilities, in nats: (n, C) -> scalar."""
+    mean = logits.softmax(1).mean(0)
+    return -(mean * mean.clamp_min(1e-38).log()).sum()
+
+
+METHOD = Tpt()

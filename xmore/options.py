@@ -1,0 +1,46 @@
+"""What a config may say to single methods; `xmore.methods` and `xmore.config` both read it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class _Section(BaseModel, frozen=True, extra="forbid"):
+    pass
+
+
+class ViewsOptions(_Section):
+    """Augmented views of each test image: what `confident-views` and `tpt` look at."""
+
+    count: int = Field(64, ge=2, description="Views of an image, the clean one among them.")
+    keep: float = Field(
+        0.1, gt=0, le=1, description="Share of the views that is kept: those of lowest entropy."
+    )
+    augmix: bool | None = Field(
+        None, description="Mix further augmentations in; none: for all datasets but ImageNet's."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="At most so many images of a dataset, drawn by `seed`; none: all."
+    )
+    seed: int = Field(0, ge=0, description="Of the crops, and of what `limit` draws.")
+
+
+class CalipOptions(_Section):
+    """How much `calip`'s two attended opinions count beside CLIP's own."""
+
+    beta2: float = Field(1.0, ge=0, description="Of the image against visual-guided texts.")
+    beta3: float = Field(0.085, ge=0, description="Of the text-guided image against the texts.")
+
+
+class MethodOptions(_Section):
+    """Each method's own settings."""
+
+    calip: CalipOptions = CalipOptions()
+    views: ViewsOptions = ViewsOptions()
+
+
+Source = Literal["paper", "fixed", "validation", "oracle"]
+"""Where a hyper-parameter's value comes from: the method's paper; set once, before any label was
+seen; searched on labels of a validation set; searched on the test labels themselves."""
