@@ -11,7 +11,7 @@ import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -402,15 +402,26 @@ class Starter:
         )
         assert self.process.stdout.readline().strip() == "ready"
 
-    def run(self, flow: str, config, kill_after: float | None = None) -> str:
-        """ "0", another exit code, or "killed": after so many seconds, its process group too."""
+    def run(
+        self,
+        flow: str,
+        config,
+        kill_after: float | None = None,
+        kill_when: Callable[[], bool] | None = None,
+    ) -> str:
+        """ "0", another exit code, or "killed": after so many seconds or once a thing is so.
+
+        With its process group.
+        """
         path = self.configs / f"{flow}.json"
         path.write_text(config.model_dump_json())
         self.process.stdin.write(f"{flow} {path}\n")
         self.process.stdin.flush()
         pid = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
+        while kill_when and not kill_when():
+            time.sleep(0.01)
+        if kill_after is not None or kill_when:
+            time.sleep(kill_after or 0)
             with contextlib.suppress(ProcessLookupError):  # it was done already
                 os.killpg(pid, signal.SIGKILL)
         return self.process.stdout.readline().strip()

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.reindex import xmore_reindex
+from index_build.embed import part
 from index_build.snapshot import check_rows, verify_snapshot
 from xmore.config import ReindexConfig
 from xmore.memory import open_snapshot, resolve_current
@@ -39,6 +40,12 @@ def downloading(memory: Path) -> list[int]:
         except OSError:
             pass
     return found
+
+
+def embedded(memory: Path) -> list[Path]:
+    """Image embeddings of shards that are done: what was written before `done` is written again."""
+    records = memory.glob("batches/*/features-*/done/*.json")
+    return [part(record.parents[1], "img_emb", int(record.stem)) for record in records]
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,7 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter,
         while downloading(config.memory):
             assert time.monotonic() < until, why
             time.sleep(0.1)
-        features_there = config.memory.glob("batches/*/features-*/img_emb/*")
-        whole = {path: path.stat().st_mtime_ns for path in features_there}
+        whole = {path: path.stat().st_mtime_ns for path in embedded(config.memory)}
         resumed += bool(whole)
         assert starter.run("reindex", config) == "0", why
         got = content(config.memory)

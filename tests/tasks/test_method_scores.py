@@ -1,0 +1,137 @@
+"""Methods that score classes by themselves, through the whole benchmark."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from flows.benchmark import xmore_benchmark
+from xmore.config import BenchmarkConfig
+from xmore.runs import load_run
+from xmore.store import read_rows
+from xmore.views import open_views
+
+OWN = ["calip", "confident-views", "tpt"]
+VIEWS = {"views": {"count": 6, "keep": 0.4, "limit": 8}}
+
+
+def changed(config: BenchmarkConfig, **changes) -> BenchmarkConfig:
+    return BenchmarkConfig.model_validate(config.model_dump(mode="json") | changes)
+
+
+@pytest.fixture(scope="module")
+def config(done_again):
+    return changed(done_again, methods=["clip", *OWN, "xmore"], options=VIEWS)
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    return load_run(config.results, xmore_benchmark.fn(config))
+
+
+def rows_of(run, stage, method):
+    for ref in run.artifacts:
+        if ref.stage == stage:
+            table = read_rows(ref)
+            if table["method"][0].as_py() == method:
+                return table
+    raise KeyError(method)
+
+
+def test_each_says_a_distribution_and_is_believed(run):
+    for method in OWN:
+        scores = rows_of(run, "method_scores", method)
+        said = rows_of(run, "predictions", method)
+        distribution = np.array(scores["class_scores"].to_pylist())
+        assert distribution.shape == (8 if method != "calip" else 20, 5)
+        np.testing.assert_allclose(distribution.sum(1), 1, atol=1e-6)
+        assert said["query_id"].to_pylist() == scores["query_id"].to_pylist()
+        assert said["prediction"].to_pylist() == distribution.argmax(1).tolist()
+        np.testing.assert_array_equal(said["probability"], distribution.max(1))
+        assert said["image_weight"].null_count == len(said)
+
+
+def test_a_limited_method_is_compared_on_its_own_queries(run):
+    db = open_views(run)
+    counts = dict(db.execute("select method, n from metrics").fetchall())
+    assert counts == {"clip": 20, "calip": 20, "confident-views": 8, "tpt": 8, "xmore": 20}
+    answers = db.execute("select method, query_id, correct from predictions").fetchall()
+    right = {(method, query): correct for method, query, correct in answers}
+    drawn = sorted(query for method, query in right if method == "tpt")
+    n, difference = db.execute(
+        "select n, difference from comparisons where method = 'tpt' and baseline = 'clip'"
+    ).fetchone()
+    mean = np.mean([right["tpt", query] - right["clip", query] for query in drawn])
+    assert n == 8 and difference == pytest.approx(mean)
+
+
+def test_every_hyper_parameter_says_where_it_comes_from(run):
+    rows = open_views(run).execute("select method, hyperparameters from metrics").fetchall()
+    settings = {method: json.loads(text) for method, text in rows}
+    assert settings["calip"]["beta2"] == {"value": 1.0, "source": "fixed"}
+    assert settings["tpt"]["learning_rate"] == {"value": 0.005, "source": "paper"}
+    assert settings["tpt"]["count"] == {"value": 6, "source": "fixed"}
+    assert settings["xmore"]["K"] == {"value": 24, "source": "fixed"}
+    assert settings["clip"] == {}
+
+
+def test_a_second_run_does_nothing_and_another_limit_nothing_but_its_views(run, config, encoded):
+    again = load_run(config.results, xmore_benchmark.fn(config))
+    assert all(ref.skipped for ref in again.artifacts)
+    assert encoded == {"texts": 0, "images": 0}
+    more = changed(config, options={"views": VIEWS["views"] | {"keep": 0.9}})
+    other = load_run(config.results, xmore_benchmark.fn(more))
+    made = {ref.stage for ref in other.artifacts if not ref.skipped}
+    assert made == {"method_scores", "predictions", "metrics", "comparisons"}
+    assert encoded["images"] == 0  # the views are there
+
+
+def test_shuffled_labels_change_no_prediction(run, config, world, tmp_path):
+    uris = open_views(run).execute("select uri, label from queries order by query_id").fetchall()
+    labels = [label for _, label in uris]
+    random.Random(0).shuffle(labels)
+    shutil.copytree(world.root / "queries", tmp_path / "images")
+    table = {"path": [f"images/{uri}" for uri, _ in uris], "label": labels}
+    pa.csv.write_csv(pa.table(table), tmp_path / "images.csv")
+    names = sorted({uri.split("/")[0] for uri, _ in uris})
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    (tmp_path / "card.yaml").write_text(
+        "name: tiny\nroot: .\nclasses: names.txt\nsource: {kind: table, file: images.csv}\n"
+    )
+    shuffled = changed(config, datasets=[str(tmp_path / "card.yaml")])
+    other = load_run(config.results, xmore_benchmark.fn(shuffled))
+    query = "select * exclude (label, class_name, uri, correct) from predictions order by all"
+    same, theirs = (open_views(one).execute(query).fetchall() for one in (run, other))
+    assert [
+        row[0] for row in open_views(other).execute("select label from queries").fetchall()
+    ] != [label for _, label in uris]
+    assert theirs == same
+
+
+@pytest.mark.parametrize("stage", ["view_embeddings", "method_scores"])
+def test_killed_in_the_middle_of_tpt_the_next_run_goes_on(done, tmp_path, starter, stage):
+    config = changed(done.config, results=str(tmp_path / "results"), methods=["tpt"], options=VIEWS)
+    partial = tmp_path / "results" / "store" / stage / "tiny"
+
+    def half_done() -> bool:
+        return bool(list(partial.glob("*.partial/part-00000.parquet")))
+
+    assert starter.run("benchmark", config, kill_when=half_done) == "killed"
+    (first,) = partial.glob("*.partial/part-00000.parquet")
+    node = first.stat().st_ino
+    assert starter.run("benchmark", config) == "0"
+    (whole,) = partial.glob("*/part-00000.parquet")
+    assert whole.stat().st_ino == node and len(list(whole.parent.glob("part-*"))) > 1
+    undisturbed = changed(config, results=str(tmp_path / "undisturbed"))
+    assert starter.run("benchmark", undisturbed) == "0"
+    scores = [
+        read_rows(ref)
+        for one in (config, undisturbed)
+        for ref in load_run(one.results, "latest").artifacts
+        if ref.stage == "method_scores"
+    ]
+    assert scores[0].equals(scores[1])
