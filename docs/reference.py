@@ -24,7 +24,7 @@ from xmore.config import BenchmarkConfig, ReindexConfig
 from xmore.dataset import DatasetCard
 from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.sweep import SweepConfig
-from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL, runs_view
+from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL, costs_view, runs_view
 
 FOLDER = Path(__file__).with_name("reference")
 MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
@@ -127,7 +127,7 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
     above = r"((?:^-- .*\n)*)create or replace view (\w+) as"
     with TemporaryDirectory() as folder:  # the view `runs` looks for its files when it is used
         write_whole(Path(folder) / "run" / "run.json", b"{}")
-        text = runs_view(Path(folder)) + FLAT_VIEWS.read_text(encoding="utf-8")
+        text = costs_view([]) + runs_view(Path(folder)) + FLAT_VIEWS.read_text(encoding="utf-8")
         db.execute(text)
         for comment, name in re.findall(above, text, re.M):
             said = comment.replace("-- ", "").strip()

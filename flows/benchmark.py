@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from prefect import flow
 
@@ -23,13 +23,14 @@ from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
 from xmore.adopt import open_memory
 from xmore.config import BenchmarkConfig, absolute
+from xmore.costs import costs
 from xmore.dataset import DatasetCard, listing, load_card
 from xmore.errors import ConfigError
 from xmore.memory import Snapshot
 from xmore.methods import METHODS, Asked, Scorer
 from xmore.models import ModelCard, describe_model
 from xmore.prompts import class_prompts
-from xmore.runs import config_of, load_run, start_run, under_way
+from xmore.runs import all_runs, config_of, load_run, start_run, under_way
 from xmore.store import ArtifactRef
 from xmore.views import write_views
 
@@ -85,6 +86,8 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
                 run.artifacts += refs
                 judged.append(answered)
             run.artifacts.append(comparisons(plan.work, judged))
+            earlier = [one for one in all_runs(config.results) if one.name != run.name]
+            run.costs = [asdict(cost) for cost in costs(run, earlier)]
             write_views(run)
         # The run is whole by now: what may go wrong with pictures does not undo it.
         page = write_report(run, run.path / "report") if config.report else None

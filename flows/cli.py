@@ -128,12 +128,19 @@ def runs(results: Results = RESULTS) -> None:
 
 
 @commands.command()
-def show(run: RunName, results: Results = RESULTS) -> None:
+def show(
+    run: RunName,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="Also methods whose hyper-parameters have seen test labels."),
+    ] = False,
+    results: Results = RESULTS,
+) -> None:
     """Print a run's leaderboard and what its stages cost."""
     from flows.show import show_run
     from xmore.runs import load_run
 
-    show_run(results, load_run(results, run).name)
+    show_run(results, load_run(results, run).name, oracle)
 
 
 @commands.command()

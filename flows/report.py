@@ -260,16 +260,18 @@ def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
 
 
 def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
-    found = []
+    found, sizes = [], _sizes(leaderboard)
     for dataset, model, n, name, m, top1, low, high, *_ in leaderboard.rows:
         if m is None or m == of.m:
-            found.append(_Of(dataset, model, n, Estimate(dataset, name, top1, low, high)))
+            most = sizes[dataset, model]
+            label = name if n == most else f"{name} (n = {n})"
+            found.append(_Of(dataset, model, most, Estimate(dataset, label, top1, low, high)))
     return found
 
 
 def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
-    """Dataset and model -> number of test images."""
-    return {row[:2]: row[2] for row in leaderboard.rows}
+    """Dataset and model -> number of test images, of the method that answered most."""
+    return {row[:2]: row[2] for row in sorted(leaderboard.rows, key=lambda row: row[2])}
 
 
 def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:

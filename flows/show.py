@@ -59,13 +59,13 @@ def show_up(api: str, logs: Path) -> None:
         console.print(safe(line), soft_wrap=True, highlight=False)
 
 
-def show_run(results: Path, name: str) -> None:
+def show_run(results: Path, name: str, oracle: bool = False) -> None:
     """The leaderboard, what the stages cost, and how to go on."""
     run = load_run(results, name)
     if run.status != "completed":
         todo = f"go on with `xmore benchmark --resume {run.name}`"
         raise RunError(f"run {run.name} is {run.status}; {run.error or todo}")
-    _show_leaderboard(run)
+    _show_leaderboard(run, oracle)
     _show_rejected(run)
     _show_leaks(run)
     _show_stages(run)
@@ -135,11 +135,12 @@ class Leaderboard:
 
     dataset: str
     model: str
-    n: int
+    n: int  # test images, of the method that answered most
     lines: list[list[str]]
 
     columns = (
-        "method", "M", "top-1 %", "to clip", "p", "± seeds", "covered", "top-5", "short",
+        "method", "M", "n", "top-1 %", "to clip", "p", "± seeds", "covered", "top-5", "short",
+        "s / image", "MB",
     )  # fmt: skip
 
 
@@ -147,18 +148,26 @@ LEGEND = (
     "top-1 ± half of Wilson's 95 % interval over the n images; ± seeds: deviation over the orders.",
     "to clip: points on the same images, * where more than chance: p < 0.05, exact McNemar of the",
     "least favourable order, corrected (Holm) for all that one model's `clip` is compared with.",
+    "s / image, MB (of the process): all stages that the answers come from, when they were made.",
 )
 
 
-def leaderboards(run: Run) -> list[Leaderboard]:
-    """The report's table `leaderboard`, narrower: a board a dataset and model."""
-    boards: dict[tuple[str, str, int], list[list[str]]] = defaultdict(list)
-    for dataset, model, n, name, m, *numbers in report.leaderboard(open_views(run), run).rows:
-        top1, low, high, difference, p, std, covered, short, top5, _ = numbers
-        boards[dataset, model, n].append(
+def leaderboards(run: Run, oracle: bool = False) -> list[Leaderboard]:
+    """The report's table `leaderboard`, narrower: a board a dataset and model.
+
+    `oracle` adds methods whose hyper-parameters have seen test labels.
+    """
+    boards: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
+    sizes: dict[tuple[str, str], int] = defaultdict(int)
+    found = report.leaderboard(open_views(run), run, oracle)
+    for dataset, model, n, name, m, *numbers in found.rows:
+        top1, low, high, difference, p, std, covered, short, top5, _, seconds, peak = numbers
+        sizes[dataset, model] = max(n, sizes[dataset, model])
+        boards[dataset, model].append(
             [
                 name,
                 "" if m is None else str(m),
+                str(n),
                 f"{show(top1, 'share')} ± {show((high - low) / 2, 'share')}",
                 points(difference, p),
                 show(p, "p"),
@@ -166,9 +175,11 @@ def leaderboards(run: Run) -> list[Leaderboard]:
                 show(covered, "share"),
                 show(top5, "share"),
                 "" if m is None else str(short),
+                show(seconds, "number"),
+                show(peak, "count"),
             ]
         )
-    return [Leaderboard(*of, lines) for of, lines in boards.items()]
+    return [Leaderboard(*of, sizes[of], lines) for of, lines in boards.items()]
 
 
 AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to clip", "95 %")
@@ -212,8 +223,8 @@ def show_checks(checks: Iterable[Check]) -> bool:
     return failed
 
 
-def _show_leaderboard(run: Run) -> None:
-    for board in leaderboards(run):
+def _show_leaderboard(run: Run, oracle: bool) -> None:
+    for board in leaderboards(run, oracle):
         table = table_of(*board.columns)
         table.title = safe(
             f"{board.dataset}, {board.model}, n = {board.n}, memory {run.snapshot['name']}"
@@ -230,6 +241,28 @@ def _show_leaderboard(run: Run) -> None:
     for text in LEGEND:
         say(text)
     say("")
+    _show_hyperparameters(run, oracle)
+
+
+def _show_hyperparameters(run: Run, oracle: bool) -> None:
+    """Where the methods' settings come from, and that there are methods that are not shown."""
+    db = open_views(run)
+    found = report.hyperparameters(db, oracle)
+    used = [i for i, cells in enumerate(zip(*found.rows, strict=True)) if any(cells)]
+    table = table_of(*(found.columns[i][0] for i in used), first_columns_left=len(used))
+    table.title = found.title
+    for row in found.shown():
+        table.add_row(*(safe(row[i]) for i in used))
+    if found.rows:
+        show_table(table)
+    (hidden,) = db.execute(
+        "select list(distinct method) from leaderboard_all where oracle"
+    ).fetchall()[0]
+    if hidden and not oracle:
+        say(
+            f"Not shown, as their hyper-parameters have seen test labels: {', '.join(hidden)} "
+            "(--oracle)."
+        )
 
 
 def _show_rejected(run: Run) -> None:

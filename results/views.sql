@@ -59,8 +59,9 @@ create or replace view by_class as
 
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
 -- `difference` is to `clip` on the same queries, with its paired bootstrap; `p_holm` is McNemar's,
--- corrected for all that is compared with `clip` under the same model.
-create or replace view leaderboard as
+-- corrected for all that is compared with `clip` under the same model. `oracle`: a hyper-parameter
+-- was searched on the test labels.
+create or replace view leaderboard_all as
   with told as (
     select dataset, model, method, adjustment, m,
            avg(top1) as top1,
@@ -75,12 +76,18 @@ create or replace view leaderboard as
            any_value(n_short) as n_short,
            count(seed) as seeds,
            any_value(mean_image_entropy) as mean_image_entropy,
-           any_value(mean_text_entropy) as mean_text_entropy
+           any_value(mean_text_entropy) as mean_text_entropy,
+           any_value(hyperparameters) as hyperparameters
     from metrics
     group by dataset, model, method, adjustment, m
   )
-  select told.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm
+  select told.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm,
+         cost.seconds_per_image, cost.peak_memory_mb,
+         told.hyperparameters like '%"oracle"%' as oracle
   from told
+  left join costs cost
+    on cost.dataset = told.dataset and cost.model = told.model and cost.method = told.method
+    and cost.m is not distinct from told.m
   left join comparisons c
     on c.dataset = told.dataset and c.model = told.model and c.method = told.method
     and c.adjustment is not distinct from told.adjustment and c.m is not distinct from told.m
@@ -88,6 +95,18 @@ create or replace view leaderboard as
   order by told.dataset, told.model,
            method_place(told.method) nulls last, told.method, told.m,
            adjustment_place(told.adjustment);
+
+-- The same without what has seen test labels.
+create or replace view leaderboard as
+  select * exclude (oracle) from leaderboard_all where not oracle;
+
+-- Each hyper-parameter, and where its value comes from: `paper`, `fixed` (set before any label was
+-- seen), `validation` or `oracle` (searched on the test labels).
+create or replace view hyperparameters as
+  select dataset, model, method, adjustment, m, key as name,
+         value->>'value' as value, value->>'source' as source
+  from (select distinct dataset, model, method, adjustment, m, hyperparameters from metrics) t,
+       json_each(t.hyperparameters);
 
 -- Macro averages over the datasets of the run, for runs of several; the interval combines the
 -- datasets' own (Zou and Donner 2008), which are of different images and so independent.

@@ -106,6 +106,16 @@ class _Ref(TypedDict):
 
 
 @with_config(_STRICT)
+class _Cost(TypedDict):
+    dataset: str
+    model: str
+    method: str
+    m: int | None
+    seconds_per_image: float | None
+    peak_memory_mb: float | None
+
+
+@with_config(_STRICT)
 class RunFile(TypedDict):
     """run.json."""
 
@@ -117,6 +127,7 @@ class RunFile(TypedDict):
     error: str | None
     versions: dict[str, str]
     artifacts: list[_Ref]
+    costs: NotRequired[list[_Cost]]
 
 
 def read_contract(path: Path, kind: Any) -> dict[str, Any]:

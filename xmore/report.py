@@ -101,6 +101,7 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
     """Every table of the report that the run has rows for."""
     made = [
         leaderboard(db, run),
+        hyperparameters(db),
         averages(db, run),
         _paper(run),
         comparisons(db, run),
@@ -118,13 +119,14 @@ def _memory(run: Run) -> str:
     return f"memory snapshot {run.snapshot['name']}"
 
 
-def leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
-    """The view of the name, as people read it."""
+def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
+    """The view of the name, as people read it; `oracle` adds what has seen test labels."""
     rows = db.execute(
-        """
-        select dataset, model, n, variant(method, adjustment), m, top1, ci_low,
-               ci_high, difference, p_holm, top1_std, top1_covered, n_short, top5, ece
-        from leaderboard
+        f"""
+        select dataset, model, n, variant(method, adjustment), m, top1, ci_low, ci_high,
+               difference, p_holm, top1_std, top1_covered, n_short, top5, ece,
+               seconds_per_image, peak_memory_mb
+        from leaderboard{"_all" if oracle else ""}
         """
     ).fetchall()
     return Table(
@@ -134,7 +136,8 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
         f"test images; {_memory(run)}. To clip: points on the same images; p: exact McNemar of the "
         "least favourable order, corrected by Holm for all that one model's clip is compared with. "
         "± seeds: deviation over the orders, no sampling error. Covered: over images with a "
-        "caption; short: images with fewer than M.",
+        "caption; short: images with fewer than M. s / image and memory (MB of the process, at its "
+        "largest): of all stages that the answers come from, when they were made.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -151,7 +154,39 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("short", "count"),
             ("top-5", "share"),
             ("ECE", "share"),
+            ("s / image", "number"),
+            ("memory MB", "count"),
         ],
+        rows,
+    )
+
+
+def hyperparameters(db: duckdb.DuckDBPyConnection, oracle: bool = False) -> Table:
+    """What each method's settings are, a column for each place where they come from."""
+    rows = db.execute(
+        f"""
+        with told as (
+          select variant(method, adjustment) as name, source, method_place(method) as place,
+                 h.name || ' ' || value as setting
+          from hyperparameters h
+          semi join leaderboard{"_all" if oracle else ""} l
+            on l.method = h.method and l.dataset = h.dataset
+          where h.name != 'adjustment'
+        )
+        select name,
+               string_agg(distinct setting, ', ' order by setting) filter (source = 'paper'),
+               string_agg(distinct setting, ', ' order by setting) filter (source = 'fixed'),
+               string_agg(distinct setting, ', ' order by setting) filter (source = 'validation'),
+               string_agg(distinct setting, ', ' order by setting) filter (source = 'oracle')
+        from told group by name, place order by place nulls last, name
+        """
+    ).fetchall()
+    return Table(
+        "hyperparameters",
+        "Where the hyper-parameters come from",
+        "Paper: as the method's paper has it; fixed: set before any label was seen; validation: "
+        "searched on labels of a validation set; oracle: searched on the test labels.",
+        [(name, "text") for name in ("method", "paper", "fixed", "validation", "oracle")],
         rows,
     )
 

@@ -49,6 +49,7 @@ class Run:
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     artifacts: list[ArtifactRef] = field(default_factory=list)
+    costs: list[dict[str, Any]] = field(default_factory=list)  # a row a method: `xmore.costs`
 
     @property
     def name(self) -> str:
@@ -128,7 +129,7 @@ def under_way(run: Run) -> Iterator[None]:
     """Mark `run` as running for as long as this process lives; note how it ended."""
     begun = time.perf_counter()  # the clock may be set back
     with locked(run.path / "run.lock"):
-        run.error, run.finished, run.artifacts = None, None, []
+        run.error, run.finished, run.artifacts, run.costs = None, None, [], []
         try:
             yield
         except Exception as error:  # a signal leaves no error: the run is interrupted

@@ -42,7 +42,7 @@ def test_the_printed_table_is_the_view_leaderboard(done, capsys):
     rows = connection.execute(
         "select method, adjustment, m, top1 from leaderboard order by method, adjustment"
     ).fetchall()
-    lines = re.findall(r"^ ?([a-z-]+(?: [a-z-]+)?) +(\d+)? +(\d+\.\d) ", printed, re.M)
+    lines = re.findall(r"^ ?([a-z-]+(?: [a-z-]+)?) +(\d+)? +\d+ +(\d+\.\d) ", printed, re.M)
     methods = [line for line in lines if line[0].split()[0] in {row[0] for row in rows}]
     expected = [
         (f"{method} {adjustment or ''}".strip(), "" if m is None else str(m), f"{100 * top1:.1f}")

@@ -125,7 +125,7 @@ def test_one_dataset_has_no_average_and_one_method_no_comparison(world, tmp_path
     run = load_run(config.results, xmore_benchmark.fn(config))
     assert averages(run) == []
     (board,) = leaderboards(run)
-    assert [line[3:5] for line in board.lines] == [["", ""]]
+    assert [line[4:6] for line in board.lines] == [["", ""]]
 
 
 def test_a_run_of_before_still_opens(two):

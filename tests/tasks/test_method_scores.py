@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.csv
 import pytest
 
 from flows.benchmark import xmore_benchmark
+from flows.show import show_run
 from xmore.config import BenchmarkConfig
 from xmore.runs import load_run
 from xmore.store import read_rows
@@ -77,6 +79,25 @@ def test_every_hyper_parameter_says_where_it_comes_from(run):
     assert settings["tpt"]["count"] == {"value": 6, "source": "fixed"}
     assert settings["xmore"]["K"] == {"value": 24, "source": "fixed"}
     assert settings["clip"] == {}
+
+
+def test_the_leaderboard_has_costs_and_hides_what_has_seen_labels(run, config, tmp_path, capsys):
+    card = tmp_path / "eurosat.yaml"  # a name with published betas
+    root = Path(config.datasets[0]).with_name("queries")
+    card.write_text(f"name: eurosat\nroot: {root}\n")
+    results = str(tmp_path / "results")
+    methods = ["clip", "calip-oracle"]
+    other = changed(config, datasets=[str(card)], methods=methods, results=results)
+    oracle = load_run(other.results, xmore_benchmark.fn(other))
+    db = open_views(oracle)
+    rows = db.execute("select method, seconds_per_image, peak_memory_mb from leaderboard_all")
+    assert all(seconds > 0 and peak > 100 for _, seconds, peak in rows.fetchall())
+    assert db.execute("select method from leaderboard").fetchall() == [("clip",)]
+    for wanted in (False, True):
+        show_run(other.results, oracle.name, wanted)
+        printed = capsys.readouterr().out
+        assert ("beta2 6.08" in printed) == wanted
+        assert ("seen test labels: calip-oracle" in printed) != wanted
 
 
 def test_a_second_run_does_nothing_and_another_limit_nothing_but_its_views(run, config, encoded):
