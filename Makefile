@@ -19,7 +19,7 @@ demo: setup ## Run the whole job on the embedded data and print its leaderboard
 	$(BIN)/xmore demo
 
 test: setup ## Run all tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: setup ## Check style, imports, types and that docs/reference is current
 	$(BIN)/ruff check .

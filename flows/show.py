@@ -247,7 +247,7 @@ def _show_leaderboard(run: Run, oracle: bool) -> None:
 def _show_hyperparameters(run: Run, oracle: bool) -> None:
     """Where the methods' settings come from, and that there are methods that are not shown."""
     db = open_views(run)
-    found = report.hyperparameters(db, oracle)
+    found = report.hyperparameters(db, run, oracle)
     used = [i for i, cells in enumerate(zip(*found.rows, strict=True)) if any(cells)]
     table = table_of(*(found.columns[i][0] for i in used), first_columns_left=len(used))
     table.title = found.title

@@ -7,23 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from xmore.runs import load_run
+from xmore.store import read_rows
+
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "ten-minutes.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.S)
+BLOCKS = [text for _, text in BLOCK.findall((ROOT / "docs" / "ten-minutes.md").read_text())]
+METHOD = BLOCK.findall((ROOT / "docs" / "write-a-method.md").read_text())
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 @pytest.fixture
-def checkout(done_again, tmp_path) -> Path:
+def checkout(done, tmp_path) -> Path:
     """A checkout of its own, whose demo is the tiny world and has been run already."""
     for folder in ("flows", "tasks", "index_build", "xmore", "results/reference"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "results" / "views.sql", tmp_path / "results")
-    shutil.move(done_again.results / "store", tmp_path / "results")
-    config = done_again.model_copy(update={"name": "demo", "results": tmp_path / "results"})
+    shutil.copytree(done.config.results / "store", tmp_path / "results" / "store")
+    config = done.config.model_copy(update={"name": "demo", "results": tmp_path / "results"})
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (tmp_path / "data").symlink_to(ROOT / "data")
@@ -35,16 +40,48 @@ def test_the_ten_minutes_run(checkout):
     """Every command as it stands, in order; `make demo` without installing and downloading."""
     assert BLOCKS[0].startswith("make demo\n")
     script = "".join(BLOCKS).replace("make demo", ".venv/bin/xmore benchmark configs/demo.yaml", 1)
+    printed = run(script, checkout)
+    shown = ("xmore minmax", "report.html", "p_holm", "best_score", "mine.csv", "pelican.jpg")
+    assert [part for part in shown if part not in printed] == []
+
+
+def test_a_method_is_written_as_the_page_says(checkout):
+    """Its module and its commands as they stand."""
+    ((_, module),) = (block for block in METHOD if block[0] == "python")
+    (checkout / "xmore" / "methods" / "geometric.py").write_text(module)
+    config = yaml.safe_load((checkout / "configs" / "demo.yaml").read_text())
+    config |= {"methods": ["clip", "geometric"]}
+    (checkout / "configs" / "mine.yaml").write_text(yaml.safe_dump(config))
+    printed = run("".join(text for kind, text in METHOD if kind == "sh"), checkout)
+    row = next(line for line in printed.splitlines() if line.strip().startswith("geometric"))
+    assert re.search(r"\d\.\d", row)
+    scores = read_scores(checkout)
+    joined = np.sqrt(scores[0] * scores[1])
+    joined /= joined.sum(1, keepdims=True)
+    np.testing.assert_allclose(scores[2], joined.max(1), rtol=1e-12)
+
+
+def read_scores(checkout):
+    """Image and text scores, and the probabilities of the new method's answers."""
+    found = load_run(checkout / "results", "latest")
+    (scores,) = (read_rows(ref) for ref in found.artifacts if ref.stage == "scores")
+    said = [read_rows(ref) for ref in found.artifacts if ref.stage == "predictions"]
+    (mine,) = (table for table in said if table["method"][0].as_py() == "geometric")
+    image, text = (np.array(scores[f"{of}_scores"].to_pylist()) for of in ("image", "text"))
+    return image, text, mine["probability"].to_numpy()
+
+
+def run(script: str, checkout: Path) -> str:
+    """What a script prints in a checkout, under its own code, not what is installed."""
     answer = subprocess.run(
         ["bash", "-euxc", script],
         cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout)},  # its own code, not what is installed
+        env=os.environ | {"PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
     )
     assert answer.returncode == 0, answer.stderr
-    shown = ("xmore minmax", "report.html", "p_holm", "best_score", "mine.csv", "pelican.jpg")
-    assert [part for part in shown if part not in answer.stdout] == []
+    return answer.stdout
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

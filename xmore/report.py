@@ -101,7 +101,7 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
     """Every table of the report that the run has rows for."""
     made = [
         leaderboard(db, run),
-        hyperparameters(db),
+        hyperparameters(db, run),
         averages(db, run),
         _paper(run),
         comparisons(db, run),
@@ -161,31 +161,30 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
     )
 
 
-def hyperparameters(db: duckdb.DuckDBPyConnection, oracle: bool = False) -> Table:
+def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
     """What each method's settings are, a column for each place where they come from."""
     rows = db.execute(
         f"""
         with told as (
-          select variant(method, adjustment) as name, source, method_place(method) as place,
-                 h.name || ' ' || value as setting
+          select method, source, h.name || ' ' || value as setting
           from hyperparameters h
           semi join leaderboard{"_all" if oracle else ""} l
             on l.method = h.method and l.dataset = h.dataset
-          where h.name != 'adjustment'
         )
-        select name,
+        select method,
                string_agg(distinct setting, ', ' order by setting) filter (source = 'paper'),
                string_agg(distinct setting, ', ' order by setting) filter (source = 'fixed'),
                string_agg(distinct setting, ', ' order by setting) filter (source = 'validation'),
                string_agg(distinct setting, ', ' order by setting) filter (source = 'oracle')
-        from told group by name, place order by place nulls last, name
+        from told group by method order by method_place(method) nulls last, method
         """
     ).fetchall()
     return Table(
         "hyperparameters",
         "Where the hyper-parameters come from",
         "Paper: as the method's paper has it; fixed: set before any label was seen; validation: "
-        "searched on labels of a validation set; oracle: searched on the test labels.",
+        "searched on labels of a validation set; oracle: searched on the test labels. "
+        f"{_memory(run).capitalize()}.",
         [(name, "text") for name in ("method", "paper", "fixed", "validation", "oracle")],
         rows,
     )
