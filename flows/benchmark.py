@@ -104,23 +104,21 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
-    inference = [models[name] for name in config.roles.inference]
+    plan = Plan(config, cards, models, snapshot)
     for card in cards:
         classes, _ = listing(card)  # a mistake there is told before there is a run
         class_prompts(classes, config.prompt or card.prompt, config.prompts)
-        _check_methods(config, card, classes, inference)
-    return Plan(config, cards, models, snapshot)
+        check_methods(plan, card, classes)
+    return plan
 
 
-def _check_methods(
-    config: BenchmarkConfig, card: DatasetCard, classes: list[str], models: list[ModelCard]
-) -> None:
+def check_methods(plan: Plan, card: DatasetCard, classes: list[str]) -> None:
     """Refuse a method that a model or a dataset cannot serve. Raises XmoreError."""
-    for run in method_runs(config, card.name):
+    for run in method_runs(plan.config, card.name):
         method = METHODS[run.method]
         if isinstance(method, Scorer):
-            for model in models:
-                method.check(run.asked, model, classes)
+            for name in plan.config.roles.inference:
+                method.check(run.asked, plan.models[name], classes)
 
 
 def retrieve_on_cluster(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import Plan, answer, look_up, retrieve
+from flows.benchmark import Plan, answer, check_methods, look_up, retrieve
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
 from tasks.stage import Workspace
@@ -71,9 +71,10 @@ def classified(
             plan = look_up(_for_one_picture(config), snapshot)
             work = Workspace(results, config.execution)
             names = [label.replace("_", " ") for label in labels]
+            card = DatasetCard(name=NAME, root=image.resolve().parent)
+            check_methods(plan, card, names)
             prompts = class_prompts(names, config.prompt or PAPERS_PROMPT, config.prompts)
             queries, classes = _inputs(work, image, data, labels, prompts)
-            card = DatasetCard(name=NAME, root=image.resolve().parent)
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
             run = start_run(config.model_copy(update={"results": results}), facts)
