@@ -140,6 +140,16 @@ CONFIGS = {
     "K below 1": ({"retrieval__candidates": 0}, ["retrieval.candidates", "0"]),
     "a negative seed": ({"seeds": [-1]}, ["`seeds`", "-1"]),
     "an unknown method": ({"methods": ["xmorse"]}, ["no `xmorse`", "caption-ensemble"]),
+    "betas that nobody published": (
+        {"methods": ["clip", "calip-oracle"]},
+        ["`calip-oracle`", "none for `", "use `calip`"],
+    ),
+    "a single view": ({"options": {"views": {"count": 1}}}, ["options.views.count", "2"]),
+    "no image with views": ({"options": {"views": {"limit": 0}}}, ["options.views.limit", "got 0"]),
+    "an option of no method": (
+        {"options": {"clip": {}}},
+        ["unknown key `options.clip`", "`calip`"],
+    ),
     "an unknown adjustment": ({"adjustments": ["max"]}, ["no `max`", "running-sum"]),
     "an unknown model": ({"roles__fine": "lite9"}, ["no model `lite9`"]),
     "an unknown architecture": ({"roles__fine": "RN51/openai"}, ["RN51"]),
