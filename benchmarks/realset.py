@@ -1,10 +1,76 @@
 """Every method on real photos and captions, where they are: XMORE_REALSET names their folder.
 
-    XMORE_REALSET=/data/realset .venv/bin/python benchmarks/realset.py [FOLDER]
+    XMORE_REALSET=/data/realset .venv/bin/python benchmarks/realset.py FOLDER
 
-Four test sets (PACS' domains, 140 images and 7 classes each) and a memory of some 4,000 captioned
-photos. Artifacts, memories and the trained fusion go to FOLDER, by default a temporary one; the
-table is that of `configs/demo-all-methods.yaml`, whose models and options it takes over.
+Four test sets (PACS' domains: 7 classes, 140 images each) and a memory of some 4,000 captioned
+photos, embedded twice: by the coarse model, and by the inference model for RECO, whose layers are
+trained on it. Models, methods and options are those of `configs/demo-all-methods.yaml`. All that is
+made stays in FOLDER: stopped or killed, the same command goes on.
 """
 
 from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from flows.benchmark import xmore_benchmark
+from flows.reco import xmore_reco_train
+from flows.reindex import xmore_reindex
+from flows.show import show_run
+from flows.show_reco import show_trained
+from xmore.config import ReindexConfig, change_config, load_config
+from xmore.paths import PROJECT_ROOT
+from xmore.reco_config import RecoTrainConfig
+
+CONFIGS = PROJECT_ROOT / "configs"
+DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
+TEXTS = PROJECT_ROOT / "data" / "neighbours" / "pacs.jsonl"
+
+
+def main() -> None:
+    """Memories, RECO's training, the benchmark, its table."""
+    root, folder = os.environ.get("XMORE_REALSET"), Path(sys.argv[-1]).resolve()
+    if not root or len(sys.argv) != 2:
+        sys.exit(f"{__doc__}\nSet XMORE_REALSET and name one folder.")
+    coarse, joint = (
+        remember(Path(root), folder, name) for name in ("demo-memory", "demo-reco-memory")
+    )
+    training = load_config(CONFIGS / "demo-reco.yaml", RecoTrainConfig)
+    training = training.model_copy(update={"memory": joint, "output": folder / "reco"})
+    show_trained(xmore_reco_train.fn(training))
+    changes = {
+        "name": "realset",
+        "datasets": [str(card(Path(root), folder, domain)) for domain in DOMAINS],
+        "memory": str(coarse),
+        "results": str(folder / "results"),
+        "options.reco.checkpoint": str(folder / "reco"),
+        "options.coder.texts": str(TEXTS),
+        "leaks.threshold": 0.95,
+    }
+    config = change_config(CONFIGS / "demo-all-methods.yaml", changes, folder)
+    show_run(config.results, xmore_benchmark.fn(config), oracle=True)
+
+
+def remember(root: Path, folder: Path, name: str) -> Path:
+    """A memory of the real captions, embedded as the demo's config `name` says."""
+    config = load_config(CONFIGS / f"{name}.yaml", ReindexConfig)
+    images = {"folder": root / "memory", "captions": root / "memory" / "captions.parquet"}
+    changes = {"memory": folder / name, "sources": [{"images": images}], "take_down": None}
+    data = config.model_dump(mode="json", exclude_unset=True) | changes
+    xmore_reindex.fn(ReindexConfig.model_validate(data))
+    return folder / name
+
+
+def card(root: Path, folder: Path, domain: str) -> Path:
+    """The card of one domain."""
+    path = folder / f"{domain}.yaml"
+    text = {"name": domain, "root": str(root / "pacs" / domain)}
+    path.write_text(yaml.safe_dump(text | {"expected": {"classes": 7, "images": 140}}))
+    return path
+
+
+if __name__ == "__main__":
+    main()
