@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -34,10 +35,26 @@ class CalipOptions(_Section):
     beta3: float = Field(0.085, ge=0, description="Of the text-guided image against the texts.")
 
 
+class CoderOptions(_Section):
+    """The neighbour texts of `coder` and `coder-rerank`, and when the second looks again."""
+
+    texts: Path | None = Field(
+        None, description="JSONL file of texts; none: data/neighbours/DATASET.jsonl."
+    )
+    tau: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="`coder-rerank` looks again where the two best probabilities differ by less.",
+    )
+    top: int = Field(5, ge=2, description="At so many classes, the most probable ones.")
+
+
 class MethodOptions(_Section):
     """Each method's own settings."""
 
     calip: CalipOptions = CalipOptions()
+    coder: CoderOptions = CoderOptions()
     views: ViewsOptions = ViewsOptions()
 
 
