@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows import datasets, memory_cli
+from flows import datasets, memory_cli, texts_cli
 from flows.memory_cli import ConfigFile
 from xmore.errors import ConfigError, RunError, ServiceError, XmoreError
 from xmore.paths import PROJECT_ROOT
@@ -26,6 +26,7 @@ commands = typer.Typer(
 
 commands.add_typer(datasets.commands, name="datasets")
 commands.add_typer(memory_cli.commands, name="memory")
+commands.command()(texts_cli.texts)
 
 RunName = Annotated[
     str, typer.Argument(help="A run, the beginning of its name, or `latest`.", show_default=False)

@@ -171,6 +171,14 @@ CONFIGS = {
         ["`flowers102`", "/nowhere/oxford_flowers", "xmore datasets get"],
     ),
     "prompts that are not here": ({"prompts": "/nowhere.txt"}, ["/nowhere.txt", "`prompts`"]),
+    "neighbour texts that are not here": (
+        {"methods": ["coder"], "options": {"coder": {"texts": "/nowhere.jsonl"}}},
+        ["/nowhere.jsonl", "`options.coder.texts`"],
+    ),
+    "a dataset without neighbour texts": (
+        {"methods": ["coder-rerank"]},
+        ["no neighbour texts for `tiny`", "xmore texts tiny --out FILE"],
+    ),
 }
 
 
