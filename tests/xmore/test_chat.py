@@ -12,14 +12,6 @@ from xmore.errors import ConfigError, ServiceError
 KEY = "sk-very-secret-123"
 
 
-def drip():
-    """A whole answer in the end, but each byte of it takes its time."""
-    for _ in range(60):
-        yield b" "
-        time.sleep(0.05)
-    yield answer("- slow")[2]
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -73,7 +65,6 @@ PASSING = {
     "no text": (200, {}, b'{"choices": [{"message": {"content": null}}]}'),
     "not UTF-8": (200, {}, b"\xff\xfe\x00"),
     "cut short": (200, {"Content-Length": "5000"}, b"{"),
-    "too slow": (200, {}, drip),
 }
 
 
@@ -83,6 +74,22 @@ def test_what_may_pass_is_tried_again(chat, server, slept, why):
     assert chat.ask("what?") == "- late"
     assert slept == [7.0 if why == "429" else 2.0]
     assert chat.asked == 2
+
+
+def test_an_answer_that_drips_is_given_up(chat, server, slept):
+    """Each byte comes in time, the whole never does."""
+    sent = []
+
+    def drip():
+        for _ in range(60):
+            sent.append(1)
+            yield b" "
+            time.sleep(0.05)
+        yield answer("- slow")[2]
+
+    server.script = [(200, {}, drip), answer("- late")]
+    assert chat.ask("what?") == "- late"
+    assert slept == [2.0] and len(sent) < 60
 
 
 def test_what_does_not_pass_ends_in_one_line(chat, server, slept):

@@ -100,13 +100,19 @@ def test_analogues_that_are_another_class_are_asked_again():
     def ask(prompt):
         asked.append(prompt)
         if "the cat" in prompt or "a cat" in prompt:
-            return "- tiger\n- Dog\n- hot dogs" if len(asked) == 1 else "- lynx\n- lion\n- puma"
+            return (
+                "- tiger\n- wildcat\n- Dog\n- hot dogs"
+                if len(asked) == 1
+                else "- lynx\n- lion\n- puma"
+            )
         return "- lamp"
 
     tally = Tally()
     rows = made(["analogue"], tally, ask=ask, encode=encode)
     texts = [row["text"] for row in rows if row["class"] == "cat"]
-    assert texts == [f"a cat, which looks like a {name}." for name in ("tiger", "lynx", "lion")]
+    assert texts == [
+        f"a cat, which looks like a {name}." for name in ("tiger", "wildcat", "lynx", "lion")
+    ]
     assert "Give 2 more" in asked[1] and "Dog, hot dogs" in asked[1]
     assert tally.dropped["an analogue too near to another class"] == 2
 

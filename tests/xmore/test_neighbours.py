@@ -11,7 +11,8 @@ from scipy.special import softmax
 from xmore.errors import ConfigError
 from xmore.methods import METHODS, Asked, Bench, Shard, Variant
 from xmore.methods.coder_captions import nearest
-from xmore.neighbours import reranked, reworded
+from xmore.neighbour_texts import read_texts
+from xmore.neighbours import pairs, reranked, reworded
 from xmore.options import CoderOptions, MethodOptions
 
 DIM, TAU, CLASSES = 32, 60.0, 8
@@ -129,6 +130,24 @@ def test_coder_equals_its_formula(bench, images):
     assert (got.argmax(1) != plain.argmax(1)).any(), "the texts matter"
 
 
+def test_a_gap_of_tau_is_no_close_call(bench, images):
+    options = bench.asked.options.coder.model_copy(update={"tau": 0})
+    asked = replace(bench.asked, options=MethodOptions(coder=options))
+    names, prompts = [*NAMES, NAMES[0]], [*PROMPTS, PROMPTS[0]]
+    alike = replace(  # p1 = p2 for some
+        bench,
+        asked=asked,
+        class_names=names,
+        prompts=prompts,
+        texts=lambda t: np.stack([*map(unit, t)]),
+    )
+    first = METHODS["coder"].prepare(alike)(Shard(images)).astype(np.float32)
+    got = METHODS["coder-rerank"].prepare(alike)(Shard(images))
+    gaps = -np.diff(-np.sort(-first, axis=1)[:, :2], axis=1)
+    assert (gaps == 0).any()
+    np.testing.assert_array_equal(got.astype(np.float32), first)
+
+
 @pytest.mark.parametrize(("tau", "top"), [(0.3, 5), (1, 3), (0, 5), (1, 100)])
 def test_coder_rerank_equals_its_formula(bench, images, tau, top):
     options = bench.asked.options.coder.model_copy(update={"tau": tau, "top": top})
@@ -197,16 +216,24 @@ def test_queries_without_any_caption_are_clips(bench, images):
     np.testing.assert_array_equal(got, clip)
 
 
-def test_a_caption_as_near_to_two_classes_is_the_lowers():
+@pytest.mark.parametrize("classes", [5, 7, 9])
+@pytest.mark.parametrize("captions", [1, 3, 10])
+def test_a_caption_as_near_to_two_classes_is_the_lowers(classes, captions):
+    """BLAS sums some columns in another order, by shape: equal classes then differ by a bit."""
     rng = np.random.default_rng(0)
-    classes = rng.normal(size=(40, 512)).astype(np.float32)
-    classes[[7, 20, 33]] = classes[30]
-    captions = classes + rng.normal(0, 0.1, classes.shape).astype(np.float32)
-    found = nearest(captions, classes)
-    assert set(found[[7, 20, 30, 33]]) == {7}
-    assert np.delete(found, [7, 20, 30, 33]).tolist() == [
-        i for i in range(40) if i not in (7, 20, 30, 33)
-    ]
+    for dim in (64, 100, 384, 512):
+        features = rng.normal(size=(classes, dim)).astype(np.float32)
+        features[[1, classes // 2]] = features[-1]
+        near = features[[-1] * captions] + rng.normal(0, 0.1, (captions, dim)).astype(np.float32)
+        assert nearest(near, features).tolist() == [1] * captions
+        assert nearest(features[:1], features).tolist() == [0]
+
+
+def test_evidence_equals_its_formula(bench, images, texts):
+    told_apart = pairs(read_texts(texts, NAMES), bench.class_features, encode)
+    top = np.stack([np.random.default_rng(i).permutation(CLASSES)[:5] for i in range(len(images))])
+    expected = [stage_2(image, own.tolist()) for image, own in zip(images, top, strict=True)]
+    np.testing.assert_allclose(told_apart.evidence(images, top), expected, atol=1e-5)
 
 
 def test_shards_do_not_change_answers(bench, images):
