@@ -27,7 +27,7 @@ from xmore.reco_config import RecoTrainConfig
 
 CONFIGS = PROJECT_ROOT / "configs"
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
-TEXTS = PROJECT_ROOT / "data" / "neighbours" / "pacs.jsonl"
+TEXTS = Path(__file__).with_name("pacs-neighbours.jsonl")
 
 
 def main() -> None:

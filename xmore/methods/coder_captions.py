@@ -18,17 +18,18 @@ from xmore.methods.base import (
 )
 from xmore.methods.coder import features_of
 
-CHUNK = 4096  # captions at a time against all classes
-
 
 class CoderCaptions(Scorer):
-    """Ours: each caption describes the class that it is nearest to, and counts as an attribute.
+    """Ours: the image is its similarities to its captions, and so is each class.
 
-    A class's score is the mean over its captions' and its own similarity to the image: a class
-    without captions has its own alone, and a query without captions CLIP's answer.
+    A class's score is the mean of its own similarity to the image, and of its similarities to the
+    captions, each caption counting by how near the image is to it: softmax(tau <v, caption>) over
+    the query's captions. All classes are seen through the same captions, so that none gains or
+    loses by having few. A query without captions has CLIP's answer.
     """
 
     name = "coder-captions"
+    version = 2  # 1 gave each caption to its nearest class alone
     needs = frozenset({"query_embeddings", "captions"})
 
     def settings(self, asked: Asked, variant: Variant) -> Settings:
@@ -38,15 +39,14 @@ class CoderCaptions(Scorer):
         return {}
 
     def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
-        from scipy.special import softmax
+        from xmore.scoring import class_probabilities
 
         def score(shard: Shard) -> np.ndarray:
             codes, distinct = coded(shard.captions or [])
             features = features_of(shard)
             captions = bench.texts(distinct) if distinct else features[:0]
-            similarities = with_captions(features, bench.class_features, captions, codes)
-            logits = np.float32(bench.tau) * similarities
-            return softmax(logits.astype(np.float64), axis=1)
+            mixed = with_captions(features, captions, codes, bench.tau)
+            return class_probabilities(mixed, bench.class_features, bench.tau)
 
         return score
 
@@ -62,37 +62,28 @@ def coded(captions: list[list[str]]) -> tuple[np.ndarray, list[str]]:
 
 
 def with_captions(
-    images: np.ndarray, classes: np.ndarray, captions: np.ndarray, codes: np.ndarray
+    images: np.ndarray, captions: np.ndarray, codes: np.ndarray, tau: float
 ) -> np.ndarray:
-    """The mean similarity to a class and its captions: (Q, C) float32.
+    """The mean of each image and what its captions say: (Q, D) float32, not normalised.
 
-    (Q, D) images, (C, D) classes and (U, D) captions, float32 unit rows; codes (Q, M) are rows of
-    `captions`. Holds Q x C twice.
+    (Q, D) images and (U, D) captions, float32 unit rows; codes (Q, M) are rows of `captions`, -1
+    for none. Its inner product with a class is the method's score before tau: similarities to
+    captions, weighted and added up, are the similarity to the captions' weighted sum.
     """
+    from scipy.special import softmax
+
     from xmore.captions import fine_similarities
 
-    of_class = nearest(captions, classes)
-    seen = fine_similarities(images, captions, codes)
-    totals = images @ classes.T
-    counts = np.ones(totals.shape, np.float32)
-    query, rank = np.nonzero(codes >= 0)
-    where = query, of_class[codes[query, rank]]
-    np.add.at(totals, where, seen[query, rank])
-    np.add.at(counts, where, 1)
-    return totals / counts
-
-
-def nearest(captions: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The class of highest inner product with each caption: (U, D), (C, D) -> (U,) labels.
-
-    Ties go to the lower label. BLAS may tell equal classes apart by a last bit, so that they are
-    made one first.
-    """
-    _, firsts, same = np.unique(classes, axis=0, return_index=True, return_inverse=True)
-    lowest = firsts[same]
-    starts = range(0, len(captions), CHUNK)
-    found = [(captions[i : i + CHUNK] @ classes.T).argmax(1) for i in starts]
-    return lowest[np.concatenate(found)] if found else np.zeros(0, np.int64)
+    mixed = images.copy()
+    some = np.flatnonzero((codes >= 0).any(axis=1))
+    if not len(some):
+        return mixed
+    weights = softmax(tau * fine_similarities(images[some], captions, codes[some]), axis=1)
+    for rank in range(codes.shape[1]):  # absent ones weigh nothing
+        of_rank = captions[np.maximum(codes[some, rank], 0)]
+        mixed[some] += weights[:, rank, None] * of_rank
+    mixed[some] /= 2
+    return mixed
 
 
 METHOD = CoderCaptions()
