@@ -92,6 +92,8 @@ def snapshot_card(snapshot: Snapshot) -> str:
         f"| its size | {index['bytes'] / 2**20:,.1f} MiB |",
         f"| search by the index | {index['measured']['ms_per_query']} ms a query, one thread |",
     ]
+    if texts := facts.get("text_index"):
+        lines.append(f"| index of texts | {index_name(texts)} |")
     if index["rerank"] > 1:
         lines.append(f"| re-ranked exactly | the best {index['rerank']} times K |")
     for kind, found in index["measured"]["of"].items():

@@ -106,11 +106,11 @@ def _made(plan: Plan) -> Reindexed:
         previous = newest(memory)
         assembled, totals = tasks.assemble(plan, wanted, previous)
     with costs.step("index"):
-        index = tasks.index(plan, assembled, previous)
+        indices = tasks.index(plan, assembled, previous)
     with costs.step("publish"):
-        snapshot = tasks.publish(plan, assembled, totals, index)
+        snapshot = tasks.publish(plan, assembled, totals, indices)
         added, removed = changes(snapshot, previous)
-    costs.index = index["how"]
+    costs.index = indices["index"]["how"]
     result = Reindexed(snapshot, costs.fetched, costs.embedded, added, removed)
     if snapshot.name in history.withdrawn(memory):
         result = replace(result, withdrawn=True)

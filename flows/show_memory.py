@@ -38,6 +38,8 @@ def show_card(snapshot: Snapshot) -> None:
         "index": f"{index_name(index)}, {size(index['bytes'])}, {index['how']}, "
         f"{index['measured']['ms_per_query']} ms a query",
     }
+    if texts := facts.get("text_index"):
+        lines["index of texts"] = f"{index_name(texts)}, {size(texts['bytes'])}, {texts['how']}"
     for name, source in facts["sources"].items():
         lines[f"source {name}"] = source["place"]
     lines["recall"] = "; ".join(

@@ -23,7 +23,7 @@ from index_build.spark import spark_session
 from xmore.config import IndexConfig
 from xmore.digest import digest_file
 from xmore.errors import SnapshotError
-from xmore.memory import Snapshot, embedding_blocks, embeddings_of, read_shards
+from xmore.memory import Kind, Snapshot, embedding_blocks, embeddings_of, read_shards, seen_by
 from xmore.paths import fsync_dir, fsync_file, write_whole
 from xmore.progress import counting
 
@@ -34,16 +34,18 @@ AUTOFAISS = re.compile(r"Flat|HNSW\d+|IVF\d+,Flat|(OPQ\d+_\d+,IVF\d+(_HNSW\d+)?,
 
 
 def build_index(
-    folder: Path, config: IndexConfig, spark_master: str = "local[2]"
+    folder: Path, config: IndexConfig, spark_master: str = "local[2]", kind: Kind = "image"
 ) -> dict[str, Any]:
     """Index `folder`/img_emb as `folder`/image.index -> its facts for the manifest.
 
+    Or `folder`/text_emb as `folder`/text.index, as `kind` says.
     Inner product, as all features are unit vectors. What is built is not built again for another
     recall. Raises SnapshotError. Memory: twice `config.memory_gb` at most while it is
     built; then the index, and what exact search holds.
     """
-    rows = unpublished(folder)
-    path, built = rows.index_path, folder.with_name(f"{folder.name}.index.json")
+    rows = unpublished(folder, kind)
+    name = "index" if kind == "image" else f"{kind}-index"
+    path, built = rows.index_path, folder.with_name(f"{folder.name}.{name}.json")
     asked = {"key": config.key, "memory_gb": config.memory_gb}
     facts = json.loads(built.read_bytes()) if built.exists() and path.exists() else {}
     if facts.get("asked") != asked:
@@ -179,7 +181,7 @@ def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution
     scratch = rows.path.with_name(f"{rows.path.name}.autofaiss.json")
     with contextlib.redirect_stderr(io.StringIO()):  # its bars cannot be switched off
         index, _ = autofaiss_build(
-            embeddings=str(rows.path / "img_emb"),
+            embeddings=str(rows.shards[0].embeddings.parent),
             index_path=str(rows.index_path),
             index_infos_path=str(scratch),
             metric_type="ip",
@@ -227,13 +229,23 @@ def _reason(error: Exception) -> str:
     return re.split(r"failed: |\.cpp:\d+: ", str(error))[-1].strip()
 
 
-def unpublished(folder: Path) -> Snapshot:
-    """A folder of embeddings and metadata that has no manifest yet, read as a snapshot."""
+def unpublished(folder: Path, kind: Kind = "image") -> Snapshot:
+    """A folder of embeddings and metadata that has no manifest yet, read as a snapshot.
+
+    Raises SnapshotError where it has no embeddings of that kind.
+    """
     first = min((folder / "img_emb").glob("*.npy"))
     dim = np.load(first, mmap_mode="r").shape[1]
     shards = tuple(read_shards(folder, dim))
     facts = {"rows": sum(shard.rows for shard in shards), "dim": dim}
-    return Snapshot(folder, folder.name, facts, shards)
+    seen = seen_by(Snapshot(folder, folder.name, facts, shards), kind)
+    if seen is None:
+        raise SnapshotError(
+            f"{folder}: not every shard has text embeddings as wide as its images', so "
+            "`index.text: true` has nothing to index. Leave it out, or embed the memory with a "
+            "model that has a text tower. Nothing was published."
+        )
+    return seen
 
 
 def _read(path: Path, flags: int) -> Any:

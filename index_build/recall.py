@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xmore.config import IndexConfig
 from xmore.errors import SnapshotError
-from xmore.memory import BLOCK_BYTES, EXACT_MAX_MACS, Snapshot, embedding_blocks, embeddings_of
+from xmore.memory import (
+    BLOCK_BYTES,
+    EXACT_MAX_MACS,
+    Snapshot,
+    embedding_blocks,
+    embeddings_of,
+    seen_by,
+)
 from xmore.progress import counting
 from xmore.search import (
     Depth,
@@ -32,6 +39,7 @@ TIMED = 64  # queries that are timed, one by one
 COPY = 0.999  # inner product from which on two rows are copies of one picture
 LARGEST_EF = 16_384
 IMAGES = "rows mixed 2 to 1 with their nearest"
+OTHERS = {"image": "captions", "text": "images"}  # queries of the other kind than the index is of
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,9 @@ def make_trial(rows: Snapshot) -> Trial:
     All rows are in the memory, so none can be held out. Queries are rows mixed with their nearest,
     which lie where pictures lie but are none of them (2 to 1: halfway, two neighbours would tie
     for the first place); and, where the memory's model has texts, its captions' embeddings, far
-    from all pictures as texts are. Up to QUERIES of each, fewer where exact search would pass
-    EXACT_MAX_MACS; the memory is read once. Holds twice BLOCK_BYTES and the similarities to that.
+    from all pictures as texts are (the pictures', where the index is of texts). Up to QUERIES of
+    each, fewer where exact search would pass EXACT_MAX_MACS; the memory is read once. Holds twice
+    BLOCK_BYTES and the similarities to that.
     """
     rng = np.random.default_rng(0)
     sample = min(rows.rows, BLOCK_BYTES // (4 * rows.dim))
@@ -57,9 +66,9 @@ def make_trial(rows: Snapshot) -> Trial:
     count = max(FEWEST_QUERIES, min(QUERIES, int(EXACT_MAX_MACS // (2 * rows.rows * rows.dim))))
     chosen = rng.permutation(sample)[:count]
     queries = {IMAGES: _mixtures(embeddings_of(rows, ids), chosen)}
-    texts = _texts(rows)
-    if texts:
-        queries["captions"] = embeddings_of(texts, ids[chosen])
+    others = seen_by(rows, "text" if rows.kind == "image" else "image")
+    if others:
+        queries[OTHERS[rows.kind]] = embeddings_of(others, ids[chosen])
     found = exact_search(np.concatenate(list(queries.values())), _told_blocks(rows), K)
     truth = {}
     for number, kind in enumerate(queries):
@@ -186,18 +195,6 @@ def _mixtures(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     similarities[similarities > COPY] = -np.inf  # itself as well
     mixed = 2 * rows[chosen] + rows[similarities.argmax(1)]
     return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-
-
-def _texts(rows: Snapshot) -> Snapshot | None:
-    """The same rows with their captions' embeddings, where these lie in the images' space."""
-    shards = []
-    for shard in rows.shards:
-        name = shard.embeddings.name.replace("img_emb", "text_emb")
-        path = rows.path / "text_emb" / name
-        if not path.is_file() or np.load(path, mmap_mode="r").shape != (shard.rows, rows.dim):
-            return None
-        shards.append(replace(shard, embeddings=path))
-    return replace(rows, shards=tuple(shards))
 
 
 def _told_blocks(rows: Snapshot) -> Iterator[tuple[int, np.ndarray]]:

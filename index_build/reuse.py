@@ -1,4 +1,4 @@
-"""A snapshot's index: the old one where its rows are the same, added to where more came, or new."""
+"""A snapshot's indices: kept where its rows are the same, added to where more came, or new."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from index_build.index import add_rows, build_index, can_add, tune_index, unpubl
 from index_build.plan import Plan
 from index_build.snapshot import Assembled, identity
 from xmore.errors import SnapshotError
-from xmore.memory import Snapshot, embedding_blocks
+from xmore.memory import Kind, Snapshot, embedding_blocks, index_facts, seen_by
 from xmore.paths import link_or_copy
 
 log = logging.getLogger(__name__)
@@ -19,50 +19,59 @@ GROWTH = 1.5  # rows to those that the index was built of: from there on it is b
 LOSS = 0.01  # of recall@128 that an index may lose by being added to
 
 
-def make_index(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
-    """Put image.index into `plan.work` -> its facts; `how` says what was done.
+def make_indices(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
+    """Put image.index, and text.index where it is asked for, into `plan.work` -> facts of each.
 
-    Raises SnapshotError. Memory: see `build_index` and `add_rows`.
+    They are named as in the manifest; `how` says what was done. Raises SnapshotError. Memory: see
+    `build_index` and `add_rows`.
     """
-    if previous and _of_the_same_kind(plan, previous):
-        before = [identity(shard) for shard in previous.manifest["shards"]]
+    kinds: list[Kind] = ["image", "text"] if plan.config.index.text else ["image"]
+    return {index_facts(kind): make_index(plan, made, previous, kind) for kind in kinds}
+
+
+def make_index(
+    plan: Plan, made: Assembled, previous: Snapshot | None, kind: Kind = "image"
+) -> dict[str, Any]:
+    """Put one index into `plan.work` -> its facts. Raises SnapshotError."""
+    old = seen_by(previous, kind) if previous else None
+    if old and _of_the_same_kind(plan, old):
+        before = [identity(shard) for shard in old.manifest["shards"]]
         if before == made.identities():
-            return _keep(plan, previous)
+            return _keep(plan, old)
         if before == made.identities()[: len(before)]:
-            facts = _grow(plan, made, previous)
+            facts = _grow(plan, made, old)
             if facts:
                 return facts
-    facts = build_index(plan.work, plan.config.index, plan.config.spark_master)
+    facts = build_index(plan.work, plan.config.index, plan.config.spark_master, kind)
     return {**facts, **_asked(plan), "how": "built", "built_of": made.rows}
 
 
 def _asked(plan: Plan) -> dict[str, Any]:
-    return {"asked": plan.config.index.wanted}
+    return {"asked": plan.config.index.each}
 
 
 def _of_the_same_kind(plan: Plan, previous: Snapshot) -> bool:
-    facts = previous.manifest
-    same_model = facts["model"]["identity"] == plan.model.identity
-    return same_model and facts["index"].get("asked") == _asked(plan)["asked"]
+    same_model = previous.manifest["model"]["identity"] == plan.model.identity
+    return same_model and (previous.index or {}).get("asked") == _asked(plan)["asked"]
 
 
 def _keep(plan: Plan, previous: Snapshot) -> dict[str, Any]:
-    target = plan.work / "image.index"
+    target = plan.work / previous.index_path.name
     target.unlink(missing_ok=True)
     link_or_copy(previous.index_path, target)
-    return {**previous.manifest["index"], "how": "kept"}
+    return {**(previous.index or {}), "how": "kept"}
 
 
 def _grow(plan: Plan, made: Assembled, previous: Snapshot) -> dict[str, Any] | None:
     """Add the rows that came; none where the index cannot be added to, or would lose recall."""
-    old = previous.manifest["index"]
+    old = previous.index or {}
     try:
         if made.rows > GROWTH * old["built_of"] or not can_add(previous.index_path):
             return None
-        rows = unpublished(plan.work)
+        rows = unpublished(plan.work, previous.kind)
         new = tuple(shard for shard in rows.shards if shard.start >= previous.rows)
         blocks = embedding_blocks(replace(rows, shards=new))
-        add_rows(previous.index_path, previous.rows, blocks, plan.work / "image.index")
+        add_rows(previous.index_path, previous.rows, blocks, rows.index_path)
         facts = tune_index(rows, old["key"], plan.config.index)
     except SnapshotError as error:
         log.warning("building the index anew: %s", error)

@@ -27,7 +27,14 @@ from index_build.plan import Plan
 from index_build.tables import write_table
 from xmore.digest import digest_file, digest_of
 from xmore.errors import SnapshotError
-from xmore.memory import Snapshot, embedding_blocks, read_snapshot
+from xmore.memory import (
+    FOLDERS,
+    Snapshot,
+    embedding_blocks,
+    index_facts,
+    read_snapshot,
+    seen_by,
+)
 from xmore.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.progress import track
 from xmore.store import move_aside
@@ -99,17 +106,20 @@ def assemble(
 def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
     """Describe what lies in `plan.work`: files, digests and `facts`. Not published."""
     files = sorted(made.files, key=lambda file: file["file"])
-    index = plan.work / "image.index"
-    entry = {
-        "file": index.name,
-        "bytes": index.stat().st_size,
-        "sha256": facts["index"]["sha256"],
-    }
+    indices = [
+        {
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": facts[index_facts(kind)]["sha256"],
+        }
+        for kind in FOLDERS
+        if index_facts(kind) in facts and (path := plan.work / f"{kind}.index")
+    ]
     manifest = {
         "digest": digest_of([[[f["file"], f["sha256"]] for f in files], plan.model.identity]),
         "plan": plan.digest,
         "model": {"name": plan.model.name, "identity": plan.model.identity},
-        "files": [*files, entry],
+        "files": [*files, *indices],
         "shards": made.shards,
         "rows": made.rows,
         "dim": made.dim,
@@ -135,7 +145,8 @@ def publish(plan: Plan, snapshot: Snapshot) -> str:
     name = digest_of([snapshot.digest, plan.digest])[:16]
     target = plan.config.memory / "snapshots" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    fsync_file(snapshot.index_path)
+    for index in _indexed(snapshot):
+        fsync_file(index.index_path)
     for folder in (*KINDS, "."):
         if (snapshot.path / folder).exists():
             fsync_dir(snapshot.path / folder)
@@ -177,24 +188,27 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
 
 
 def check_rows(snapshot: Snapshot) -> list[str]:
-    """Faults in a snapshot's content: rows that are no unit vectors or have no key, its index."""
+    """Faults in a snapshot's content: rows that are no unit vectors or have no key, its indices."""
     from xmore.search import open_index  # brings torch, which an unchanged re-index never needs
 
     faults = []
-    try:
-        for _ in embedding_blocks(snapshot):  # checks each row
-            pass
-    except SnapshotError as error:
-        faults.append(str(error))
+    indexed = _indexed(snapshot)
+    for rows in indexed:
+        try:
+            for _ in embedding_blocks(rows):  # checks each row
+                pass
+        except SnapshotError as error:
+            faults.append(str(error))
     for shard in snapshot.shards:
         keys = pq.read_table(shard.metadata, columns=["memory_key"])["memory_key"]
         if keys.null_count or not pc.all(pc.equal(pc.utf8_length(keys), 64)).as_py():
             faults.append(f"{shard.metadata}: has rows without a memory_key")
             break
-    try:
-        open_index(snapshot.index_path, snapshot.rows, snapshot.dim)
-    except SnapshotError as error:
-        faults.append(str(error))
+    for rows in indexed:
+        try:
+            open_index(rows.index_path, rows.rows, rows.dim)
+        except SnapshotError as error:
+            faults.append(str(error))
     return faults
 
 
@@ -230,8 +244,15 @@ def _forget_other_index(plan: Plan, rows: str) -> None:
     if not known.exists() or known.read_text() != rows:
         for path in plan.work.parent.glob(f"{plan.work.name}.*"):
             path.unlink()
-        (plan.work / "image.index").unlink(missing_ok=True)
+        for kind in FOLDERS:
+            (plan.work / f"{kind}.index").unlink(missing_ok=True)
         write_whole(known, rows.encode())
+
+
+def _indexed(snapshot: Snapshot) -> list[Snapshot]:
+    """The snapshot as each of its indices sees it."""
+    kinds = [kind for kind in FOLDERS if index_facts(kind) in snapshot.manifest]
+    return [seen for kind in kinds if (seen := seen_by(snapshot, kind))]
 
 
 def _keys(snapshot: Snapshot) -> np.ndarray:

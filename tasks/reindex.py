@@ -117,14 +117,14 @@ def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tup
 
 @step("index {plan.config.name}")
 def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
-    """Read the image embeddings -> the index: kept, added to or built, tuned; and its recall."""
-    from index_build.reuse import make_index
+    """Read the embeddings -> each index: kept, added to or built, tuned; and its recall."""
+    from index_build.reuse import make_indices
 
-    return make_index(plan, assembled, previous)
+    return make_indices(plan, assembled, previous)
 
 
 @step("publish {plan.config.name}")
-def publish(plan: Plan, assembled: Any, totals: Totals, index: dict[str, Any]) -> Snapshot:
+def publish(plan: Plan, assembled: Any, totals: Totals, indices: dict[str, Any]) -> Snapshot:
     """Verify what was made, and make it a snapshot of the memory."""
     from index_build import snapshot as build
     from xmore.memory import open_snapshot
@@ -144,7 +144,7 @@ def publish(plan: Plan, assembled: Any, totals: Totals, index: dict[str, Any]) -
         "without_caption": totals.without_caption,
         "retryable": totals.retryable,
         "hosts": [list(host) for host in totals.hosts],
-        "index": index,
+        **indices,
     }
     made = build.write_manifest(plan, assembled, facts)
     return open_snapshot(plan.config.memory, build.publish(plan, made))

@@ -417,6 +417,9 @@ class IndexConfig(_Section):
         description="Searches take so many times K from the index and let exact inner products "
         "decide; 1: none of that.",
     )
+    text: bool = Field(
+        False, description="Index the captions' embeddings as well, for `reco`: text.index."
+    )
     distributed: Literal["pyspark"] | None = Field(
         None, description="Let autofaiss add rows on Spark's executors; left out: here."
     )
@@ -432,8 +435,13 @@ class IndexConfig(_Section):
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """What an index must be, however it is made: part of digests."""
-        return self.model_dump(exclude={"distributed"})
+        """What the indices must be, however they are made: part of digests."""
+        return self.each | ({"text": True} if self.text else {})
+
+    @property
+    def each(self) -> dict[str, Any]:
+        """What each of them must be."""
+        return self.model_dump(exclude={"distributed", "text"})
 
 
 class ReindexConfig(_Section):
@@ -471,6 +479,15 @@ class ReindexConfig(_Section):
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice:
             raise ValueError(f"two sources are called `{twice}`; give each a `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_can_be_indexed(self) -> Self:
+        if self.index.text and self.model.pooled:
+            raise ValueError(
+                "`index.text` needs embeddings of captions, and `model` with `pooled: true` has "
+                "images only; leave one of the two out"
+            )
         return self
 
 

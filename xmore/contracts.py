@@ -76,6 +76,7 @@ class SnapshotManifest(TypedDict):
     files: list[File]
     model: _Model
     index: _Index | None
+    text_index: NotRequired[_Index]
 
 
 @with_config(_STRICT)

@@ -3,6 +3,7 @@
     <memory>/CURRENT                     the name of the snapshot to read
     <memory>/snapshots/<name>/           img_emb/*.npy  text_emb/*.npy  metadata/*.parquet
                                          image.index    manifest.json
+                                         text.index, where `index.text` asks for it
 
 A row's memory_id is its position in the shards, in the order of their names.
 """
@@ -12,10 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ BLOCK_BYTES = 64 << 20  # of float32 embeddings held at a time while streaming
 ALIGN = 64  # blocks are a multiple of so many rows: see `exact_search`
 EXACT_MAX_MACS = 2e13  # multiply-adds; minutes on two cores, seconds on a GPU
 EXACT_MAX_BYTES = 500e9  # bytes of embeddings read from disk
+Kind = Literal["image", "text"]
+FOLDERS: dict[Kind, str] = {"image": "img_emb", "text": "text_emb"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Snapshot:
     manifest: dict[str, Any]
     shards: tuple[MemoryShard, ...]
     columns: Columns = OURS
+    kind: Kind = "image"  # which of a row's two embeddings the shards and the index are of
 
     @property
     def digest(self) -> str:
@@ -79,12 +83,37 @@ class Snapshot:
 
     @property
     def index_path(self) -> Path:
-        return self.path / "image.index"
+        return self.path / f"{self.kind}.index"
+
+    @property
+    def index(self) -> dict[str, Any] | None:
+        """The index's facts; None: there is no index of this kind."""
+        return self.manifest.get(index_facts(self.kind))
 
     @cached_property
     def starts(self) -> np.ndarray:
         """First memory_id of each shard."""
         return np.array([shard.start for shard in self.shards])
+
+
+def index_facts(kind: Kind) -> str:
+    """Where in a manifest the facts of an index stand."""
+    return "index" if kind == "image" else "text_index"
+
+
+def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
+    """The same rows with their images' or their captions' embeddings.
+
+    None where it has none of that kind, or of other dimensions than the images'.
+    """
+    shards = []
+    for shard in snapshot.shards:
+        name = shard.embeddings.name.replace(FOLDERS[snapshot.kind], FOLDERS[kind])
+        path = snapshot.path / FOLDERS[kind] / name
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != (shard.rows, snapshot.dim):
+            return None
+        shards.append(replace(shard, embeddings=path))
+    return replace(snapshot, shards=tuple(shards), kind=kind)
 
 
 def resolve_current(memory: Path) -> str:
@@ -169,7 +198,7 @@ def exact_is_affordable(queries: int, rows: int, dim: int, scans: int) -> bool:
 
 
 def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
-    """All image embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most.
+    """All embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most.
 
     Read, not mapped: mapped pages would count as this process's memory until somebody needs it.
     """
@@ -187,7 +216,7 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def embeddings_of(snapshot: Snapshot, ids: np.ndarray) -> np.ndarray:
-    """Image embeddings of some memory_ids, in their order: (N,) int64 -> (N, D) float32.
+    """Embeddings of some memory_ids, in their order: (N,) int64 -> (N, D) float32.
 
     Reads these rows only, shard by shard; rising ids make that one sweep over the files. A shard
     is mapped while it is read: at most its pages stay in memory.
