@@ -23,6 +23,7 @@ from xmore import schemas
 from xmore.config import BenchmarkConfig, ReindexConfig
 from xmore.dataset import DatasetCard
 from xmore.paths import PROJECT_ROOT, write_whole
+from xmore.reco_config import RecoTrainConfig
 from xmore.sweep import SweepConfig
 from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL, costs_view, runs_view
 
@@ -31,6 +32,7 @@ MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
 ROOTS = {
     BenchmarkConfig: "A benchmark: `xmore benchmark CONFIG`",
     ReindexConfig: "A memory: `xmore reindex CONFIG`",
+    RecoTrainConfig: "RECO's training: `xmore reco-train CONFIG`",
     SweepConfig: "A sweep: `xmore sweep CONFIG`",
     DatasetCard: "A dataset's card: in a benchmark's `datasets`",
 }

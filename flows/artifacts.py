@@ -33,7 +33,7 @@ def show_results(run: Run, page: Path | None) -> None:
         create_link_artifact(
             page.as_uri(),
             link_text=f"Report of {run.name}",
-            key=_key("report", run.config["name"]),
+            key=key_of("report", run.config["name"]),
             description=f"On the machine that ran it: `{page}`",
         )
 
@@ -44,7 +44,7 @@ def _show_comparisons(run: Run) -> None:
         names = [name for name, _ in found.columns]
         create_table_artifact(
             [dict(zip(names, line, strict=True)) for line in found.shown()],
-            key=_key("comparisons", run.config["name"]),
+            key=key_of("comparisons", run.config["name"]),
             description=f"Run **{run.name}**. {found.note}",
         )
 
@@ -59,10 +59,10 @@ def _show_leaderboard(run: Run) -> None:
     memory = Path(run.snapshot["memory"])
     create_table_artifact(
         table,
-        key=_key("leaderboard", run.config["name"]),
+        key=key_of("leaderboard", run.config["name"]),
         description=(
             f"Run **{run.name}**, memory [{run.snapshot['name']}]"
-            f"(/artifacts/key/{_key('snapshot', memory.name)}).\n\n"
+            f"(/artifacts/key/{key_of('snapshot', memory.name)}).\n\n"
             f"Open it in DuckDB: `duckdb -init {run.path / 'views.sql'}`"
         ),
     )
@@ -71,7 +71,7 @@ def _show_leaderboard(run: Run) -> None:
 def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
     """Leave the snapshot's card as a Markdown artifact; nothing outside a flow run."""
     if FlowRunContext.get() is not None:
-        key = _key("snapshot", memory.name)
+        key = key_of("snapshot", memory.name)
         create_markdown_artifact(snapshot_card(snapshot), key=key, description=str(memory))
 
 
@@ -128,6 +128,6 @@ def most_common(failures: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _key(*parts: Any) -> str:
+def key_of(*parts: Any) -> str:
     """An artifact's key: Prefect takes small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")

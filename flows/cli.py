@@ -103,7 +103,7 @@ def sweep(
 
 @commands.command()
 def up(port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200) -> None:
-    """Start Prefect's server and a worker, and deploy both flows."""
+    """Start Prefect's server and a worker, and deploy the flows."""
     from flows import services
     from flows.show import show_up
 
@@ -342,6 +342,17 @@ def reindex(config: ConfigFile) -> None:
     loaded = load_config(config, ReindexConfig)
     with step("memory") as note:
         note(_reindex(loaded))
+
+
+@commands.command("reco-train")
+def reco_train(config: ConfigFile) -> None:
+    """Train the layers of `reco` on CONFIG's memory; a killed training is gone on with."""
+    from flows.reco import xmore_reco_train
+    from flows.show_reco import show_trained
+    from xmore.config import load_config
+    from xmore.reco_config import RecoTrainConfig
+
+    show_trained(_call(xmore_reco_train, load_config(config, RecoTrainConfig)))
 
 
 def app() -> None:

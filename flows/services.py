@@ -44,7 +44,7 @@ class Service:
 
 
 def up(port: int) -> str:
-    """Start what is not running yet and deploy both flows; returns the server's API address.
+    """Start what is not running yet and deploy the flows; returns the server's API address.
 
     Where PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError;
     what was started is ended again then.

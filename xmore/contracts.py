@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -129,6 +129,34 @@ class RunFile(TypedDict):
     versions: dict[str, str]
     artifacts: list[_Ref]
     costs: NotRequired[list[_Cost]]
+
+
+@with_config(_STRICT)
+class _Trained(TypedDict):
+    name: str
+    digest: str
+
+
+@with_config(_STRICT)
+class _RecoParameters(TypedDict):
+    k: Annotated[int, Field(ge=1)]
+    heads: Annotated[int, Field(ge=1)]
+    sides: Literal["both", "image", "text"]
+    search: Literal["uni-modal", "cross-modal"]
+
+
+@with_config(_STRICT)
+class RecoFile(TypedDict):
+    """reco.json of a trained checkpoint."""
+
+    digest: str
+    memory: str
+    snapshot: _Trained
+    model: _Model
+    dim: Annotated[int, Field(ge=1)]
+    parameters: _RecoParameters
+    weights_sha256: str
+    retrieval: list[dict[str, Any]]
 
 
 def read_contract(path: Path, kind: Any) -> dict[str, Any]:

@@ -84,11 +84,8 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
         except FileExistsError:
             n += 1
             path = runs / f"{stem}-{n}"
-    versions = {name: _version(name) for name in VERSIONS_OF} | {
-        "python": platform.python_version()
-    }
     run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
-    run.versions = versions
+    run.versions = versions()
     run.save()
     return run
 
@@ -149,6 +146,12 @@ def _read(path: Path) -> Run | None:
         return Run(**data)
     except (OSError, ValueError, TypeError):
         return None  # a foreign or half-made folder is no run
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    packages = {name: _version(name) for name in VERSIONS_OF}
+    return packages | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:

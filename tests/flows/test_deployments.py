@@ -15,11 +15,13 @@ import yaml
 from flows import services
 from xmore.config import BenchmarkConfig, ReindexConfig, absolute, load_config
 from xmore.errors import ServiceError
+from xmore.reco_config import RecoTrainConfig
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {
     "xmore-benchmark": ("demo.yaml", BenchmarkConfig),
     "xmore-reindex": ("demo-memory.yaml", ReindexConfig),
+    "xmore-reco-train": ("demo-reco.yaml", RecoTrainConfig),
 }
 PATIENCE = 240  # seconds; a slow machine is no failure
 

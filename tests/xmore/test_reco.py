@@ -70,6 +70,13 @@ def test_fusion_equals_the_layer_written_out(inference):
     missing[1, 2:], missing[2] = True, True  # one with fewer neighbours, one with none
     with torch.inference_mode(inference):
         got = fusion(*tensors(query, retrieved, missing)).detach().numpy()
+    whole = fusion.train().layer(
+        torch.cat([torch.from_numpy(query)[:, None], torch.from_numpy(retrieved)], 1),
+        src_key_padding_mask=torch.from_numpy(np.pad(missing, ((0, 0), (1, 0)))),
+    )[:, 0]
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(whole, dim=-1), torch.from_numpy(got), rtol=0, atol=1e-5
+    )
     expected = [by_hand(fusion, *row) for row in zip(query, retrieved, missing, strict=True)]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
@@ -92,7 +99,7 @@ def test_an_untrained_layer_gives_the_query():
     missing = torch.zeros(5, K, dtype=torch.bool)
     model = Reco(DIM, HEADS, ["image"])
     torch.testing.assert_close(model.refine("image", query, retrieved, missing), query)
-    assert model.refine("text", query, retrieved, missing) is query, "it does not retrieve"
+    assert list(model.fusions) == ["image"]
 
 
 def test_the_seed_and_nothing_else_sets_the_start():
