@@ -67,7 +67,7 @@ def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
     from xmore.reco_training import Training
 
     model = describe_model(config.model_name, config.model, config.cache)
-    memory = joint_memory(snapshot, model)
+    memory = joint_memory(snapshot, model.name, model.identity)
     if snapshot.dim % config.heads:
         raise ConfigError(
             f"`heads` must divide the model's {snapshot.dim} dimensions, got {config.heads}."

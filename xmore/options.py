@@ -50,12 +50,26 @@ class CoderOptions(_Section):
     top: int = Field(5, ge=2, description="At so many classes, the most probable ones.")
 
 
+class RecoOptions(_Section):
+    """The layers that `reco` refines with, and the memory that it retrieves from."""
+
+    checkpoint: Path | None = Field(
+        None, description="Folder that `xmore reco-train` wrote; `reco` needs one."
+    )
+    memory: Path | None = Field(
+        None,
+        description="Memory to retrieve from, embedded by the same model; none: the snapshot that "
+        "the layers were trained on.",
+    )
+
+
 class MethodOptions(_Section):
     """Each method's own settings."""
 
     calip: CalipOptions = CalipOptions()
     coder: CoderOptions = CoderOptions()
     views: ViewsOptions = ViewsOptions()
+    reco: RecoOptions = RecoOptions()
 
 
 Source = Literal["paper", "fixed", "validation", "oracle"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from xmore.memory import (
     rows_of_shard,
     seen_by,
 )
-from xmore.models import ModelCard
 from xmore.progress import track
 from xmore.reco_config import RecoTrainConfig
 from xmore.search import Depth, Neighbours, exact_search, index_search
@@ -46,17 +46,20 @@ class JointMemory:
         return self.of(side) if search == "uni-modal" else self.other(side)
 
 
-def joint_memory(snapshot: Snapshot, model: ModelCard) -> JointMemory:
-    """Both views of a snapshot that `model` has embedded; raises SnapshotError for any other."""
+def joint_memory(snapshot: Snapshot, model: str, identity: dict[str, Any]) -> JointMemory:
+    """Both views of a snapshot that the model of that name and identity has embedded.
+
+    Raises SnapshotError for any other.
+    """
     theirs = snapshot.manifest["model"]
     if theirs is None:
         raise SnapshotError(
             f"{snapshot.path}: names no model, and RECO needs one that has embedded its images and "
             "captions. Build a memory of ours from it: `sources: [clip_retrieval: ...]`."
         )
-    if theirs["identity"] != model.identity:
+    if theirs["identity"] != identity:
         raise SnapshotError(
-            f"{snapshot.path}: was embedded by `{theirs['name']}`, which is not `{model.name}`: "
+            f"{snapshot.path}: was embedded by `{theirs['name']}`, which is not `{model}`: "
             "RECO works in one model's space. Name that model, or a memory embedded by this one."
         )
     texts = seen_by(snapshot, "text")
@@ -68,6 +71,18 @@ def joint_memory(snapshot: Snapshot, model: ModelCard) -> JointMemory:
     return JointMemory(snapshot, texts)
 
 
+def fused_rows(memory: JointMemory, side: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a side fuses of its (B, K) neighbours: (B, K, D) float32, and where there is none.
+
+    These are embeddings of the other modality; zeros where there is none.
+    """
+    missing = ids < 0
+    rows = np.zeros((*ids.shape, memory.image.dim), np.float32)
+    distinct, inverse = np.unique(ids[~missing], return_inverse=True)
+    rows[~missing] = embeddings_of(memory.other(side), distinct)[inverse]
+    return rows, missing
+
+
 @dataclass(frozen=True)
 class Searcher:
     """Looks for rows of one view of a memory, exactly or by its index."""
@@ -75,6 +90,11 @@ class Searcher:
     rows: Snapshot
     exact: bool
     device: str = "cpu"
+
+    @property
+    def index_sha256(self) -> str | None:
+        """Of the index that decides what is found; None: none does."""
+        return None if self.exact else (self.rows.index or {})["sha256"]
 
     def __call__(self, queries: np.ndarray, k: int) -> Neighbours:
         """(Q, D) float32 unit rows -> the K nearest rows; see `exact_search`."""

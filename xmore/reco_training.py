@@ -33,6 +33,7 @@ from xmore.reco_config import RecoTrainConfig
 from xmore.reco_neighbours import (
     JointMemory,
     Neighbourhood,
+    fused_rows,
     near,
     searchers,
     split_rows,
@@ -56,7 +57,7 @@ class Training:
     def digest(self) -> str:
         """What the weights depend on. Raises SnapshotError where neighbours cannot be found."""
         found = searchers(self.memory, self.config, self.device)
-        indices = {s: None if f.exact else (f.rows.index or {})["sha256"] for s, f in found.items()}
+        indices = {side: search.index_sha256 for side, search in found.items()}
         rows = self.memory.image.digest
         return digest_of([VERSION, rows, self.model.identity, self.config.parameters, indices])
 
@@ -88,18 +89,6 @@ class Batch:
             for side, query in zip(SIDES, self.original, strict=True)
         )
         return image, text
-
-
-def fused_rows(memory: JointMemory, side: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a side fuses of its (B, K) neighbours: (B, K, D) float32, and where there is none.
-
-    These are embeddings of the other modality; zeros where there is none.
-    """
-    missing = ids < 0
-    rows = np.zeros((*ids.shape, memory.image.dim), np.float32)
-    distinct, inverse = np.unique(ids[~missing], return_inverse=True)
-    rows[~missing] = embeddings_of(memory.other(side), distinct)[inverse]
-    return rows, missing
 
 
 def batch_of(memory: JointMemory, pairs: Pairs, places: np.ndarray, device: str) -> Batch:

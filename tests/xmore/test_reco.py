@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from reco_literal import fuse
 
 from xmore.reco import Fusion, Reco, alignment, hits, info_nce
 
@@ -29,38 +30,6 @@ def shaken(module, seed=0):
     return module.eval()
 
 
-def by_hand(fusion, query, retrieved, missing):
-    """One query: the transformer layer over [query, retrieved], number by number, float64."""
-    weights = {name: value.double().numpy() for name, value in fusion.layer.state_dict().items()}
-    tokens = [query.astype(np.float64)]
-    tokens += [row.astype(np.float64) for row, gone in zip(retrieved, missing, strict=True)
-               if not gone]  # fmt: skip
-
-    def norm(x, name):
-        centred = x - x.mean()
-        scaled = centred / math.sqrt((centred**2).mean() + 1e-5)
-        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-    def linear(x, name, sign="."):
-        return weights[f"{name}{sign}weight"] @ x + weights[f"{name}{sign}bias"]
-
-    normed = [norm(token, "norm1") for token in tokens]
-    projected = [linear(token, "self_attn.in_proj", "_") for token in normed]
-    width, attended = DIM // HEADS, []
-    for head in range(HEADS):
-        part = slice(head * width, (head + 1) * width)
-        asked = projected[0][:DIM][part]
-        logits = [asked @ row[DIM : 2 * DIM][part] / math.sqrt(width) for row in projected]
-        shares = [math.exp(x) / sum(map(math.exp, logits)) for x in logits]
-        values = [row[2 * DIM :][part] for row in projected]
-        attended.append(sum(share * value for share, value in zip(shares, values, strict=True)))
-    x = tokens[0] + linear(np.concatenate(attended), "self_attn.out_proj")
-    inner = linear(norm(x, "norm2"), "linear1")
-    inner = np.array([z * (1 + math.erf(z / math.sqrt(2))) / 2 for z in inner])
-    x = x + linear(inner, "linear2")
-    return x / np.linalg.norm(x)
-
-
 @pytest.mark.parametrize("inference", [True, False])
 def test_fusion_equals_the_layer_written_out(inference):
     rng = np.random.default_rng(0)
@@ -77,7 +46,7 @@ def test_fusion_equals_the_layer_written_out(inference):
     torch.testing.assert_close(
         torch.nn.functional.normalize(whole, dim=-1), torch.from_numpy(got), rtol=0, atol=1e-5
     )
-    expected = [by_hand(fusion, *row) for row in zip(query, retrieved, missing, strict=True)]
+    expected = [fuse(fusion.layer, *row) for row in zip(query, retrieved, missing, strict=True)]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 

@@ -18,8 +18,8 @@ from xmore.errors import ConfigError, SnapshotError
 from xmore.memory import embeddings_of, open_snapshot
 from xmore.models import ModelCard, ModelSpec
 from xmore.reco_config import RecoTrainConfig
-from xmore.reco_neighbours import JointMemory, Searcher, joint_memory, split_rows
-from xmore.reco_training import Pairs, Training, batch_of, fused_rows, prepare, retrieval, train
+from xmore.reco_neighbours import JointMemory, Searcher, fused_rows, joint_memory, split_rows
+from xmore.reco_training import Pairs, Training, batch_of, prepare, retrieval, train
 
 DIM = 32  # of what both sides share, and of each trait
 SPEC = ModelSpec(folder="nowhere")
@@ -71,7 +71,7 @@ def training_of(folder, snapshot, **changes):
     values = {"memory": folder, "model": SPEC, "output": folder / "out", "k": 5, "heads": 4,
               "epochs": 2, "batch_size": 64, "learning_rate": 1e-3, "held_out": 0.05}  # fmt: skip
     config = RecoTrainConfig.model_validate(values | changes)
-    return Training(config, CARD, joint_memory(snapshot, CARD))
+    return Training(config, CARD, joint_memory(snapshot, "m", CARD.identity))
 
 
 def first_places(rows):
@@ -186,7 +186,7 @@ def test_held_out_captions_are_nowhere_in_training(small, tmp_path):
 
 
 def test_a_side_fuses_the_other_modality(small, tmp_path):
-    memory = joint_memory(small, CARD)
+    memory = joint_memory(small, "m", CARD.identity)
     ids = np.array([[5, -1], [88, 0]])
     rows, missing = fused_rows(memory, "image", ids)
     assert missing.tolist() == [[False, True], [False, False]]
@@ -302,14 +302,14 @@ def test_a_training_goes_on_at_its_step(small, tmp_path, monkeypatch):
 
 def test_another_model_or_none_or_no_texts_are_refused(small):
     with pytest.raises(SnapshotError, match="was embedded by `m`, which is not `n`"):
-        joint_memory(small, ModelCard("n", SPEC, {"weights_sha256": "1" * 64}))
+        joint_memory(small, "n", {"weights_sha256": "1" * 64})
     small.manifest["model"] = None
     with pytest.raises(SnapshotError, match="names no model"):
-        joint_memory(small, CARD)
+        joint_memory(small, "m", CARD.identity)
     small.manifest["model"] = {"name": "m", "identity": CARD.identity}
     shutil.rmtree(small.path / "text_emb")
     with pytest.raises(SnapshotError, match="no embeddings of its captions"):
-        joint_memory(small, CARD)
+        joint_memory(small, "m", CARD.identity)
 
 
 def test_too_few_captions_or_too_many_duplicates_are_refused(small, tmp_path):
@@ -321,7 +321,7 @@ def test_too_few_captions_or_too_many_duplicates_are_refused(small, tmp_path):
 
 def test_a_memory_too_large_for_exact_search_needs_its_text_index(small, monkeypatch):
     monkeypatch.setattr("xmore.memory.EXACT_MAX_MACS", 1)
-    memory = joint_memory(small, CARD)
+    memory = joint_memory(small, "m", CARD.identity)
     assert isinstance(memory, JointMemory)
     with pytest.raises(SnapshotError, match=r"has no image\.index"):
         _ = training_of(small.path.parents[1], small).digest

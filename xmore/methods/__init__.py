@@ -14,6 +14,7 @@ from xmore.methods import (
     coder_rerank,
     confident_views,
     equal,
+    reco,
     tpt,
     xmore,
 )
@@ -41,6 +42,7 @@ METHODS: dict[str, Method] = {
         coder.METHOD,
         coder_rerank.METHOD,
         coder_captions.METHOD,
+        reco.METHOD,
         caption_ensemble.METHOD,
         equal.METHOD,
         xmore.METHOD,

@@ -1,0 +1,247 @@
+"""RECO from a memory to a leaderboard: trained by its flow, then a method of a benchmark."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from reco_literal import fuse
+from typer.testing import CliRunner
+
+from flows.benchmark import xmore_benchmark
+from flows.cli import commands
+from flows.reco import xmore_reco_train
+from flows.reindex import xmore_reindex
+from xmore.config import BenchmarkConfig, load_config
+from xmore.errors import ConfigError, LockedError, ModelError, SnapshotError
+from xmore.locks import locked
+from xmore.memory import captions_of, embeddings_of, open_snapshot, resolve_current, seen_by
+from xmore.models import describe_model
+from xmore.reco_checkpoint import read_checkpoint
+from xmore.reco_config import RecoTrainConfig
+from xmore.runs import load_run
+from xmore.store import read_rows
+
+K = 4
+
+
+@pytest.fixture(scope="module")
+def memory(world, tmp_path_factory) -> Path:
+    """70 of the world's drawings by lite0, images and captions; each sixth has no caption."""
+    root = tmp_path_factory.mktemp("joint")
+    rows = pq.read_table(world.root / "captions.parquet").slice(0, 70).to_pylist()
+    for row in rows[::6]:
+        row["caption"] = ""
+    pq.write_table(pa.Table.from_pylist(rows), root / "captions.parquet")
+    config = world.memory_config(
+        root / "captions.parquet",
+        memory=root / "memory",
+        model_name="lite0",
+        model={"folder": world.root / "models" / "lite0"},
+        index={"text": True},
+        shard_rows=40,
+    )
+    xmore_reindex.fn(config)
+    return config.memory
+
+
+@pytest.fixture(scope="module")
+def training(world, memory) -> RecoTrainConfig:
+    values = {"name": "tiny", "memory": memory, "model_name": "lite0", "held_out": 0.2,
+              "model": {"folder": world.root / "models" / "lite0"}, "k": K, "epochs": 2,
+              "output": memory.parent / "out", "batch_size": 8, "learning_rate": 1e-3,
+              "cache": memory.parent / "cache"}  # fmt: skip
+    return RecoTrainConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def trained(training) -> RecoTrainConfig:
+    """Trained once; no test may change it."""
+    assert not xmore_reco_train.fn(training).skipped
+    return training
+
+
+def test_a_checkpoint_says_where_it_comes_from(trained, memory):
+    facts = json.loads((trained.output / "reco.json").read_text())
+    snapshot = open_snapshot(memory, resolve_current(memory))
+    assert facts["snapshot"] == {"name": snapshot.name, "digest": snapshot.digest}
+    assert facts["model"] == snapshot.manifest["model"] and facts["memory"] == str(memory)
+    assert facts["parameters"] == trained.parameters and facts["parameters"]["k"] == K
+    assert facts["pairs"]["held_out"] >= 10 and len(facts["losses"]) == 2
+    assert facts["versions"]["torch"]
+    assert len(facts["retrieval"]) == 6
+    layers = read_checkpoint(trained.output).layers()
+    assert sorted(layers.fusions) == ["image", "text"]
+
+
+def test_a_second_run_does_nothing_and_another_config_trains_again(trained, monkeypatch):
+    before = (trained.output / "reco.json").stat().st_mtime_ns
+    assert xmore_reco_train.fn(trained).skipped
+    assert (trained.output / "reco.json").stat().st_mtime_ns == before
+    other = trained.model_copy(update={"epochs": 1, "output": trained.output.with_name("other")})
+    shutil.copytree(trained.output, other.output)
+    assert not xmore_reco_train.fn(other).skipped
+    assert read_checkpoint(other.output).facts["parameters"]["epochs"] == 1
+
+
+def test_it_is_shown_on_the_command_line_and_in_prefect(trained, tmp_path):
+    path = tmp_path / "reco.yaml"
+    data = trained.model_dump(mode="json", exclude_unset=True)
+    path.write_text(json.dumps(data | {"output": "relative"}))
+    shutil.copytree(trained.output, tmp_path / "relative")
+    answer = CliRunner().invoke(commands, ["reco-train", str(path)])
+    assert answer.exit_code == 0, answer.output
+    row = json.loads((trained.output / "reco.json").read_text())["retrieval"][1]
+    assert "image to text" in answer.output and "Nothing to do" in answer.output
+    for key in ("before", "after"):
+        share, low, high = (100 * value for value in row[key])
+        assert f"{share:.1f} [{low:.1f}, {high:.1f}]" in answer.output
+
+
+def test_a_flow_run_leaves_its_table(trained, monkeypatch):
+    left = []
+    monkeypatch.setattr("flows.reco.FlowRunContext.get", lambda: "a flow run")
+    monkeypatch.setattr("flows.reco.create_table_artifact", lambda *a, **k: left.append((a, k)))
+    xmore_reco_train.fn(trained)
+    (((table,), told),) = left
+    assert told["key"] == "reco-tiny" and len(table) == 6
+    assert list(table[0])[:4] == ["query", "recall", "before", "after"]
+
+
+def config_of(world, done_again, checkpoint, **changes) -> BenchmarkConfig:
+    options = {"reco": {"checkpoint": checkpoint}}
+    values = {"methods": ["clip", "reco"], "options": options} | changes
+    return world.config(done_again.results, **values)
+
+
+def test_the_method_equals_its_formula(world, trained, memory, done_again):
+    config = config_of(world, done_again, trained.output)
+    run = load_run(config.results, xmore_benchmark.fn(config))
+    (own,) = [ref for ref in run.artifacts if ref.stage == "method_scores"]
+    (embedded,) = [r for r in run.artifacts if r.stage == "query_embeddings" and r.model == "lite0"]
+    queries = np.array(read_rows(embedded)["embedding"].to_pylist(), np.float32)
+    got = np.array(read_rows(own)["class_scores"].to_pylist())
+
+    from tasks.stage import Workspace
+    from tasks.texts import TextEncoder
+
+    card = describe_model("lite0", config.model("lite0"), config.results / "cache")
+    encoder = TextEncoder(Workspace(config.results, config.execution), card)
+    (classes,) = [ref for ref in run.artifacts if ref.stage == "classes"]
+    prompts = [prompts[0] for prompts in read_rows(classes)["prompts"].to_pylist()]
+    snapshot = open_snapshot(memory, resolve_current(memory))
+    rows = {
+        side: embeddings_of(seen_by(snapshot, side), np.arange(70)) for side in ("image", "text")
+    }
+    captions = captions_of(snapshot, np.arange(70)).to_pylist()
+    layers = read_checkpoint(trained.output).layers()
+    assert captions.count("") >= 12
+
+    def refined(side, query):
+        ranked = sorted(range(70), key=lambda j: (-float(query @ rows[side][j]), j))[:K]
+        lent = rows["text" if side == "image" else "image"][ranked]
+        return fuse(layers.fusions[side].layer, query, lent, [not captions[j] for j in ranked])
+
+    texts = [refined("text", query) for query in encoder.features(prompts).unit]
+    tau = json.loads((Path(embedded.path) / "manifest.json").read_text())["facts"]["logit_scale"]
+    for query, scores in zip(queries, got, strict=True):
+        image = refined("image", query)
+        powers = [math.exp(tau * float(image @ text)) for text in texts]
+        np.testing.assert_allclose(scores, [p / sum(powers) for p in powers], rtol=0, atol=1e-5)
+    (metrics,) = [ref for ref in run.artifacts if ref.stage == "metrics"]
+    told = {row["method"]: row for row in read_rows(metrics).to_pylist()}
+    settings = json.loads(told["reco"]["hyperparameters"])
+    assert settings["k"] == {"value": K, "source": "fixed"}
+
+    again = load_run(config.results, xmore_benchmark.fn(config))
+    assert all(ref.skipped for ref in again.artifacts)
+
+
+def test_another_memory_and_other_weights_are_other_scores(world, trained, memory, done_again):
+    from xmore.methods import METHODS, Asked
+
+    def identity(checkpoint, **changes):
+        config = config_of(world, done_again, checkpoint)
+        options = config.options.model_copy(
+            update={"reco": config.options.reco.model_copy(update=changes)}
+        )
+        return METHODS["reco"].identity(Asked("tiny", 24, None, options))
+
+    mine = identity(trained.output)
+    assert identity(trained.output, memory=memory) == mine, "the same snapshot by another way"
+    other = trained.output.with_name("seed")
+    xmore_reco_train.fn(trained.model_copy(update={"seed": 3, "output": other}))
+    assert identity(other)["weights_sha256"] != mine["weights_sha256"]
+
+
+def test_paths_in_a_benchmarks_config_are_relative_to_it(world, done_again, tmp_path):
+    config = config_of(world, done_again, Path("/x"))
+    data = config.model_dump(mode="json", exclude_unset=True)
+    data["options"] = {"reco": {"checkpoint": "trained", "memory": "../m"}}
+    (tmp_path / "run.yaml").write_text(json.dumps(data))
+    read = load_config(tmp_path / "run.yaml", BenchmarkConfig).options.reco
+    assert (read.checkpoint, read.memory) == (tmp_path / "trained", tmp_path.parent / "m")
+
+
+def no_checkpoint(world, again, trained, folder):
+    return config_of(world, again, None), ConfigError, "needs trained layers"
+
+
+def absent_checkpoint(world, again, trained, folder):
+    return config_of(world, again, folder), ModelError, "no checkpoint of `reco`"
+
+
+def changed_weights(world, again, trained, folder):
+    shutil.copytree(trained.output, folder / "out")
+    with (folder / "out" / "reco.safetensors").open("ab") as stream:
+        stream.write(b"x")
+    return config_of(world, again, folder / "out"), ModelError, "not those that were trained"
+
+
+def another_model(world, again, trained, folder):
+    roles = {"inference": ["lite2"], "coarse": "lite0-pooled", "fine": "lite0"}
+    config = config_of(world, again, trained.output, roles=roles)
+    return config, ModelError, "not the inference model `lite2`"
+
+
+def snapshot_gone(world, again, trained, folder):
+    shutil.copytree(trained.output, folder / "out")
+    facts = json.loads((folder / "out" / "reco.json").read_text())
+    facts["snapshot"]["name"] = "gone"
+    (folder / "out" / "reco.json").write_text(json.dumps(facts))
+    return config_of(world, again, folder / "out"), SnapshotError, "that `reco` was trained on is"
+
+
+def memory_of_another_model(world, again, trained, folder):
+    options = {"reco": {"checkpoint": trained.output, "memory": world.root / "memory"}}
+    return config_of(world, again, None, options=options), SnapshotError, "embedded by"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [no_checkpoint, absent_checkpoint, changed_weights, another_model, snapshot_gone,
+     memory_of_another_model],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_the_run(case, world, done_again, trained, tmp_path):
+    config, kind, says = case(world, done_again, trained, tmp_path)
+    before = [*(config.results / "runs").glob("*")]
+    with pytest.raises(kind, match=says) as refused:
+        xmore_benchmark.fn(config)
+    assert "\n" not in str(refused.value) and [*(config.results / "runs").glob("*")] == before
+
+
+def test_training_refuses_in_one_line(world, training, tmp_path):
+    def refused(kind, says, **changes):
+        with pytest.raises(kind, match=says) as error:
+            xmore_reco_train.fn(training.model_copy(update={"output": tmp_path, **changes}))
+        assert "\n" not in str(error.value) and not [*tmp_path.glob("training-*")]
+
+    refused(ConfigError, "`heads` must divide the model's 384 dimensions, got 7", heads=7)
+    refused(SnapshotError, "was embedded by `lite0-pooled`", memory=world.root / "memory")
+    refused(SnapshotError, "no snapshot was ever published", memory=tmp_path / "nothing")
+    with locked(tmp_path / ".lock"):
+        refused(LockedError, "another training writes there")
