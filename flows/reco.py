@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
 from flows.artifacts import key_of
-from tasks.reco import find_neighbours, train_layers
+from tasks.reco import find_neighbours, tidy, train_layers
 from xmore.adopt import open_memory
 from xmore.config import absolute
 from xmore.errors import ConfigError, ModelError
@@ -55,6 +55,7 @@ def xmore_reco_train(params: RecoTrainConfig) -> RecoTrained:
             if not skipped:
                 find_neighbours(training)
                 train_layers(training)
+            tidy(training)
             checkpoint = read_checkpoint(params.output)
     _show_retrieval(checkpoint, params.name)
     return RecoTrained(checkpoint, skipped)

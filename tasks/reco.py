@@ -42,5 +42,10 @@ def train_layers(training: Training) -> None:
         "versions": versions(),
     }
     write_checkpoint(config.output, model, facts)
-    for leftover in config.output.glob("training-*"):
+
+
+@step("tidy {training.config.name}")
+def tidy(training: Training) -> None:
+    """Clear away what a finished training, or one of another config, has no use for."""
+    for leftover in training.config.output.glob("training-*"):
         shutil.rmtree(leftover)

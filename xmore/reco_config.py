@@ -41,7 +41,7 @@ class RecoTrainConfig(BaseModel, frozen=True, extra="forbid"):
     heads: int = Field(8, ge=1, description="Attention heads; must divide the model's dimensions.")
     epochs: int = Field(10, ge=1, description="Passes over the pairs.")
     batch_size: int = Field(256, ge=2, description="Pairs that are told apart from each other.")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW's, constant.")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's, constant.")
     held_out: float = Field(
         0.1, gt=0, lt=1, description="Share of the captions that retrieval is measured on."
     )

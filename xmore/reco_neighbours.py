@@ -151,17 +151,22 @@ def split_rows(snapshot: Snapshot, share: float, seed: int) -> Split:
     return Split(captions, bank, np.sort(np.flatnonzero(~empty)[firsts[:count]]))
 
 
-def near(memory: JointMemory, ids: np.ndarray, least: float, device: str) -> np.ndarray:
-    """Rows whose image or text is as similar as `least` to that of one of `ids`: memory_ids.
+def twin_searchers(memory: JointMemory, device: str) -> list[Searcher]:
+    """How near duplicates of held-out rows are looked for. Raises SnapshotError."""
+    scans = -(-MOST_HELD_OUT // CHUNK)
+    return [searcher(rows, MOST_HELD_OUT, scans, device) for rows in (memory.image, memory.text)]
 
-    Rising. The LOOK nearest of each are looked at. Raises SnapshotError.
+
+def near(searchers: list[Searcher], ids: np.ndarray, least: float) -> np.ndarray:
+    """Rows as similar as `least` to one of `ids` in what a searcher looks at: memory_ids, rising.
+
+    The LOOK nearest of each are looked at.
     """
     found = [np.zeros(0, np.int64)]
-    for rows in (memory.image, memory.text):
-        search = searcher(rows, len(ids), -(-len(ids) // CHUNK), device)
+    for search in searchers:
         for start in range(0, len(ids), CHUNK):
-            queries = embeddings_of(rows, ids[start : start + CHUNK])
-            nearest = search(queries, min(LOOK, rows.rows))
+            queries = embeddings_of(search.rows, ids[start : start + CHUNK])
+            nearest = search(queries, min(LOOK, search.rows.rows))
             found.append(nearest.ids[nearest.similarities >= least])
     return np.unique(np.concatenate(found))
 

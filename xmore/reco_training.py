@@ -37,6 +37,7 @@ from xmore.reco_neighbours import (
     near,
     searchers,
     split_rows,
+    twin_searchers,
 )
 from xmore.statistics import paired, wilson
 
@@ -56,9 +57,9 @@ class Training:
     @property
     def digest(self) -> str:
         """What the weights depend on. Raises SnapshotError where neighbours cannot be found."""
-        found = searchers(self.memory, self.config, self.device)
-        indices = {side: search.index_sha256 for side, search in found.items()}
-        rows = self.memory.image.digest
+        found = list(searchers(self.memory, self.config, self.device).values())
+        found += twin_searchers(self.memory, self.device)
+        indices, rows = [search.index_sha256 for search in found], self.memory.image.digest
         return digest_of([VERSION, rows, self.model.identity, self.config.parameters, indices])
 
     @property
@@ -119,7 +120,8 @@ def prepare(training: Training) -> tuple[Pairs, Pairs]:
     split = None
     if not (folder / "rows.npz").exists():
         split = split_rows(memory.image, config.held_out, config.seed)
-        left_out = near(memory, split.held_out, config.duplicates, training.device)
+        twins = twin_searchers(memory, training.device)
+        left_out = near(twins, split.held_out, config.duplicates)
         trained = np.setdiff1d(np.flatnonzero(split.bank), left_out)
         if len(trained) < 2:
             raise ConfigError(

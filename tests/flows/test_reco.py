@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -80,8 +81,10 @@ def test_a_checkpoint_says_where_it_comes_from(trained, memory):
 
 def test_a_second_run_does_nothing_and_another_config_trains_again(trained, monkeypatch):
     before = (trained.output / "reco.json").stat().st_mtime_ns
+    (trained.output / "training-killed").mkdir()
     assert xmore_reco_train.fn(trained).skipped
     assert (trained.output / "reco.json").stat().st_mtime_ns == before
+    assert not [*trained.output.glob("training-*")]
     other = trained.model_copy(update={"epochs": 1, "output": trained.output.with_name("other")})
     shutil.copytree(trained.output, other.output)
     assert not xmore_reco_train.fn(other).skipped
@@ -104,7 +107,7 @@ def test_it_is_shown_on_the_command_line_and_in_prefect(trained, tmp_path):
 
 def test_a_flow_run_leaves_its_table(trained, monkeypatch):
     left = []
-    monkeypatch.setattr("flows.reco.FlowRunContext.get", lambda: "a flow run")
+    monkeypatch.setattr("flows.reco.FlowRunContext", SimpleNamespace(get=lambda: "a flow run"))
     monkeypatch.setattr("flows.reco.create_table_artifact", lambda *a, **k: left.append((a, k)))
     xmore_reco_train.fn(trained)
     (((table,), told),) = left
