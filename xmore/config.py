@@ -542,8 +542,13 @@ def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None
             raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")
         if "sources" in data:
             raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
-    if kind is ReindexConfig and "datasets" in data:
+    trains = "output" in kind.model_fields
+    if (kind is ReindexConfig or trains) and "datasets" in data:
         raise ConfigError(f"{path}: is a benchmark's config; use `xmore benchmark {path}`.")
+    if kind in (BenchmarkConfig, ReindexConfig) and "output" in data:
+        raise ConfigError(f"{path}: is a config of RECO's training; use `xmore reco-train {path}`.")
+    if trains and "sources" in data:
+        raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
 
 
 def absolute(config: Model) -> Model:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from xmore.config import BenchmarkConfig, ReindexConfig, load_config
 from xmore.errors import ConfigError
 from xmore.models import ModelSpec
+from xmore.reco_config import RecoTrainConfig
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "config.json").read_text())
 ROOT = Path(__file__).parents[2]
@@ -93,8 +94,18 @@ def test_a_memory_config(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_configs_of_the_repository_load(path):
-    kind = BenchmarkConfig if "datasets" in yaml.safe_load(path.read_text()) else ReindexConfig
+    kinds = {"datasets": BenchmarkConfig, "sources": ReindexConfig, "output": RecoTrainConfig}
+    kind = next(kind for key, kind in kinds.items() if key in yaml.safe_load(path.read_text()))
     assert load_config(path, kind).memory.is_absolute()
+
+
+def test_a_config_of_another_kind_names_its_command():
+    names = {"demo": BenchmarkConfig, "demo-memory": ReindexConfig, "demo-reco": RecoTrainConfig}
+    commands = {"demo": "benchmark", "demo-memory": "reindex", "demo-reco": "reco-train"}
+    for name, command in commands.items():
+        for other in {*names} - {name}:
+            path = ROOT / "configs" / f"{name}.yaml"
+            assert f"use `xmore {command} {path}`" in refused(path, names[other])
 
 
 @pytest.mark.parametrize("case", CASES["bad"], ids=lambda case: case["why"])
