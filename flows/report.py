@@ -45,7 +45,7 @@ SECTIONS = {  # id: title, what it is about, its plots, its tables
         "Accuracy",
         "What each method answers rightly, and how sure that is.",
         ("accuracy", "m-sweep"),
-        ("leaderboard", "averages", "paper"),
+        ("leaderboard", "hyperparameters", "averages", "paper"),
     ),
     "certainty": (
         "Chance or not",

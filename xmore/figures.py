@@ -21,6 +21,14 @@ from xmore.report import BINS, Curve, Histogram
 INK = "#222222"
 COLOURS = {
     "clip": "#8a8f98",
+    "calip": "#b0894f",
+    "calip-oracle": "#7a5c2e",
+    "confident-views": "#a3b83a",
+    "tpt": "#4d7a1f",
+    "coder": "#e59ab5",
+    "coder-rerank": "#c45c5c",
+    "coder-captions": "#8b2f3a",
+    "reco": "#1f4e79",
     "caption-ensemble": "#d98c2b",
     "equal": "#3fa37c",
     "xmore minmax": "#4f83e0",
@@ -30,7 +38,7 @@ COLOURS = {
     "image": "#4f83e0",
     "captions": "#d98c2b",
 }
-OTHERS = ("#b0894f", "#6d9b2f", "#c45c5c", "#5a6fc0")
+OTHERS = ("#b8a04a", "#6d9b2f", "#d07a5c", "#5a6fc0")  # of methods that are not ours
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xmore",
@@ -205,8 +213,10 @@ def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _colour(name: str, names: Sequence[str]) -> str:
-    others = [other for other in names if other not in COLOURS]
-    return COLOURS.get(name) or OTHERS[others.index(name) % len(OTHERS)]
+    """Of a method, perhaps with its number of images behind it: "tpt (n = 32)"."""
+    method = name.partition(" (")[0]
+    others = [other for other in names if other.partition(" (")[0] not in COLOURS]
+    return COLOURS.get(method) or OTHERS[others.index(name) % len(OTHERS)]
 
 
 def _svg(figure: Figure) -> str:

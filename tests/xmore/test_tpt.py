@@ -170,5 +170,9 @@ def test_views_are_the_clean_one_and_crops_that_repeat(augmix):
     assert len({view.numpy().tobytes() for view in views}) == 4
     assert torch.equal(maker(image), views)  # whatever came before
     assert torch.equal(torch.random.get_rng_state(), before)
+    nearly = image.copy()
+    nearly.putpixel((0, 0), (0, 0, 0))
+    apart = (maker(nearly)[1:].float() - views[1:].float()).abs().mean()
+    assert apart > 20, "another image has other crops"
     reseeded = ViewMaker(CenterCrop(224), (224, 224), 4, augmix, seed=1)(image)
     assert torch.equal(reseeded[0], views[0]) and not torch.equal(reseeded[1:], views[1:])
