@@ -48,6 +48,7 @@ def main() -> None:
         "results": str(folder / "results"),
         "options.reco.checkpoint": str(folder / "reco"),
         "options.coder.texts": str(TEXTS),
+        "options.views.limit": 16,  # of each domain
         "leaks.threshold": 0.95,
     }
     config = change_config(CONFIGS / "demo-all-methods.yaml", changes, folder)

@@ -6,6 +6,7 @@ it. Not counted: listing the images, and all of a memory's making.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,15 @@ class Cost:
 def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
     """Costs of every method of `run`; `earlier` runs, the oldest first, made what it skipped."""
     made = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
-    by_digest = {ref.digest: made.get(ref.path, ref) for ref in run.artifacts}
-    answers = [ref for ref in run.artifacts if ref.stage == "predictions"]
-    return [_cost(by_digest[ref.digest], by_digest) for ref in answers]
+    found: dict[str, dict[str, ArtifactRef]] = defaultdict(dict)  # by dataset, then by digest
+    for ref in run.artifacts:
+        found[ref.dataset][ref.digest] = made.get(ref.path, ref)
+    return [
+        _cost(ref, by_digest)
+        for by_digest in found.values()
+        for ref in by_digest.values()
+        if ref.stage == "predictions"
+    ]
 
 
 def _cost(answers: ArtifactRef, by_digest: dict[str, ArtifactRef]) -> Cost:

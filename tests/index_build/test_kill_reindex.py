@@ -43,9 +43,13 @@ def downloading(memory: Path) -> list[int]:
 
 
 def embedded(memory: Path) -> list[Path]:
-    """Image embeddings of shards that are done: what was written before `done` is written again."""
+    """Image embeddings of shards that are done: what was written before `done` is written again.
+
+    A shard of which no image came has none.
+    """
     records = memory.glob("batches/*/features-*/done/*.json")
-    return [part(record.parents[1], "img_emb", int(record.stem)) for record in records]
+    found = [part(record.parents[1], "img_emb", int(record.stem)) for record in records]
+    return [path for path in found if path.exists()]
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def test_a_cluster_retrieves_the_same_for_a_run(world, done, home, tmp_path, mon
         benchmark, "run_dataset", lambda plan, card: made.append(plan) or ([], None)
     )
     monkeypatch.setattr(benchmark, "comparisons", lambda work, judged: None)
+    monkeypatch.setattr(benchmark, "costs", lambda run, earlier: [])
     monkeypatch.setattr(benchmark, "write_views", lambda run: None)
     monkeypatch.setattr(benchmark, "show_results", lambda run, page: None)
     benchmark.xmore_benchmark.fn(config)

@@ -46,14 +46,14 @@ def test_worker_processes_give_what_this_process_gives(encoder, images, monkeypa
     assert here.rejected == REJECTED and here.kept == [i for i in range(30) if i not in REJECTED]
     monkeypatch.setattr(features, "FEW", 5)
     pids = set()
-    decode = features._decoded
+    decode = features.image_batches
 
     def watch(*arguments):
         for batch in decode(*arguments):
             pids.update(child.pid for child in multiprocessing.active_children())
             yield batch
 
-    monkeypatch.setattr(features, "_decoded", watch)
+    monkeypatch.setattr(features, "image_batches", watch)
     there = encode_images(images, encoder, EXECUTION)
     assert len(pids) == 2
     assert (there.kept, there.rejected) == (here.kept, here.rejected)
