@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,12 +24,14 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from xmore.config import BenchmarkConfig, ExecutionConfig, ReindexConfig
 from xmore.digest import digest_file
+from xmore.views import open_views
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
@@ -181,6 +184,48 @@ def leaky(world, done, tmp_path_factory) -> Leaky:
     config = world.config(root / "results", memory=root / "memory")
     uris = [path.relative_to(queries).as_posix() for path in (same, near)]
     return Leaky(Done(config, xmore_benchmark.fn(config)), *uris, caption)
+
+
+@pytest.fixture(scope="session")
+def shuffled_card(world, tmp_path_factory) -> Path:
+    """The card of the same photos and classes, each photo with the label of another one."""
+    root = tmp_path_factory.mktemp("shuffled")
+    shutil.copytree(world.root / "queries", root / "images")
+    photos = sorted(path.relative_to(root) for path in (root / "images").rglob("*.jpg"))
+    labels = [CLASSES.index(path.parts[1]) for path in photos]
+    random.Random(0).shuffle(labels)
+    table = pa.table({"path": list(map(str, photos)), "label": labels})
+    pa.csv.write_csv(table, root / "images.csv")
+    (root / "names.txt").write_text("\n".join(CLASSES))
+    (root / "card.yaml").write_text(
+        "name: tiny\nroot: .\nclasses: names.txt\nsource: {kind: table, file: images.csv}\n"
+    )
+    return root / "card.yaml"
+
+
+def answers(run) -> tuple[list[tuple], list[int]]:
+    """All that a run says of its queries but what it knows from labels, and these labels."""
+    db = open_views(run)
+    query = "select * exclude (label, class_name, uri, correct) from predictions order by all"
+    labels = db.execute("select label from queries order by query_id").fetchall()
+    return db.execute(query).fetchall(), [label for (label,) in labels]
+
+
+@pytest.fixture
+def unmoved(shuffled_card):
+    """Checks that a run's predictions stay the same where the photos have each other's labels."""
+
+    def check(run, config) -> None:
+        from flows.benchmark import xmore_benchmark
+        from xmore.runs import load_run
+
+        other = config.model_copy(update={"datasets": [str(shuffled_card)]})
+        said, labels = answers(run)
+        theirs, shuffled = answers(load_run(other.results, xmore_benchmark.fn(other)))
+        assert shuffled != labels and sorted(shuffled) == sorted(labels)
+        assert said and theirs == said
+
+    return check
 
 
 @pytest.fixture(scope="module")

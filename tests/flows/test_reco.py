@@ -164,6 +164,11 @@ def test_the_method_equals_its_formula(world, trained, memory, done_again):
     assert all(ref.skipped for ref in again.artifacts)
 
 
+def test_shuffled_labels_change_no_prediction(world, trained, done_again, unmoved):
+    config = config_of(world, done_again, trained.output)
+    unmoved(load_run(config.results, xmore_benchmark.fn(config)), config)
+
+
 def test_another_memory_and_other_weights_are_other_scores(world, trained, memory, done_again):
     from xmore.methods import METHODS, Asked
 
