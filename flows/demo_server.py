@@ -21,11 +21,18 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Say nothing of each request."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that hangs up: on a busy machine a download may time out."""
+
+
 @contextmanager
 def demo_server() -> Iterator[None]:
     """Serve the demo's images on 127.0.0.1 for as long as the block runs."""
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", PORT), partial(_Quiet, directory=FOLDER))
+        server = _Server(("127.0.0.1", PORT), partial(_Quiet, directory=FOLDER))
     except OSError as error:
         if _is_there():  # `xmore up` serves it
             yield
@@ -34,7 +41,6 @@ def demo_server() -> Iterator[None]:
             f"the demo serves its images at 127.0.0.1:{PORT}, which is taken "
             f"({error.strerror}). End what listens there, then run the demo again."
         ) from error
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
