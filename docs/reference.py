@@ -25,7 +25,7 @@ from xmore.dataset import DatasetCard
 from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.reco_config import RecoTrainConfig
 from xmore.sweep import SweepConfig
-from xmore.views import FLAT_VIEWS, RAW_NAMES, WITH_MODEL, costs_view, runs_view
+from xmore.views import RAW_NAMES, WITH_MODEL, flat_views
 
 FOLDER = Path(__file__).with_name("reference")
 MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
@@ -128,8 +128,9 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
         db.register(RAW_NAMES.get(stage, stage), pa.schema(fields).empty_table())
     above = r"((?:^-- .*\n)*)create or replace view (\w+) as"
     with TemporaryDirectory() as folder:  # the view `runs` looks for its files when it is used
-        write_whole(Path(folder) / "run" / "run.json", b"{}")
-        text = costs_view([]) + runs_view(Path(folder)) + FLAT_VIEWS.read_text(encoding="utf-8")
+        run = Path(folder) / "run"
+        write_whole(run / "run.json", b"{}")
+        text = flat_views(run)
         db.execute(text)
         for comment, name in re.findall(above, text, re.M):
             said = comment.replace("-- ", "").strip()

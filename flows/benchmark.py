@@ -86,8 +86,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
                 run.artifacts += refs
                 judged.append(answered)
             run.artifacts.append(comparisons(plan.work, judged))
-            earlier = [one for one in all_runs(config.results) if one.name != run.name]
-            run.costs = [asdict(cost) for cost in costs(run, earlier)]
+            run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
         # The run is whole by now: what may go wrong with pictures does not undo it.
         page = write_report(run, run.path / "report") if config.report else None
@@ -179,14 +178,13 @@ def answer(
     )
     by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
     refs, scored = list(by_m.values()), []
-    scorers = [METHODS[name] for name in config.methods if isinstance(METHODS[name], Scorer)]
-    if any("view_embeddings" in scorer.needs for scorer in scorers):
+    if any("view_embeddings" in METHODS[name].needs for name in config.methods):
         views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
         refs.append(views)
         inputs = replace(inputs, views=views)
     for run in method_runs(config, inputs.card.name):
         opinions = Opinions(by_m[run.m or next(iter(by_m))], left_out=left_out)
-        if METHODS[run.method] in scorers:
+        if isinstance(METHODS[run.method], Scorer):
             own = method_scores(work, inputs, model, run.method, run.asked)
             refs.append(own)
             opinions = replace(opinions, own=own)

@@ -32,6 +32,7 @@ from xmore.memory import (
     Snapshot,
     embedding_blocks,
     index_facts,
+    index_file,
     read_snapshot,
     seen_by,
 )
@@ -108,12 +109,12 @@ def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapsh
     files = sorted(made.files, key=lambda file: file["file"])
     indices = [
         {
-            "file": path.name,
-            "bytes": path.stat().st_size,
+            "file": index_file(kind),
+            "bytes": (plan.work / index_file(kind)).stat().st_size,
             "sha256": facts[index_facts(kind)]["sha256"],
         }
         for kind in FOLDERS
-        if index_facts(kind) in facts and (path := plan.work / f"{kind}.index")
+        if index_facts(kind) in facts
     ]
     manifest = {
         "digest": digest_of([[[f["file"], f["sha256"]] for f in files], plan.model.identity]),
@@ -245,7 +246,7 @@ def _forget_other_index(plan: Plan, rows: str) -> None:
         for path in plan.work.parent.glob(f"{plan.work.name}.*"):
             path.unlink()
         for kind in FOLDERS:
-            (plan.work / f"{kind}.index").unlink(missing_ok=True)
+            (plan.work / index_file(kind)).unlink(missing_ok=True)
         write_whole(known, rows.encode())
 
 

@@ -1,6 +1,6 @@
 -- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
--- captions, raw_leaks, scores, raw_predictions, metrics, comparisons) and `runs`; each run's views.sql opens its
--- own.
+-- captions, raw_leaks, scores, raw_predictions, metrics, comparisons), `runs`, `costs` and the macros
+-- method_place and adjustment_place; each run's views.sql opens its own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
 create or replace macro wilson(p, n, side) as
@@ -8,14 +8,9 @@ create or replace macro wilson(p, n, side) as
    + side * 1.959963984540054 * sqrt(p * (1 - p) / n + (1.959963984540054 / (2 * n)) ** 2))
   / (1 + 1.959963984540054 ** 2 / n);
 
--- A method and its adjustment as people call them, and the order in which they are listed.
+-- A method and its adjustment as people call them.
 create or replace macro variant(method, adjustment) as
   trim(method || ' ' || coalesce(adjustment, ''));
-create or replace macro method_place(method) as
-  list_position(['clip', 'calip', 'calip-oracle', 'confident-views', 'tpt', 'coder', 'coder-rerank',
-                 'reco', 'coder-captions', 'caption-ensemble', 'equal', 'xmore'], method);
-create or replace macro adjustment_place(adjustment) as
-  list_position(['minmax', 'running-sum', 'global', 'none'], adjustment);
 
 create or replace view candidates_long as
   select dataset, model, query_id, generate_subscripts(memory_ids, 1) as rank,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from tasks.stage import Workspace, stage
 from xmore import schemas
 from xmore.config import RetrievalConfig
 from xmore.errors import SnapshotError
-from xmore.memory import Snapshot, embedding_blocks, exact_is_affordable, keys_of
+from xmore.memory import Snapshot, exact_is_affordable, keys_of
 from xmore.models import ModelCard
 from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 if TYPE_CHECKING:
-    from xmore.search import Depth
+    from xmore.search import Searcher
 
 RECALL_QUERIES = 256  # real queries on which the index is held against exact search
 
@@ -38,7 +39,7 @@ def candidates(
     mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
     params = {"k": retrieval.candidates, "search": mode}
     if mode == "index":
-        params["index_sha256"] = memory.manifest["index"]["sha256"]
+        params["index_sha256"] = (memory.index or {})["sha256"]
         params["rerank"] = _rerank(retrieval, memory)
     inputs = (embeddings.digest, memory.digest)
     key = ArtifactKey("candidates", embeddings.dataset, params, inputs, model.name)
@@ -47,15 +48,10 @@ def candidates(
         return found
 
     from xmore.encoders import pick_device
-    from xmore.search import Depth, Neighbours, exact_search, index_search
+    from xmore.search import Searcher
 
-    depth = Depth(retrieval.candidates, _rerank(retrieval, memory))
-
-    def search(queries: np.ndarray, mode: str) -> Neighbours:
-        if mode == "index":
-            return index_search(queries, memory, depth)
-        device = pick_device(work.execution.device)
-        return exact_search(queries, embedding_blocks(memory), retrieval.candidates, device)
+    factor, device = _rerank(retrieval, memory), pick_device(work.execution.device)
+    search = Searcher(memory, mode == "exact", factor, device)
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(embeddings, start, stop)
@@ -65,14 +61,14 @@ def candidates(
                 f"{memory.path}: its embeddings have {memory.dim} dimensions, those of the coarse "
                 f"model `{model.name}` {queries.shape[1]}. Change `roles.coarse`."
             )
-        found = search(queries, mode)
+        found = search(queries, retrieval.candidates)
         return _table(rows["query_id"], found, memory)
 
     return work.store.write(
         key,
         split_rows(embeddings.rows, work.execution.part_rows),
         make_part,
-        lambda: {"index_recall": _index_recall(embeddings, memory, depth, search)},
+        lambda: {"index_recall": _index_recall(embeddings, search, retrieval.candidates)},
     )
 
 
@@ -92,18 +88,18 @@ def _in_words(identity: dict[str, Any]) -> str:
 
 
 def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:
-    if retrieval.search == "index" and memory.manifest["index"] is None:
+    if retrieval.search == "index" and memory.index is None:
         raise SnapshotError(f"{memory.path}: has no index; set `retrieval.search: exact`.")
     if retrieval.search != "auto":
         return retrieval.search
     scans = -(-queries // part_rows)
     affordable = exact_is_affordable(queries, memory.rows, memory.dim, scans)
-    return "exact" if affordable or memory.manifest["index"] is None else "index"
+    return "exact" if affordable or memory.index is None else "index"
 
 
 def _rerank(retrieval: RetrievalConfig, memory: Snapshot) -> int:
     """The benchmark's own factor, or the one that the index was tuned with."""
-    return retrieval.rerank or (memory.manifest["index"] or {}).get("rerank", 1)
+    return retrieval.rerank or (memory.index or {}).get("rerank", 1)
 
 
 def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
@@ -121,23 +117,21 @@ def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
     )
 
 
-def _index_recall(
-    embeddings: ArtifactRef, memory: Snapshot, depth: Depth, search: Any
-) -> dict[str, Any] | None:
+def _index_recall(embeddings: ArtifactRef, search: Searcher, k: int) -> dict[str, Any] | None:
     """recall@k of the index on a sample of real queries, as far as exact search is affordable."""
     from xmore.search import recall
 
-    count = min(RECALL_QUERIES, embeddings.rows)
+    memory, count = search.rows, min(RECALL_QUERIES, embeddings.rows)
     affordable = exact_is_affordable(count, memory.rows, memory.dim, scans=1)
-    if memory.manifest["index"] is None or not affordable:
+    if memory.index is None or not affordable:
         return None
     sample = np.sort(np.random.default_rng(0).permutation(embeddings.rows)[:count])
     rows = schemas.to_matrix(read_rows(embeddings, columns=["embedding"])["embedding"])[sample]
-    measured = recall(search(rows, "index"), search(rows, "exact"))
+    by_index, exactly = (replace(search, exact=exact)(rows, k) for exact in (False, True))
     return {
-        "index": memory.manifest["index"]["key"],
-        "rerank": depth.factor,
-        "k": depth.k,
+        "index": memory.index["key"],
+        "rerank": search.factor,
+        "k": k,
         "queries": count,
-        "recall": measured,
+        "recall": recall(by_index, exactly),
     }

@@ -36,14 +36,15 @@ def metrics(
     predictions of one method at a time, about 60 bytes a query and variant.
     """
     digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
-    params = {
-        "hyperparameters": [_hyperparameters(item, v) for item in scored for v in item.run.variants]
-    }
+    hyperparameters = [_hyperparameters(item, v) for item in scored for v in item.run.variants]
+    params = {"hyperparameters": hyperparameters}
     key = ArtifactKey("metrics", queries.dataset, params, (queries.digest, *digests))
 
     def make_part(start: int, stop: int) -> pa.Table:
         labels = read_rows(queries, columns=["query_id", "label"])
         rows = [row for item in scored for row in _rows(item, labels, classes.rows)]
+        for row, told in zip(rows, hyperparameters, strict=True):
+            row["hyperparameters"] = told
         return pa.Table.from_pylist(rows, schema=schemas.METRICS)
 
     return work.store.write(key, [1], make_part)
@@ -75,8 +76,7 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
             scores["caption_count"].to_numpy(),
         )
         which = {"adjustment": variant.adjustment, "seed": variant.seed}
-        settings = {"hyperparameters": _hyperparameters(item, variant)}
-        rows.append(common | which | settings | accuracy_row(outcome, run.m))
+        rows.append(common | which | accuracy_row(outcome, run.m))
     return rows
 
 

@@ -36,34 +36,39 @@ class Pictures:
     def reader(self) -> ImageReader:
         return open_images(self.card)
 
-    def pixels(
-        self, rows: pa.Table, to_pixels: ToPixels | None = None, views: int = 1
-    ) -> Iterator[torch.Tensor]:
-        """Rows of `queries` -> uint8 batches (n, H, W, 3), or as `to_pixels` makes `views` of each.
-
-        Raises DatasetError for an image that is not what was listed.
-        """
+    def pixels(self, rows: pa.Table) -> Iterator[torch.Tensor]:
+        """Rows of `queries` -> batches (n, H, W, 3) uint8. Raises DatasetError: see `_refuse`."""
         from xmore.features import image_batches
 
-        images = ListedImages(self.reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
-        for batch in image_batches(images, self.encoder, self.execution, to_pixels, views):
-            for i, cause in batch.rejected.items():
-                raise DatasetError(
-                    f"{self.card.root / images.names[i]}: {cause}. Run again to list the images "
-                    "anew."
-                )
+        images = self._listed(rows)
+        for batch in image_batches(images, self.encoder, self.execution):
+            self._refuse(images, batch.rejected)
             if batch.pixels is not None:
                 yield batch.pixels
 
     def features(
         self, rows: pa.Table, to_pixels: ToPixels | None = None, views: int = 1
     ) -> np.ndarray:
-        """Rows of `queries` -> (n, D) float32 unit rows, `views` of each image."""
-        encoder, parts = self.encoder, []
-        for pixels in self.pixels(rows, to_pixels, views):
-            flat = pixels.flatten(0, 1) if views > 1 else pixels
-            parts.append(encoder.encode_images(encoder.normalise(flat)))
-        return np.concatenate(parts)
+        """Rows of `queries` -> (n, D) float32 unit rows, or `views` that `to_pixels` makes of each.
+
+        Raises DatasetError: see `_refuse`.
+        """
+        from xmore.features import encode_images
+
+        images = self._listed(rows)
+        found = encode_images(images, self.encoder, self.execution, to_pixels, views)
+        self._refuse(images, found.rejected)
+        return found.unit
+
+    def _listed(self, rows: pa.Table) -> ListedImages:
+        return ListedImages(self.reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
+
+    def _refuse(self, images: ListedImages, rejected: dict[int, str]) -> None:
+        """Raise DatasetError for an image that is not what was listed."""
+        for i, cause in rejected.items():
+            raise DatasetError(
+                f"{self.card.root / images.names[i]}: {cause}. Run again to list the images anew."
+            )
 
 
 def pictures(work: Workspace, card: DatasetCard, model: ModelCard) -> Pictures:

@@ -40,61 +40,67 @@ class Cost:
 
 
 def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
-    """Costs of every method of `run`; `earlier` runs, the oldest first, made what it skipped."""
-    made = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
-    found: dict[str, dict[str, ArtifactRef]] = defaultdict(dict)  # by dataset, then by digest
+    """Costs of every method of `run`; `earlier` runs, the oldest first, made what it skipped.
+
+    One of them may be its own record, of before it was gone on with.
+    """
+    paid = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
+    found: dict[str, dict[str, _Made]] = defaultdict(dict)  # by dataset, then by digest
     for ref in run.artifacts:
-        found[ref.dataset][ref.digest] = made.get(ref.path, ref)
+        manifest = read_manifest(Path(ref.path))
+        made = _Made(paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", []))
+        found[ref.dataset][ref.digest] = made
     return [
-        _cost(ref, by_digest)
+        _cost(made, by_digest)
         for by_digest in found.values()
-        for ref in by_digest.values()
-        if ref.stage == "predictions"
+        for made in by_digest.values()
+        if made.ref.stage == "predictions"
     ]
 
 
-def _cost(answers: ArtifactRef, by_digest: dict[str, ArtifactRef]) -> Cost:
-    params = _manifest(answers)["params"]
-    method = params["method"][0]
-    chain = {ref.digest: ref for ref in _chain(answers, by_digest, method)}.values()
-    known = all(not ref.skipped for ref in chain)
-    seconds = sum(ref.seconds / max(_images(ref), 1) for ref in chain)
-    peak = max((ref.peak_rss_mb for ref in chain if ref.peak_rss_mb), default=None)
+@dataclass(frozen=True)
+class _Made:
+    """An artifact as the run that made it paid for it, and what its manifest says."""
+
+    ref: ArtifactRef
+    params: dict[str, Any]
+    inputs: list[str]  # digests
+
+    @property
+    def images(self) -> int:
+        """How many test images it is of."""
+        if self.ref.stage == "view_embeddings":
+            return self.ref.rows // self.params["count"]
+        if self.ref.stage == "predictions":
+            return self.ref.rows // len(self.params["variants"])
+        return self.ref.rows
+
+
+def _cost(answers: _Made, by_digest: dict[str, _Made]) -> Cost:
+    method = answers.params["method"][0]
+    chain = {made.ref.digest: made for made in _chain(answers, by_digest, method)}.values()
+    known = all(not made.ref.skipped for made in chain)
+    seconds = sum(made.ref.seconds / max(made.images, 1) for made in chain)
+    peak = max((made.ref.peak_rss_mb for made in chain if made.ref.peak_rss_mb), default=None)
     return Cost(
-        answers.dataset,
-        str(answers.model),
+        answers.ref.dataset,
+        str(answers.ref.model),
         method,
-        params["m"],
+        answers.params["m"],
         seconds if known else None,
         peak if known else None,
     )
 
 
-def _chain(
-    ref: ArtifactRef, by_digest: dict[str, ArtifactRef], method: str
-) -> Iterator[ArtifactRef]:
-    """The artifacts that a method's answers come from, `ref` first.
+def _chain(made: _Made, by_digest: dict[str, _Made], method: str) -> Iterator[_Made]:
+    """The artifacts that a method's answers come from, `made` first.
 
     `scores` holds two opinions: a method that reads the image's alone has no use for captions.
     """
-    inputs = [by_digest[digest] for digest in _manifest(ref)["inputs"] if digest in by_digest]
-    if ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
-        inputs = [each for each in inputs if each.stage == "query_embeddings"]
-    elif ref.stage in COUNTED:
-        yield ref
+    inputs = [by_digest[digest] for digest in made.inputs if digest in by_digest]
+    if made.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
+        inputs = [each for each in inputs if each.ref.stage == "query_embeddings"]
+    elif made.ref.stage in COUNTED:
+        yield made
     for each in inputs:
         yield from _chain(each, by_digest, method)
-
-
-def _images(ref: ArtifactRef) -> int:
-    """How many test images an artifact is of."""
-    params = _manifest(ref)["params"]
-    if ref.stage == "view_embeddings":
-        return ref.rows // params["count"]
-    if ref.stage == "predictions":
-        return ref.rows // len(params["variants"])
-    return ref.rows
-
-
-def _manifest(ref: ArtifactRef) -> dict[str, Any]:
-    return read_manifest(Path(ref.path))

@@ -40,7 +40,7 @@ class ImageSource(Protocol):
 class ImageFeatures:
     """Of a run of images: rows of those that decoded, and the causes of those that did not."""
 
-    unit: np.ndarray  # (n, D) float32 unit rows
+    unit: np.ndarray  # (n, D) float32 unit rows; views of one image next to each other
     kept: list[int]  # their positions in the source
     rejected: dict[int, str]  # position -> cause
 
@@ -59,19 +59,24 @@ class Batch:
 
 
 def encode_images(
-    source: ImageSource, encoder: OpenClipEncoder, execution: ExecutionConfig
+    source: ImageSource,
+    encoder: OpenClipEncoder,
+    execution: ExecutionConfig,
+    to_pixels: ToPixels | None = None,
+    views: int = 1,
 ) -> ImageFeatures:
-    """Features of all images of `source`.
+    """Features of all images of `source`, or of the `views` that `to_pixels` makes of each.
 
     Worker processes decode while the model works. Memory holds AHEAD batches a worker, and the
     features.
     """
     rows, kept, rejected = [], [], {}
-    for batch in image_batches(source, encoder, execution):
+    for batch in image_batches(source, encoder, execution, to_pixels, views):
         kept += batch.kept
         rejected.update(batch.rejected)
         if batch.pixels is not None:
-            rows.append(encoder.encode_images(encoder.normalise(batch.pixels)))
+            pixels = batch.pixels.flatten(0, 1) if views > 1 else batch.pixels
+            rows.append(encoder.encode_images(encoder.normalise(pixels)))
     unit = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
     return ImageFeatures(unit, kept, rejected)
 

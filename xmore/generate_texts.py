@@ -15,18 +15,18 @@ from itertools import combinations
 import numpy as np
 from pydantic import ValidationError
 
+from xmore.dataset import PAPERS_PROMPT
 from xmore.errors import ConfigError
 from xmore.neighbour_texts import Kind, Row
+from xmore.neighbours import Encode
 
 MAX_LINES = 20  # of an answer
 MAX_PHRASE = 200  # characters of a line
 TOO_NEAR = 0.9  # cosine from which on an analogue is taken for another class
 ROUNDS = 5  # further questions for analogues that were
 MAX_PAIRS = 5000  # to be told apart without an encoder that says which are worth it
-PROMPT = "a photo of a {}."
 
 Ask = Callable[[str], str]
-Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> (N, D) float32 unit rows
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class _Classes:
     def __init__(self, names: list[str], encode: Encode | None) -> None:
         self.names, self.encode = names, encode
         self.lower = {name.lower() for name in names}
-        self.features = encode([PROMPT.format(n) for n in names]) if encode else None
+        self.features = encode([PAPERS_PROMPT.format(n) for n in names]) if encode else None
 
     def taken(self, name: str, texts: list[str]) -> list[bool]:
         """Which of `texts` are another class, or too near to one."""
         same = [text.lower() in self.lower for text in texts]
         if self.encode is None or self.features is None or not texts:
             return same
-        cosines = self.encode([PROMPT.format(text) for text in texts]) @ self.features.T
+        cosines = self.encode([PAPERS_PROMPT.format(text) for text in texts]) @ self.features.T
         cosines[:, self.names.index(name)] = -1
         return [a or bool(b) for a, b in zip(same, cosines.max(1) > TOO_NEAR, strict=True)]
 
@@ -149,7 +149,9 @@ def synonyms(name: str, senses: list[Sense], classes: _Classes, tally: Tally) ->
         return []
     best = 0
     if classes.encode is not None and len(senses) > 1:
-        features = classes.encode([PROMPT.format(name), *(sense.definition for sense in senses)])
+        features = classes.encode(
+            [PAPERS_PROMPT.format(name), *(sense.definition for sense in senses)]
+        )
         best = int(np.argmax(features[1:] @ features[0]))
     words = [word.replace("_", " ") for word in senses[best].words]
     words = [word for word in phrases("\n".join(words), tally) if word.lower() != name.lower()]

@@ -83,7 +83,7 @@ class Snapshot:
 
     @property
     def index_path(self) -> Path:
-        return self.path / f"{self.kind}.index"
+        return self.path / index_file(self.kind)
 
     @property
     def index(self) -> dict[str, Any] | None:
@@ -94,6 +94,11 @@ class Snapshot:
     def starts(self) -> np.ndarray:
         """First memory_id of each shard."""
         return np.array([shard.start for shard in self.shards])
+
+
+def index_file(kind: Kind) -> str:
+    """A snapshot's index of its images or of its texts."""
+    return f"{kind}.index"
 
 
 def index_facts(kind: Kind) -> str:

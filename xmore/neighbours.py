@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xmore.dataset import PAPERS_PROMPT
 from xmore.neighbour_texts import NeighbourTexts
 from xmore.scoring import class_features
 
 CHUNK = 4096  # texts at a time while they are summed
 GATHER_ROWS = 64  # queries at a time: 64 x 25 pairs x 768 float32 = 5 MB
-PROMPT = "a photo of a {}."  # of a synonym, where the class's own prompts do not hold its name
 
 Encode = Callable[[Sequence[str]], np.ndarray]  # N distinct texts -> (N, D) float32 unit rows
 
@@ -118,11 +118,12 @@ def reworded(prompts: list[str], name: str, synonyms: Sequence[str]) -> list[lis
     """A class's prompts with each of its synonyms in the place of its name.
 
     A prompt may hold the name twice ("a photo of a photo."): the last one is the class's. Prompts
-    without the name, such as descriptions from a file, say nothing about where a synonym goes.
+    without the name, such as descriptions from a file, say nothing about where a synonym goes: it
+    goes into the paper's.
     """
     parts = [(before, after) for before, at, after in (p.rpartition(name) for p in prompts) if at]
     if not parts:
-        parts = [tuple(PROMPT.split("{}"))]  # type: ignore[list-item]
+        parts = [tuple(PAPERS_PROMPT.split("{}"))]  # type: ignore[list-item]
     return [[f"{before}{synonym}{after}" for before, after in parts] for synonym in synonyms]
 
 

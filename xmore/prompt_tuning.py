@@ -72,9 +72,13 @@ class PromptedClasses:
         return hasattr(self._tower, "config")
 
     @property
+    def _pool(self) -> str | None:
+        """Which place a native tower's feature is of; the one in CLIP itself has another name."""
+        return getattr(self._tower, "text_pool_type", getattr(self._tower, "pool_type", None))
+
+    @property
     def _causal(self) -> bool:
-        pool = getattr(self._tower, "text_pool_type", getattr(self._tower, "pool_type", None))
-        return pool == "argmax" and self._tower.attn_mask is not None
+        return self._pool == "argmax" and self._tower.attn_mask is not None
 
     def _chunks(self) -> Iterator[slice]:
         for start in range(0, len(self._tokens), CHUNK):
@@ -103,11 +107,10 @@ class PromptedClasses:
         mask = tower.attn_mask if tower.attn_mask is None else tower.attn_mask[:length, :length]
         hidden = inputs + tower.positional_embedding[:length]
         hidden = tower.ln_final(tower.transformer(hidden, attn_mask=mask))
-        pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
         at = {"first": 0, "last": -1}
         pooled = (
-            hidden[:, at[pool]]
-            if pool in at
+            hidden[:, at[self._pool]]
+            if self._pool in at
             else hidden[torch.arange(len(tokens)), tokens.argmax(-1)]
         )
         projection = tower.text_projection

@@ -12,7 +12,6 @@ from xmore.errors import SnapshotError
 from xmore.memory import (
     Kind,
     Snapshot,
-    embedding_blocks,
     embeddings_of,
     exact_is_affordable,
     rows_of_shard,
@@ -20,7 +19,7 @@ from xmore.memory import (
 )
 from xmore.progress import track
 from xmore.reco_config import RecoTrainConfig
-from xmore.search import Depth, Neighbours, exact_search, index_search
+from xmore.search import Searcher
 
 MOST_HELD_OUT = 2000  # rows; retrieval among them compares each with each
 LOOK = 1024  # nearest rows that are looked at for k that count
@@ -83,27 +82,6 @@ def fused_rows(memory: JointMemory, side: str, ids: np.ndarray) -> tuple[np.ndar
     return rows, missing
 
 
-@dataclass(frozen=True)
-class Searcher:
-    """Looks for rows of one view of a memory, exactly or by its index."""
-
-    rows: Snapshot
-    exact: bool
-    device: str = "cpu"
-
-    @property
-    def index_sha256(self) -> str | None:
-        """Of the index that decides what is found; None: none does."""
-        return None if self.exact else (self.rows.index or {})["sha256"]
-
-    def __call__(self, queries: np.ndarray, k: int) -> Neighbours:
-        """(Q, D) float32 unit rows -> the K nearest rows; see `exact_search`."""
-        if self.exact:
-            return exact_search(queries, embedding_blocks(self.rows), k, self.device)
-        factor = (self.rows.index or {}).get("rerank", 1)
-        return index_search(queries, self.rows, Depth(k, factor))
-
-
 def searcher(rows: Snapshot, queries: int, scans: int, device: str = "cpu") -> Searcher:
     """Exact while that is affordable for so many queries, else by the view's index.
 
@@ -116,7 +94,7 @@ def searcher(rows: Snapshot, queries: int, scans: int, device: str = "cpu") -> S
             f"{rows.path}: is too large for exact search and has no {kind}.index. Set `index.text: "
             "true` in the memory's config and run `xmore reindex`; its embeddings are kept."
         )
-    return Searcher(rows, exact, device)
+    return Searcher(rows, exact, (rows.index or {}).get("rerank", 1), device)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from xmore.errors import SnapshotError
-from xmore.memory import ALIGN, Snapshot, embeddings_of
+from xmore.memory import ALIGN, Snapshot, embedding_blocks, embeddings_of
 
 RERANK_BYTES = 64 << 20  # of candidates' embeddings held at a time
 
@@ -70,6 +70,27 @@ def index_search(queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neigh
     """Top-K by the snapshot's index: (Q, D) float32 unit rows; raises SnapshotError."""
     index = open_index(snapshot.index_path, snapshot.rows, snapshot.dim)
     return search_opened(index, queries, snapshot, depth)
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Looks for rows of a memory, exactly or by its index."""
+
+    rows: Snapshot
+    exact: bool
+    factor: int = 1  # of `Depth`, where the index is searched
+    device: str = "cpu"
+
+    def __call__(self, queries: np.ndarray, k: int) -> Neighbours:
+        """(Q, D) float32 unit rows -> the K nearest rows; see `exact_search`."""
+        if self.exact:
+            return exact_search(queries, embedding_blocks(self.rows), k, self.device)
+        return index_search(queries, self.rows, Depth(k, self.factor))
+
+    @property
+    def index_sha256(self) -> str | None:
+        """Of the index that decides what is found; None: none does."""
+        return None if self.exact else (self.rows.index or {})["sha256"]
 
 
 def search_opened(index: Any, queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neighbours:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from xmore import schemas
+from xmore.adjust import ADJUSTMENTS
 from xmore.errors import ArtifactError, RunError
+from xmore.methods import METHODS
 from xmore.paths import PROJECT_ROOT, write_whole
 from xmore.runs import Run
 from xmore.store import ArtifactRef, read_manifest
@@ -73,11 +74,42 @@ def _views(run: Run) -> str:
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
-    costs = costs_view(run.costs)
-    return "\n".join([header, *stages, costs, runs_view(run.path.parent), FLAT_VIEWS.read_text()])
+    return "\n".join([header, *stages, flat_views(run.path)])
 
 
-def runs_view(folder: Path) -> str:
+def flat_views(run: Path) -> str:
+    """SQL of all views on top of the stages', for the run in folder `run`."""
+    return "\n".join(
+        [_place_macros(), _costs_view(run), _runs_view(run.parent), FLAT_VIEWS.read_text("utf-8")]
+    )
+
+
+def _place_macros() -> str:
+    """In which order methods and adjustments are listed: the order in which they are known."""
+    return "\n".join(
+        f"create or replace macro {kind}_place({kind}) as "
+        f"list_position([{quote_all(known)}], {kind});"
+        for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
+    )
+
+
+def _costs_view(run: Path) -> str:
+    """SQL of the view `costs`: what run.json says; a run of before says nothing."""
+    columns = (
+        "dataset varchar, model varchar, method varchar, m integer, seconds_per_image double, "
+        "peak_memory_mb double"
+    )
+    return (
+        "-- Of all stages that a method's answers come from, when they were made; null where no\n"
+        "-- run says it. Peak memory is the process', in the stage where it was largest.\n"
+        "create or replace view costs as\n"
+        "  select unnest(costs, recursive := true)\n"
+        f"  from read_json({quote(str(run / 'run.json'))}, "
+        f"columns = {{costs: 'struct({columns})[]'}});\n"
+    )
+
+
+def _runs_view(folder: Path) -> str:
     """SQL of the view `runs`: all runs of `folder`, whose files it reads each time."""
     files = quote(str(folder / "*" / "run.json"))
     return (
@@ -112,31 +144,6 @@ def _empty_view(stage: str, schema: pa.Schema) -> str:
     names |= {pa.int32(): "integer", pa.string(): "varchar"}
     columns = ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
     return _create(stage, f"  select {columns} where false")
-
-
-def costs_view(costs: list[dict[str, Any]]) -> str:
-    """SQL of the view `costs`: what run.json says, and no row of a run before it said that."""
-    rows = [
-        f"({quote(c['dataset'])}, {quote(c['model'])}, {quote(c['method'])}, "
-        + ", ".join(
-            "null" if c[name] is None else repr(c[name])
-            for name in ("m", "seconds_per_image", "peak_memory_mb")
-        )
-        + ")"
-        for c in costs
-    ] or ["(null, null, null, null, null, null)"]
-    return (
-        "-- Of all stages that a method's answers come from, when they were made; null where no\n"
-        "-- run says it. Peak memory is the process', in the stage where it was largest.\n"
-        "create or replace view costs as\n"
-        "  select dataset::varchar as dataset, model::varchar as model,\n"
-        "         method::varchar as method, m::integer as m,\n"
-        "         seconds_per_image::double as seconds_per_image,\n"
-        "         peak_memory_mb::double as peak_memory_mb\n"
-        f"  from (values {', '.join(rows)})\n"
-        "    t(dataset, model, method, m, seconds_per_image, peak_memory_mb)\n"
-        "  where dataset is not null;\n"
-    )
 
 
 def _create(stage: str, select: str) -> str:

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-import open_clip
 import pytest
 import torch
+from at_random import Encoder, unit
 from scipy.special import softmax
 from torch import nn
 
@@ -16,11 +16,6 @@ from xmore.methods.calip import attended
 from xmore.models import ModelCard, ModelSpec
 from xmore.options import CalipOptions, MethodOptions
 from xmore.spatial import check_spatial, spatial_features
-
-
-def unit(rng, *shape):
-    rows = rng.normal(size=shape)
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def literal(whole, places, texts, betas):
@@ -43,19 +38,6 @@ def test_logits_are_those_of_the_formulas():
         tensors = (torch.from_numpy(x) for x in (whole, places, texts))
         got = 100 * attended(*tensors, betas).numpy()
         np.testing.assert_allclose(got, literal(whole, places, texts, betas), rtol=1e-5, atol=1e-4)
-
-
-class Encoder:
-    """An open_clip model at random weights, as OpenClipEncoder shows it."""
-
-    device = "cpu"
-
-    def __init__(self, name):
-        torch.manual_seed(0)
-        self.model = open_clip.create_model(name).eval()
-
-    def normalise(self, pixels):
-        return pixels.permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module", params=["RN50", "ViT-B-32"])

@@ -5,16 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from at_random import unit
 from reco_literal import fuse
 
 from xmore.reco import Fusion, Reco, alignment, hits, info_nce
 
 DIM, HEADS, K = 12, 3, 4
-
-
-def unit(rng, *shape):
-    rows = rng.standard_normal(shape)
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def tensors(*arrays):

@@ -1,9 +1,9 @@
 """Prompt tuning against a loop that is written as the paper tells it; views; their confidence."""
 
 import numpy as np
-import open_clip
 import pytest
 import torch
+from at_random import Encoder, unit
 from PIL import Image
 from torchvision.transforms import CenterCrop
 
@@ -17,18 +17,6 @@ from xmore.options import MethodOptions, ViewsOptions
 from xmore.prompt_tuning import PromptedClasses, check_tunable
 
 NAMES = ["tree frog", "dog", "barbecue grill that is long"]
-
-
-class Encoder:
-    """A native text tower at random weights, as OpenClipEncoder shows it."""
-
-    device, pad_id = "cpu", 0
-    card = ModelCard("random", ModelSpec.from_name("RN50/openai"), {})
-
-    def __init__(self, name):
-        torch.manual_seed(0)
-        self.model = open_clip.create_model(name).eval()
-        self.tokenizer = open_clip.get_tokenizer(name)
 
 
 @pytest.fixture(scope="module", params=["RN50", "ViT-B-32", "lite0"])
@@ -83,11 +71,6 @@ def literal(encoder, views, tau, keep):
     stepped = context.detach() * (1 - lr * decay) - lr * g / (g.abs() + 1e-8)
     with torch.no_grad():
         return (tau * views[:1] @ whole_features(encoder, stepped).T).softmax(1)[0].numpy()
-
-
-def unit(rng, *shape):
-    rows = rng.normal(size=shape)
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def bench_of(encoder, keep, texts=None):

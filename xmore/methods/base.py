@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xmore.encoders import OpenClipEncoder
     from xmore.models import ModelCard
 
+Value = TypeVar("Value")
 PAPER_K, PAPER_M = 128, 16  # arXiv 2308.15273, section 4
 
 
@@ -81,6 +82,11 @@ class Setting:
 Settings = dict[str, Setting]
 
 
+def setting(value: Any, papers: Any) -> Setting:
+    """A value that a config may change, beside the one of the method's paper."""
+    return Setting(value, "paper" if value == papers else "fixed")
+
+
 def variant_name(method: str, adjustment: str | None) -> str:
     """A method and its adjustment, as people call them."""
     return f"{method} {adjustment or ''}".strip()
@@ -127,6 +133,13 @@ class Shard:
     captions: list[list[str]] | None = None  # at most M of each query, the best first: "captions"
 
 
+def needed(value: Value | None) -> Value:
+    """What a shard holds, for whoever has it among `needs`; raises ValueError for the others."""
+    if value is None:
+        raise ValueError("a method asks for what is not among its `needs`")
+    return value
+
+
 @dataclass(frozen=True)
 class Bench:
     """What a Scorer works with: the inference model, and the classes as texts."""
@@ -168,17 +181,12 @@ class Scorer(Method):
         """Once before all shards; the value turns a shard into (Q, C) float64 probabilities."""
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
-        if scores.own is None:
-            raise ValueError(f"`{self.name}` needs its own scores")
-        return scores.own.astype(np.float64)
+        return needed(scores.own).astype(np.float64)
 
 
 def retrieval_settings(asked: Asked) -> Settings:
     """K and M, as every method has them that reads captions."""
-    return {
-        "K": Setting(asked.candidates, "paper" if asked.candidates == PAPER_K else "fixed"),
-        "M": Setting(asked.m, "paper" if asked.m == PAPER_M else "fixed"),
-    }
+    return {"K": setting(asked.candidates, PAPER_K), "M": setting(asked.m, PAPER_M)}
 
 
 def combine(scores: Scores, weights: Weights | None) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class Calip(Scorer):
 
         def score(shard: Shard) -> np.ndarray:
             logits = []
-            for pixels in shard.pixels() if shard.pixels else ():
+            for pixels in needed(shard.pixels)():
                 whole, places = spatial_features(encoder, encoder.normalise(pixels))
                 logits.append(bench.tau * attended(whole, places, texts, betas).cpu().numpy())
             return softmax(np.concatenate(logits).astype(np.float64), axis=1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.digest import digest_file
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
 from xmore.neighbour_texts import read_texts, texts_file
 
 if TYPE_CHECKING:
@@ -53,17 +53,10 @@ class Coder(Scorer):
         around = neighbours(texts, bench.class_names, bench.prompts, bench.texts)
 
         def score(shard: Shard) -> np.ndarray:
-            logits = np.float32(bench.tau) * around.similarities(features_of(shard))
+            logits = np.float32(bench.tau) * around.similarities(needed(shard.features))
             return softmax(logits.astype(np.float64), axis=1)
 
         return score
-
-
-def features_of(shard: Shard) -> np.ndarray:
-    """(Q, D) float32 unit rows, of a shard that must have them."""
-    if shard.features is None:
-        raise ValueError("a method of neighbour texts needs the queries' features")
-    return shard.features
 
 
 METHOD = Coder()

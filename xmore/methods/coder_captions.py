@@ -14,9 +14,9 @@ from xmore.methods.base import (
     Settings,
     Shard,
     Variant,
+    needed,
     retrieval_settings,
 )
-from xmore.methods.coder import features_of
 
 
 class CoderCaptions(Scorer):
@@ -42,8 +42,8 @@ class CoderCaptions(Scorer):
         from xmore.scoring import class_probabilities
 
         def score(shard: Shard) -> np.ndarray:
-            codes, distinct = coded(shard.captions or [])
-            features = features_of(shard)
+            codes, distinct = coded(needed(shard.captions))
+            features = needed(shard.features)
             captions = bench.texts(distinct) if distinct else features[:0]
             mixed = with_captions(features, captions, codes, bench.tau)
             return class_probabilities(mixed, bench.class_features, bench.tau)

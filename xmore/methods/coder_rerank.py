@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.errors import ConfigError
-from xmore.methods.base import Asked, Bench, Setting, Settings, Shard, Variant
-from xmore.methods.coder import Coder, features_of
+from xmore.methods.base import Asked, Bench, Setting, Settings, Shard, Variant, needed
+from xmore.methods.coder import Coder
 from xmore.neighbour_texts import read_texts, texts_file
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class CoderRerank(Coder):
             top = np.argsort(-answered, axis=1, kind="stable")[:, : options.top]
             best = np.take_along_axis(answered, top[:, :2], 1).astype(np.float64)
             close = np.flatnonzero(best[:, 0] - best[:, 1] < options.tau)
-            evidence = told_apart.evidence(features_of(shard)[close], top[close])
+            evidence = told_apart.evidence(needed(shard.features)[close], top[close])
             answered[close] = reranked(answered[close], evidence, top[close])
             return answered.astype(np.float64)
 

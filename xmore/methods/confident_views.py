@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.base import Asked, Bench, Scorer, Settings, Shard, Variant, needed, setting
 from xmore.options import ViewsOptions
 
-DEFAULTS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
+PAPERS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
 
 
 class ConfidentViews(Scorer):
@@ -35,7 +35,7 @@ class ConfidentViews(Scorer):
 
         def score(shard: Shard) -> np.ndarray:
             scores = []
-            for views in shard.views if shard.views is not None else ():
+            for views in needed(shard.views):
                 probabilities = class_probabilities(views, bench.class_features, bench.tau)
                 scores.append(probabilities[confident(probabilities, keep)].mean(0))
             return np.stack(scores)
@@ -56,13 +56,7 @@ def confident(probabilities: np.ndarray, keep: float) -> np.ndarray:
 
 def view_settings(views: ViewsOptions) -> Settings:
     """The hyper-parameters of the views."""
-    return {
-        name: Setting(
-            getattr(views, name),
-            "paper" if getattr(views, name) == getattr(DEFAULTS, name) else "fixed",
-        )
-        for name in ("count", "keep")
-    }
+    return {"count": setting(views.count, PAPERS.count), "keep": setting(views.keep, PAPERS.keep)}
 
 
 METHOD = ConfidentViews()

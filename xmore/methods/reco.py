@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.errors import ConfigError, ModelError, SnapshotError
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
 
 if TYPE_CHECKING:
     from xmore.models import ModelCard
@@ -69,9 +69,8 @@ class RecoMethod(Scorer):
         classes = refiner("text", bench.class_features)
 
         def score(shard: Shard, held: object = held) -> np.ndarray:
-            if shard.features is None:
-                raise ValueError("`reco` needs the queries' embeddings")
-            return class_probabilities(refiner("image", shard.features), classes, bench.tau)
+            images = refiner("image", needed(shard.features))
+            return class_probabilities(images, classes, bench.tau)
 
         return score
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
 from xmore.methods.confident_views import confident, view_settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Tpt(Scorer):
 
         def score(shard: Shard) -> np.ndarray:
             scores = []
-            for views in shard.views if shard.views is not None else ():
+            for views in needed(shard.views):
                 chosen = confident(
                     class_probabilities(views, untuned.cpu().numpy(), bench.tau), keep
                 )

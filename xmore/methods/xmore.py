@@ -11,15 +11,14 @@ from xmore.methods.base import (
     Asked,
     Method,
     Scores,
-    Setting,
     Settings,
     Stream,
     Variant,
     Weights,
     combine,
     retrieval_settings,
+    setting,
 )
-from xmore.options import Source
 
 
 class Xmore(Method):
@@ -36,8 +35,7 @@ class Xmore(Method):
         ]
 
     def settings(self, asked: Asked, variant: Variant) -> Settings:
-        source: Source = "paper" if variant.adjustment == "minmax" else "fixed"
-        return retrieval_settings(asked) | {"adjustment": Setting(variant.adjustment, source)}
+        return retrieval_settings(asked) | {"adjustment": setting(variant.adjustment, "minmax")}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         adjustment = ADJUSTMENTS[str(variant.adjustment)]

@@ -1,0 +1,28 @@
+"""Random unit vectors, and open_clip's own architectures at random weights."""
+
+import numpy as np
+import open_clip
+import torch
+
+from xmore.models import ModelCard, ModelSpec
+
+
+def unit(rng, *shape):
+    """float32 rows of length 1."""
+    rows = rng.normal(size=shape)
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+class Encoder:
+    """A model at random weights, as OpenClipEncoder shows it."""
+
+    device, pad_id = "cpu", 0
+    card = ModelCard("random", ModelSpec.from_name("RN50/openai"), {})
+
+    def __init__(self, name):
+        torch.manual_seed(0)
+        self.model = open_clip.create_model(name).eval()
+        self.tokenizer = open_clip.get_tokenizer(name)
+
+    def normalise(self, pixels):
+        return pixels.permute(0, 3, 1, 2).float() / 255
