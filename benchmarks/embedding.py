@@ -24,13 +24,12 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from xmore.config import ExecutionConfig
-from xmore.encoders import OpenClipEncoder, pick_device
-from xmore.features import encode_images
-from xmore.images import decode_image
-from xmore.models import ModelSpec, describe_model
-from xmore.paths import PROJECT_ROOT
-from xmore.readers import ListedImages, Tars
+from xmore.files.paths import PROJECT_ROOT
+from xmore.images.decode import decode_image
+from xmore.images.readers import ListedImages, Tars
+from xmore.models.encoder import OpenClipEncoder, pick_device
+from xmore.models.features import encode_images
+from xmore.models.spec import ModelSpec, describe_model
 
 BATCH = 64
 DATA = PROJECT_ROOT / "data"
@@ -53,21 +52,20 @@ def main() -> None:
 
 def measure(name: str, spec: ModelSpec, images: int, rounds: int, scratch: Path) -> None:
     """Print one model's share in each round, and the median."""
-    execution = ExecutionConfig(batch_size=BATCH)
-    device = pick_device(execution.device)
+    device = pick_device("auto")
     encoder = OpenClipEncoder(describe_model(name, spec, scratch), device)
     source = pack(scratch / "images.tar", images)
     batches = [
         encoder.normalise(torch.stack([decoded(encoder, source, i) for i in span]))
         for span in np.array_split(np.arange(images), images // BATCH)
     ]
-    encode_images(source, encoder, execution)  # the workers' server is up from here on
+    encode_images(source, encoder, BATCH)  # the workers' server is up from here on
     bare_features = np.concatenate([encoder.encode_images(batch) for batch in batches])
     shares = []
     print(f"{name}, {device}: {images} images, batches of {BATCH}")
     for _ in range(rounds):
         bare, _ = timed(lambda: [encoder.encode_images(batch) for batch in batches])
-        embedding, features = timed(lambda: encode_images(source, encoder, execution))
+        embedding, features = timed(lambda: encode_images(source, encoder, BATCH))
         shares.append(bare / embedding)
         speeds = f"bare {images / bare:6.1f} images/s, embedding {images / embedding:6.1f} images/s"
         print(f"  {speeds}, share {shares[-1]:.3f}", flush=True)

@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageEnhance, ImageOps
 
-from flows.memory import check, roll_back
 from flows.reindex import Reindexed, xmore_reindex
-from index_build import history
-from index_build.gc import collect
-from xmore.config import ReindexConfig
-from xmore.conse import build_model
-from xmore.paths import PROJECT_ROOT
+from flows.upkeep import check, roll_back
+from index_build.base import history
+from index_build.upkeep.gc import collect
+from xmore.config.memory import ReindexConfig
+from xmore.files.paths import PROJECT_ROOT
+from xmore.models.conse import build_model
 
 DEMO = PROJECT_ROOT / "data" / "demo" / "memory"
 

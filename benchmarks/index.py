@@ -82,8 +82,8 @@ def make_memory(folder: Path, rows: int) -> None:
 
 def build(folder: Path, key: str | None) -> dict[str, Any]:
     """The index, as a re-index builds it."""
-    from index_build.index import build_index
-    from xmore.config import IndexConfig
+    from index_build.index.build import build_index
+    from xmore.config.memory import IndexConfig
 
     config = IndexConfig(key=key, memory_gb=MEMORY_GB, target_recall=TARGET, rerank=FACTOR)
     begun = time.perf_counter()
@@ -93,9 +93,10 @@ def build(folder: Path, key: str | None) -> dict[str, Any]:
 
 def exact(folder: Path, rows: int) -> dict[str, Any]:
     """The true neighbours, and what they cost."""
-    from xmore.adopt import adopt
-    from xmore.memory import embedding_blocks, exact_is_affordable
-    from xmore.search import exact_search
+    from xmore.memory.adopt import adopt
+    from xmore.memory.cost import exact_is_affordable
+    from xmore.memory.rows import embedding_blocks
+    from xmore.memory.search import exact_search
 
     queries, snapshot = np.load(folder / "queries.npy"), adopt(folder, folder.parent / "cache")
     begun = time.perf_counter()
@@ -110,8 +111,15 @@ def query(folder: Path, factor: int) -> dict[str, Any]:
     """The index's neighbours, as a benchmark finds them."""
     import faiss
 
-    from xmore.adopt import adopt
-    from xmore.search import Depth, Neighbours, index_search, open_index, recall, search_opened
+    from xmore.memory.adopt import adopt
+    from xmore.memory.search import (
+        Depth,
+        Neighbours,
+        index_search,
+        open_index,
+        recall,
+        search_opened,
+    )
 
     queries, snapshot = np.load(folder / "queries.npy"), adopt(folder, folder.parent / "cache")
     begun = time.perf_counter()

@@ -40,11 +40,12 @@ def retrieve(folder: Path) -> None:
     from tasks.candidates import candidates
     from tasks.captions import FineModel, captions
     from tasks.stage import Workspace
-    from xmore import schemas
-    from xmore.adopt import adopt
-    from xmore.config import ExecutionConfig, RetrievalConfig
-    from xmore.models import ModelCard, ModelSpec
-    from xmore.store import ArtifactKey
+    from xmore.config.benchmark import RetrievalConfig
+    from xmore.config.execution import ExecutionConfig
+    from xmore.memory.adopt import adopt
+    from xmore.models.spec import ModelCard, ModelSpec
+    from xmore.store import schemas
+    from xmore.store.artifacts import ArtifactKey
 
     work = Workspace(folder / "results", ExecutionConfig(device="cpu"))
     centres = unit(np.random.default_rng(0).standard_normal((CLUSTERS, DIM)))

@@ -17,13 +17,14 @@ from pathlib import Path
 import yaml
 
 from flows.benchmark import xmore_benchmark
-from flows.reco import xmore_reco_train
+from flows.cli.terminal.reco import show_trained
+from flows.cli.terminal.runs import show_run
+from flows.reco_train import xmore_reco_train
 from flows.reindex import xmore_reindex
-from flows.show import show_run
-from flows.show_reco import show_trained
-from xmore.config import ReindexConfig, change_config, load_config
-from xmore.paths import PROJECT_ROOT
-from xmore.reco_config import RecoTrainConfig
+from xmore.config.load import change_config, load_config
+from xmore.config.memory import ReindexConfig
+from xmore.config.reco import RecoTrainConfig
+from xmore.files.paths import PROJECT_ROOT
 
 CONFIGS = PROJECT_ROOT / "configs"
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")

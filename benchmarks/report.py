@@ -23,21 +23,23 @@ from tasks.comparisons import Judged, comparisons
 from tasks.metrics import Scored, metrics
 from tasks.predictions import MethodRun, Opinions, predictions
 from tasks.stage import Workspace
-from xmore import schemas
-from xmore.config import BenchmarkConfig, ExecutionConfig, load_config
-from xmore.methods import Asked
-from xmore.paths import PROJECT_ROOT
-from xmore.runs import Run, load_run, start_run, under_way
-from xmore.scoring import confidence
-from xmore.store import ArtifactKey, ArtifactRef, read_rows
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.execution import ExecutionConfig
+from xmore.config.load import load_config
+from xmore.files.paths import PROJECT_ROOT
+from xmore.methods.base import Asked
+from xmore.methods.scoring import confidence
+from xmore.results.runs import Run, load_run, start_run, under_way
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 CLASSES = 1000
 PART = 1024
 DRAW = """
 import resource, sys
 from pathlib import Path
-from flows.report import write_report
-from xmore.runs import load_run
+from xmore.report.page import write_report
+from xmore.results.runs import load_run
 page = write_report(load_run(Path(sys.argv[1]), "latest"), Path(sys.argv[2]))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(f"{page.stat().st_size / 1e6:.1f} MB, peak {peak:,.0f} MB")

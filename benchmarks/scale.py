@@ -23,16 +23,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_build.batches import Batch
+from index_build.base.batches import Batch
+from index_build.base.tables import write_table
 from index_build.embed import describe, part, save_array, write_record
-from index_build.index import unpublished
+from index_build.index.build import unpublished
 from index_build.plan import make_plan
-from index_build.tables import write_table
 from tasks import reindex as tasks
-from xmore.config import ReindexConfig
-from xmore.memory import embedding_blocks
-from xmore.paths import PROJECT_ROOT
-from xmore.search import exact_search
+from xmore.config.memory import ReindexConfig
+from xmore.files.paths import PROJECT_ROOT
+from xmore.memory.rows import embedding_blocks
+from xmore.memory.search import exact_search
 
 DIM, QUERIES, K, FILE_ROWS, HOSTS = 512, 1000, 128, 250_000, 5000
 WORDS = ("red", "small", "photo", "of", "a", "house", "in", "the", "snow", "market", "old", "car")

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from flows.benchmark import xmore_benchmark
-from xmore.config import BenchmarkConfig, change_config
-from xmore.paths import PROJECT_ROOT
-from xmore.runs import load_run
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import change_config
+from xmore.files.paths import PROJECT_ROOT
+from xmore.results.runs import load_run
 
 DEMO = PROJECT_ROOT / "configs" / "demo.yaml"
 SEVEN = [1, 2, 4, 8, 16, 32, 64]

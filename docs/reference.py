@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import duckdb
 import pyarrow as pa
@@ -18,14 +18,15 @@ from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-from flows.cli import commands
-from xmore import schemas
-from xmore.config import BenchmarkConfig, ReindexConfig
-from xmore.dataset import DatasetCard
-from xmore.paths import PROJECT_ROOT, write_whole
-from xmore.reco_config import RecoTrainConfig
-from xmore.sweep import SweepConfig
-from xmore.views import RAW_NAMES, WITH_MODEL, flat_views
+from flows.cli.main import commands
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.memory import ReindexConfig
+from xmore.config.reco import RecoTrainConfig
+from xmore.config.sweep import SweepConfig
+from xmore.datasets.card import DatasetCard
+from xmore.files.paths import PROJECT_ROOT, write_whole
+from xmore.results.views import RAW_NAMES, WITH_MODEL, flat_views
+from xmore.store import schemas
 
 FOLDER = Path(__file__).with_name("reference")
 MADE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
@@ -172,6 +173,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _type(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inner[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin in (list, dict):

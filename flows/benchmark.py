@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from prefect import flow
 
-from flows.artifacts import show_results
-from flows.report import write_report
+from flows.prefect_ui import show_results
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
 from tasks.comparisons import Judged, comparisons
@@ -21,18 +20,22 @@ from tasks.scores import ScoreInputs, scores
 from tasks.spread import check_runner, spread
 from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
-from xmore.adopt import open_memory
-from xmore.config import BenchmarkConfig, absolute
-from xmore.costs import costs
-from xmore.dataset import DatasetCard, listing, load_card
-from xmore.errors import ConfigError
-from xmore.memory import Snapshot
-from xmore.methods import METHODS, Asked, Scorer
-from xmore.models import ModelCard, describe_model
-from xmore.prompts import class_prompts
-from xmore.runs import all_runs, config_of, load_run, start_run, under_way
-from xmore.store import ArtifactRef
-from xmore.views import write_views
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import absolute
+from xmore.datasets.card import DatasetCard, load_card
+from xmore.datasets.prompts import class_prompts
+from xmore.datasets.scan import listing
+from xmore.files.errors import ConfigError
+from xmore.memory.adopt import open_memory
+from xmore.memory.snapshot import Snapshot
+from xmore.methods.base import Asked, Scorer
+from xmore.methods.registry import METHODS
+from xmore.models.spec import ModelCard, describe_model
+from xmore.report.page import write_report
+from xmore.results.costs import costs
+from xmore.results.runs import all_runs, config_of, load_run, start_run, under_way
+from xmore.results.views import write_views
+from xmore.store.artifacts import ArtifactRef
 
 
 @dataclass(frozen=True)

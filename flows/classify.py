@@ -15,20 +15,19 @@ from flows.benchmark import Plan, answer, check_methods, look_up, retrieve
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
 from tasks.stage import Workspace
-from xmore import schemas
-from xmore.adjust import StreamState, minmax
-from xmore.adopt import open_memory
-from xmore.config import BenchmarkConfig
-from xmore.dataset import PAPERS_PROMPT, DatasetCard
-from xmore.errors import ConfigError, DatasetError
-from xmore.explain import Answer, Explanation, explain
-from xmore.images import ImageRejected, check_image, read_image
-from xmore.methods import Scores
-from xmore.methods.base import Weights, combine
-from xmore.prompts import class_prompts
-from xmore.runs import Run, start_run
-from xmore.store import ArtifactKey, ArtifactRef, read_rows
-from xmore.views import open_views
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.datasets.card import DatasetCard
+from xmore.datasets.prompts import PAPERS_PROMPT, class_prompts
+from xmore.files.errors import ConfigError, DatasetError
+from xmore.images.decode import ImageRejected, check_image, read_image
+from xmore.memory.adopt import open_memory
+from xmore.methods.adjust import StreamState, minmax
+from xmore.methods.base import Scores, Weights, combine
+from xmore.results.explain import Answer, Explanation, explain
+from xmore.results.runs import Run, start_run
+from xmore.results.views import open_views
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 NAME = "picture"  # the dataset that the picture is for as long as this takes
 

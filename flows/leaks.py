@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -22,62 +21,17 @@ from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
 from tasks.predictions import Opinions, predictions
 from tasks.stage import Workspace
-from xmore.config import BenchmarkConfig
-from xmore.errors import RunError
-from xmore.leaks import SAME, binds_bytes
-from xmore.memory import Snapshot, captions_of, places_of
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.files.errors import RunError
+from xmore.memory.leaks import SAME, binds_bytes
+from xmore.memory.rows import captions_of, places_of
+from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import variant_name
-from xmore.runs import Run, config_of
-from xmore.store import ArtifactRef, read_manifest, read_rows
+from xmore.results.leaks import SHOWN, Accuracy, Pair, Report
+from xmore.results.runs import Run, config_of
+from xmore.store.artifacts import ArtifactRef, read_manifest, read_rows
 
-SHOWN = 100  # test images of a dataset, of which a report has the pair
 Which = tuple[str, str, int | None]  # model, method with its adjustment, M
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A test image and the memory row that is most like it."""
-
-    query_id: int
-    uri: str
-    class_name: str
-    memory_id: int
-    kind: str
-    similarity: float | None
-    caption: str
-    place: str  # where the memory's image came from
-    others: int  # further rows of the memory that are this test image
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 of a method, mean over the order seeds."""
-
-    model: str
-    method: str  # with its adjustment
-    m: int | None
-    all: float
-    counted: float | None  # the same answers, those to leaked queries not counted
-    alone: float | None  # of a stream without them; none where no query is left
-
-
-@dataclass(frozen=True)
-class Report:
-    """What there is to say of a dataset."""
-
-    dataset: str
-    space: str  # the coarse model
-    threshold: float
-    n: int
-    same: int  # queries whose very bytes are there
-    told: bool  # whether all rows of the memory can tell
-    near: int  # further queries that a near duplicate is there of
-    pairs: list[Pair]  # one a query, same bytes first, then the most similar; at most SHOWN
-    accuracies: list[Accuracy]  # empty where nothing is leaked
-
-    @property
-    def leaked(self) -> int:
-        return self.same + self.near
 
 
 def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[Report]:

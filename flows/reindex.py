@@ -9,18 +9,19 @@ from dataclasses import dataclass, field, replace
 
 from prefect import flow
 
-from flows.artifacts import show_snapshot
-from index_build import history
-from index_build.batches import Batch, close, list_batches
+from flows.prefect_ui import show_snapshot
+from index_build.base import history
+from index_build.base.batches import Batch, close, list_batches
+from index_build.base.takedown import keep
 from index_build.embed import to_embed
 from index_build.plan import Plan, already_published, make_plan
 from index_build.snapshot import changes, newest, point_current, tidy
-from index_build.takedown import keep
 from tasks import reindex as tasks
 from tasks.spread import check_runner, spread
-from xmore.config import ReindexConfig, absolute
-from xmore.memory import Snapshot, changing, open_snapshot
-from xmore.paths import sweep
+from xmore.config.load import absolute
+from xmore.config.memory import ReindexConfig
+from xmore.files.paths import sweep
+from xmore.memory.snapshot import Snapshot, changing, open_snapshot
 
 
 @dataclass(frozen=True)

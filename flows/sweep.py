@@ -11,12 +11,13 @@ from typing import Any
 
 import duckdb
 
-from xmore.config import BenchmarkConfig, load_config
-from xmore.errors import ConfigError
-from xmore.paths import write_whole
-from xmore.runs import load_run
-from xmore.sweep import SweepConfig, members
-from xmore.views import open_views
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import load_config
+from xmore.config.sweep import SweepConfig, members
+from xmore.files.errors import ConfigError
+from xmore.files.paths import write_whole
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from index_build.batches import Batch
-from index_build.shards import Features, Shard, load_shard
-from index_build.tables import write_table
-from xmore.config import ExecutionConfig
-from xmore.digest import digest_file
-from xmore.encoders import OpenClipEncoder
-from xmore.features import encode_images, encode_texts
-from xmore.paths import write_whole
-from xmore.progress import track
+from index_build.base.batches import Batch
+from index_build.base.shards import Features, Shard, load_shard
+from index_build.base.tables import write_table
+from xmore.config.execution import ExecutionConfig
+from xmore.files.digests import digest_file
+from xmore.files.paths import write_whole
+from xmore.files.progress import track
+from xmore.models.encoder import OpenClipEncoder
+from xmore.models.features import encode_images, encode_texts
 
 KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
@@ -84,7 +84,7 @@ def _record(folder: Path, number: int) -> Path:
 def _embed_shard(
     shard: Shard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> dict[str, Any]:
-    features = encode_images(shard.images, encoder, execution)
+    features = encode_images(shard.images, encoder, execution.batch_size, execution.workers)
     if features.kept:
         rows = shard.rows.take(features.kept)
         save_array(part(folder, "img_emb", shard.number), features.unit)

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import duckdb
 
-from index_build.batches import Batch, list_batches
-from index_build.fetch import PASSING
-from index_build.sources import Wanted
-from index_build.tables import parquet, scratch_db
-from xmore.config import DownloadConfig
-from xmore.models import ModelCard
-from xmore.views import quote_all
+from index_build.base.batches import Batch, list_batches
+from index_build.base.tables import parquet, scratch_db
+from index_build.download.fetch import PASSING
+from index_build.sources.look_up import Wanted
+from xmore.config.memory import DownloadConfig
+from xmore.files.sql import quote_all
+from xmore.models.spec import ModelCard
 
 BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
 HOSTS = 20

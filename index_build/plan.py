@@ -17,16 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_build import history
+from index_build.base import history
+from index_build.base.spark import check_spark
+from index_build.base.takedown import read_take_down
 from index_build.ledger import bounds_of
-from index_build.sources import Listed, look_up
-from index_build.spark import check_spark
-from index_build.takedown import read_take_down
-from xmore.config import ReindexConfig
-from xmore.digest import digest_of
-from xmore.errors import SnapshotError
-from xmore.memory import open_snapshot, resolve_current
-from xmore.models import ModelCard, describe_model
+from index_build.sources.look_up import Listed, look_up
+from xmore.config.memory import ReindexConfig
+from xmore.files.digests import digest_of
+from xmore.files.errors import SnapshotError
+from xmore.memory.snapshot import open_snapshot, resolve_current
+from xmore.models.spec import ModelCard, describe_model
 
 
 @dataclass(frozen=True)

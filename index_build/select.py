@@ -7,11 +7,11 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_build.batches import Batch, new_path, write_batch
+from index_build.base.batches import Batch, new_path, write_batch
+from index_build.base.tables import write_table, write_tables
 from index_build.ledger import bounds_of, open_ledger
 from index_build.plan import Plan
-from index_build.sources import Wanted
-from index_build.tables import write_table, write_tables
+from index_build.sources.look_up import Wanted
 
 
 def begin_batch(plan: Plan, wanted: list[Wanted], missing: list[int]) -> list[Batch]:

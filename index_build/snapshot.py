@@ -20,25 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index_build import history
-from index_build.batches import features_name
+from index_build.base import history
+from index_build.base.batches import features_name
+from index_build.base.tables import write_table
 from index_build.embed import KINDS, part, read_record, save_array
 from index_build.plan import Plan
-from index_build.tables import write_table
-from xmore.digest import digest_file, digest_of
-from xmore.errors import SnapshotError
-from xmore.memory import (
-    FOLDERS,
-    Snapshot,
-    embedding_blocks,
-    index_facts,
-    index_file,
-    read_snapshot,
-    seen_by,
-)
-from xmore.paths import fsync_dir, fsync_file, link_or_copy, write_whole
-from xmore.progress import track
-from xmore.store import move_aside
+from xmore.files.digests import digest_file, digest_of
+from xmore.files.errors import SnapshotError
+from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
+from xmore.files.progress import track
+from xmore.memory.rows import embedding_blocks
+from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot, seen_by
+from xmore.store.artifacts import move_aside
 
 
 @dataclass(frozen=True)
@@ -190,7 +183,9 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
 
 def check_rows(snapshot: Snapshot) -> list[str]:
     """Faults in a snapshot's content: rows that are no unit vectors or have no key, its indices."""
-    from xmore.search import open_index  # brings torch, which an unchanged re-index never needs
+    from xmore.memory.search import (
+        open_index,  # brings torch, which an unchanged re-index never needs
+    )
 
     faults = []
     indexed = _indexed(snapshot)

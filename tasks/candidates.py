@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.config import RetrievalConfig
-from xmore.errors import SnapshotError
-from xmore.memory import Snapshot, exact_is_affordable, keys_of
-from xmore.models import ModelCard
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.config.benchmark import RetrievalConfig
+from xmore.files.errors import SnapshotError
+from xmore.memory.cost import exact_is_affordable
+from xmore.memory.rows import keys_of
+from xmore.memory.snapshot import Snapshot
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 if TYPE_CHECKING:
-    from xmore.search import Searcher
+    from xmore.memory.search import Searcher
 
 RECALL_QUERIES = 256  # real queries on which the index is held against exact search
 
@@ -47,8 +49,8 @@ def candidates(
     if found:
         return found
 
-    from xmore.encoders import pick_device
-    from xmore.search import Searcher
+    from xmore.memory.search import Searcher
+    from xmore.models.encoder import pick_device
 
     factor, device = _rerank(retrieval, memory), pick_device(work.execution.device)
     search = Searcher(memory, mode == "exact", factor, device)
@@ -119,7 +121,7 @@ def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
 
 def _index_recall(embeddings: ArtifactRef, search: Searcher, k: int) -> dict[str, Any] | None:
     """recall@k of the index on a sample of real queries, as far as exact search is affordable."""
-    from xmore.search import recall
+    from xmore.memory.search import recall
 
     memory, count = search.rows, min(RECALL_QUERIES, embeddings.rows)
     affordable = exact_is_affordable(count, memory.rows, memory.dim, scans=1)

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.captions import coarse_rank, fine_similarities, rank, usable
-from xmore.config import RetrievalConfig
-from xmore.memory import Snapshot, captions_of
-from xmore.models import ModelCard
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.config.benchmark import RetrievalConfig
+from xmore.memory.captions import coarse_rank, fine_similarities, rank, usable
+from xmore.memory.rows import captions_of
+from xmore.memory.snapshot import Snapshot
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @dataclass(frozen=True)

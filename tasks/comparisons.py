@@ -13,9 +13,10 @@ import pyarrow as pa
 from tasks.metrics import Scored
 from tasks.predictions import by_variant
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.statistics import LEVEL, POWER, RESAMPLES, holm, paired
-from xmore.store import ArtifactKey, ArtifactRef, read_rows
+from xmore.statistics.intervals import LEVEL, RESAMPLES
+from xmore.statistics.significance import POWER, holm, paired
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 ALL = "all"  # the datasets of a run, together
 

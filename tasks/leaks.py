@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore.leaks import leaked_pairs, rows_with
-from xmore.memory import Snapshot
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.memory.leaks import leaked_pairs, rows_with
+from xmore.memory.snapshot import Snapshot
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @stage("leaks {candidates.dataset}")

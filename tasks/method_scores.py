@@ -12,14 +12,15 @@ import pyarrow as pa
 
 from tasks.pixels import Pictures, pictures
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.dataset import DatasetCard
-from xmore.methods import METHODS, Asked, Bench, Scorer, Shard
-from xmore.models import ModelCard
-from xmore.store import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+from xmore.datasets.card import DatasetCard
+from xmore.methods.base import Asked, Bench, Scorer, Shard
+from xmore.methods.registry import METHODS
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
 
 if TYPE_CHECKING:
-    from xmore.encoders import OpenClipEncoder
+    from xmore.models.encoder import OpenClipEncoder
 
 
 @dataclass(frozen=True)

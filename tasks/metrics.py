@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from tasks.predictions import MethodRun, by_variant
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.methods import METHODS, Variant
-from xmore.metrics import Outcome, accuracy_row, mean_entropy
-from xmore.store import ArtifactKey, ArtifactRef, read_rows
+from xmore.methods.base import Variant
+from xmore.methods.registry import METHODS
+from xmore.results.metrics import Outcome, accuracy_row, mean_entropy
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace
-from xmore.config import ExecutionConfig
-from xmore.dataset import DatasetCard, open_images
-from xmore.errors import DatasetError
-from xmore.models import ModelCard
-from xmore.readers import ImageReader, ListedImages
+from xmore.datasets.card import DatasetCard
+from xmore.datasets.scan import open_images
+from xmore.files.errors import DatasetError
+from xmore.images.readers import ImageReader, ListedImages
+from xmore.models.spec import ModelCard
 
 if TYPE_CHECKING:
     import torch
 
-    from xmore.encoders import OpenClipEncoder
-    from xmore.features import ToPixels
+    from xmore.models.encoder import OpenClipEncoder
+    from xmore.models.features import ToPixels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Pictures:
 
     card: DatasetCard
     encoder: OpenClipEncoder
-    execution: ExecutionConfig
+    batch_size: int
+    workers: int
 
     @cached_property
     def reader(self) -> ImageReader:
@@ -38,10 +39,10 @@ class Pictures:
 
     def pixels(self, rows: pa.Table) -> Iterator[torch.Tensor]:
         """Rows of `queries` -> batches (n, H, W, 3) uint8. Raises DatasetError: see `_refuse`."""
-        from xmore.features import image_batches
+        from xmore.models.features import image_batches
 
         images = self._listed(rows)
-        for batch in image_batches(images, self.encoder, self.execution):
+        for batch in image_batches(images, self.encoder, self.batch_size, self.workers):
             self._refuse(images, batch.rejected)
             if batch.pixels is not None:
                 yield batch.pixels
@@ -53,10 +54,10 @@ class Pictures:
 
         Raises DatasetError: see `_refuse`.
         """
-        from xmore.features import encode_images
+        from xmore.models.features import encode_images
 
         images = self._listed(rows)
-        found = encode_images(images, self.encoder, self.execution, to_pixels, views)
+        found = encode_images(images, self.encoder, self.batch_size, self.workers, to_pixels, views)
         self._refuse(images, found.rejected)
         return found.unit
 
@@ -73,7 +74,7 @@ class Pictures:
 
 def pictures(work: Workspace, card: DatasetCard, model: ModelCard) -> Pictures:
     """The images of `card` for `model`, which is loaded."""
-    from xmore.encoders import load_encoder, pick_device
+    from xmore.models.encoder import load_encoder, pick_device
 
     encoder = load_encoder(model, pick_device(work.execution.device))
-    return Pictures(card, encoder, work.execution)
+    return Pictures(card, encoder, work.execution.batch_size, work.execution.workers)

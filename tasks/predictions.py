@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.errors import DatasetError
-from xmore.methods import METHODS, Asked, Method, Scores, Stream, Variant, Weights
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.files.errors import DatasetError
+from xmore.methods.base import Asked, Method, Scores, Stream, Variant, Weights
+from xmore.methods.registry import METHODS
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 TOP = 5
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.config import BenchmarkConfig
-from xmore.dataset import DatasetCard, Scan, scan
-from xmore.errors import DatasetError
-from xmore.prompts import class_prompts
-from xmore.schemas import to_ragged
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.datasets.card import DatasetCard
+from xmore.datasets.prompts import class_prompts
+from xmore.datasets.scan import Scan, scan
+from xmore.files.errors import DatasetError
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.store.schemas import to_ragged
 
 
 @stage("queries {card.name}")

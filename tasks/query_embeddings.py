@@ -6,10 +6,10 @@ import pyarrow as pa
 
 from tasks.pixels import pictures
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.dataset import DatasetCard
-from xmore.models import ModelCard
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.datasets.card import DatasetCard
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @stage("query_embeddings {queries.dataset}, {model.name}")

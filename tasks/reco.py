@@ -1,32 +1,34 @@
-"""The steps of RECO's training as Prefect tasks: thin, over `xmore.reco_training`."""
+"""The steps of RECO's training as Prefect tasks: thin, over `xmore.methods.reco.training`."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tasks.stage import step
-from xmore.runs import versions
+from xmore.config.reco import RecoTrainConfig
+from xmore.results.runs import versions
 
 if TYPE_CHECKING:
-    from xmore.reco_training import Training
+    from xmore.methods.reco.training import Training
 
 
-@step("neighbours for {training.config.name}")
-def find_neighbours(training: Training) -> None:
+@step("neighbours for {config.name}")
+def find_neighbours(config: RecoTrainConfig, training: Training) -> None:
     """Read the memory's embeddings and captions -> each pair's neighbours, a file a part."""
-    from xmore.reco_training import prepare
+    from xmore.methods.reco.training import prepare
 
     prepare(training)
 
 
-@step("train {training.config.name}")
-def train_layers(training: Training) -> None:
+@step("train {config.name}")
+def train_layers(config: RecoTrainConfig, training: Training) -> None:
     """Read pairs and neighbours -> the trained layers and what they are worth, in `output`."""
-    from xmore.reco_checkpoint import write_checkpoint
-    from xmore.reco_training import prepare, retrieval, train
+    from xmore.methods.reco.checkpoint import write_checkpoint
+    from xmore.methods.reco.training import prepare, retrieval, train
 
-    config, snapshot = training.config, training.memory.image
+    snapshot = training.memory.image
     trained, held_out = prepare(training)
     model, losses = train(training, trained)
     facts = {
@@ -35,7 +37,7 @@ def train_layers(training: Training) -> None:
         "snapshot": {"name": snapshot.name, "digest": snapshot.digest},
         "model": {"name": training.model.name, "identity": training.model.identity},
         "dim": snapshot.dim,
-        "parameters": config.parameters,
+        "parameters": asdict(training.recipe),
         "pairs": {"trained": len(trained.ids), "held_out": len(held_out.ids)},
         "losses": losses,
         "retrieval": retrieval(training, model, held_out),
@@ -44,8 +46,8 @@ def train_layers(training: Training) -> None:
     write_checkpoint(config.output, model, facts)
 
 
-@step("tidy {training.config.name}")
-def tidy(training: Training) -> None:
+@step("tidy {config.name}")
+def tidy(config: RecoTrainConfig, training: Training) -> None:
     """Clear away what a finished training, or one of another config, has no use for."""
-    for leftover in training.config.output.glob("training-*"):
+    for leftover in config.output.glob("training-*"):
         shutil.rmtree(leftover)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from index_build.batches import Batch
+from index_build.base.batches import Batch
 from index_build.ledger import Totals
 from index_build.plan import Plan, stop_if_too_many
-from index_build.sources import Wanted
+from index_build.sources.look_up import Wanted
 from tasks.stage import step
-from xmore.memory import Snapshot
+from xmore.memory.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Fetched:
 @step("list rows of {plan.config.name}")
 def list_rows(plan: Plan) -> list[Wanted]:
     """Read the sources -> the rows that they want in the memory."""
-    from index_build.sources import want
+    from index_build.sources.look_up import want
 
     return [want(listed, plan.config) for listed in plan.listed]
 
@@ -36,9 +36,9 @@ def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
 
     Batches that a stopped run left open come first; those of another plan are closed.
     """
-    from index_build.batches import close, list_batches
+    from index_build.base.batches import close, list_batches
     from index_build.select import begin_batch
-    from xmore.paths import sweep
+    from xmore.files.paths import sweep
 
     memory = plan.config.memory
     for batch in list_batches(memory):
@@ -55,8 +55,8 @@ def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
 @step("download {batch.name}")
 def download(plan: Plan, batch: Batch) -> Fetched:
     """Read a batch's rows -> webdataset shards, by img2dataset, and what each row came to."""
-    from index_build.download import download_shards, write_outcomes
-    from index_build.img2dataset_job import Job
+    from index_build.download.images import download_shards, write_outcomes
+    from index_build.download.job import Job
 
     job = Job(
         rows=batch.rows,
@@ -75,8 +75,8 @@ def download(plan: Plan, batch: Batch) -> Fetched:
 @step("check what came of {plan.config.name}")
 def check(plan: Plan, wanted: list[Wanted]) -> None:
     """Stop where too many rows have failed, before anything is embedded."""
-    from index_build.batches import list_batches
-    from index_build.download import forget_failed
+    from index_build.base.batches import list_batches
+    from index_build.download.images import forget_failed
     from index_build.ledger import open_ledger
 
     with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
@@ -95,7 +95,7 @@ def check(plan: Plan, wanted: list[Wanted]) -> None:
 def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
     """Read a batch's shards -> image and text embeddings, metadata; returns rows embedded."""
     from index_build.embed import embed_shards
-    from xmore.encoders import load_encoder, pick_device
+    from xmore.models.encoder import load_encoder, pick_device
 
     encoder = load_encoder(plan.model, pick_device(plan.config.execution.device))
     folder = batch.features(plan.model)
@@ -118,7 +118,7 @@ def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tup
 @step("index {plan.config.name}")
 def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
     """Read the embeddings -> each index: kept, added to or built, tuned; and its recall."""
-    from index_build.reuse import make_indices
+    from index_build.index.reuse import make_indices
 
     return make_indices(plan, assembled, previous)
 
@@ -127,7 +127,7 @@ def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, An
 def publish(plan: Plan, assembled: Any, totals: Totals, indices: dict[str, Any]) -> Snapshot:
     """Verify what was made, and make it a snapshot of the memory."""
     from index_build import snapshot as build
-    from xmore.memory import open_snapshot
+    from xmore.memory.snapshot import open_snapshot
 
     facts = {
         "sources": {

@@ -11,10 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.models import ModelCard
-from xmore.scoring import class_features, class_probabilities, confidence, mean_over_captions
-from xmore.store import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+from xmore.methods.scoring import (
+    class_features,
+    class_probabilities,
+    confidence,
+    mean_over_captions,
+)
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
 
 if TYPE_CHECKING:
     from tasks.texts import TextEncoder

@@ -11,9 +11,9 @@ from typing import Any
 
 from prefect import Task, flow
 
-from xmore.config import ExecutionConfig
-from xmore.errors import ConfigError
-from xmore.progress import counting
+from xmore.config.execution import ExecutionConfig
+from xmore.files.errors import ConfigError
+from xmore.files.progress import counting
 
 
 def check_runner(execution: ExecutionConfig) -> None:

@@ -15,9 +15,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from xmore.config import ExecutionConfig
-from xmore.progress import listener
-from xmore.store import ArtifactRef, ArtifactStore
+from xmore.config.execution import ExecutionConfig
+from xmore.files.progress import listener
+from xmore.store.artifacts import ArtifactRef, ArtifactStore
 
 EVERY = 2.0  # seconds between two reports of progress
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.stage import Workspace
-from xmore.caption_store import CaptionStore
-from xmore.encoders import TextFeatures, load_encoder, pick_device
-from xmore.features import encode_texts
-from xmore.models import ModelCard
+from xmore.models.encoder import TextFeatures, load_encoder, pick_device
+from xmore.models.features import encode_texts
+from xmore.models.spec import ModelCard
+from xmore.store.texts import CaptionStore
 
 
 class TextEncoder:

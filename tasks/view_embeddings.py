@@ -7,12 +7,12 @@ import pyarrow as pa
 
 from tasks.pixels import pictures
 from tasks.stage import Workspace, stage
-from xmore import schemas
-from xmore.adjust import stream_order
-from xmore.dataset import DatasetCard
-from xmore.models import ModelCard
-from xmore.options import ViewsOptions
-from xmore.store import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.datasets.card import DatasetCard
+from xmore.methods.adjust import stream_order
+from xmore.methods.options import ViewsOptions
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
 @stage("view_embeddings {queries.dataset}, {model.name}")
@@ -42,7 +42,7 @@ def view_embeddings(
     if found:
         return found
 
-    from xmore.augment import ViewMaker
+    from xmore.models.augmented_views import ViewMaker
 
     images = pictures(work, card, model)
     encoder = images.encoder

@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import torch
 
-from xmore.models import ModelCard, ModelSpec
+from xmore.models.spec import ModelCard, ModelSpec
 
 
 def unit(rng, *shape):

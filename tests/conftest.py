@@ -29,9 +29,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmore.config import BenchmarkConfig, ExecutionConfig, ReindexConfig
-from xmore.digest import digest_file
-from xmore.views import open_views
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.execution import ExecutionConfig
+from xmore.config.memory import ReindexConfig
+from xmore.files.digests import digest_file
+from xmore.results.views import open_views
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
@@ -97,7 +99,7 @@ class World:
 def world(tmp_path_factory) -> World:
     """5 classes x 4 stamps, 240 captioned drawings, the two demo models."""
     from flows.reindex import xmore_reindex
-    from xmore.conse import build_model
+    from xmore.models.conse import build_model
 
     root = tmp_path_factory.mktemp("world")
     for lite in ("lite0", "lite2"):
@@ -217,7 +219,7 @@ def unmoved(shuffled_card):
 
     def check(run, config) -> None:
         from flows.benchmark import xmore_benchmark
-        from xmore.runs import load_run
+        from xmore.results.runs import load_run
 
         other = config.model_copy(update={"datasets": [str(shuffled_card)]})
         said, labels = answers(run)
@@ -239,7 +241,7 @@ def done_again(done, tmp_path_factory) -> BenchmarkConfig:
 @pytest.fixture
 def encoded(monkeypatch):
     """How many texts and images the encoders were given."""
-    from xmore.encoders import OpenClipEncoder
+    from xmore.models.encoder import OpenClipEncoder
 
     counts = {"texts": 0, "images": 0}
     encode_texts, encode_images = OpenClipEncoder.encode_texts, OpenClipEncoder.encode_images
@@ -414,10 +416,11 @@ def web(web_server) -> Iterator[Web]:
 STARTER = """
 import os, sys
 from pathlib import Path
-import torch, faiss, autofaiss, xmore.search, xmore.features, index_build.embed
+import torch, faiss, autofaiss, xmore.memory.search, xmore.models.features, index_build.embed
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
-from xmore.config import BenchmarkConfig, ReindexConfig
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.memory import ReindexConfig
 flows = {"benchmark": (xmore_benchmark, BenchmarkConfig), "reindex": (xmore_reindex, ReindexConfig)}
 print("ready", flush=True)
 for line in sys.stdin:

@@ -24,12 +24,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows import cli
+from flows.cli import main as cli
 from flows.reindex import xmore_reindex
-from xmore import store
-from xmore.memory import open_snapshot, resolve_current
-from xmore.runs import all_runs, load_run
-from xmore.store import read_rows
+from xmore.memory.snapshot import open_snapshot, resolve_current
+from xmore.results.runs import all_runs, load_run
+from xmore.store import artifacts as store
+from xmore.store.artifacts import read_rows
 
 DELETE = object()
 
@@ -637,7 +637,7 @@ def test_a_full_disk_at_each_stage_loses_nothing(case, done, xmore, monkeypatch,
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         fsync(path)
 
-    for module in ("xmore.store", "xmore.caption_store"):
+    for module in ("xmore.store.artifacts", "xmore.store.texts"):
         if hasattr(sys.modules[module], "fsync_file"):
             monkeypatch.setattr(f"{module}.fsync_file", full)
     refused(xmore("benchmark", case.config), "No space left on device", "run again")
@@ -726,7 +726,7 @@ def test_a_signal_stops_it_and_says_how_to_go_on(case, done, sign, code, says):
 def test_a_clock_set_back(case, xmore, monkeypatch):
     from datetime import datetime
 
-    from xmore import runs
+    from xmore.results import runs
 
     class Back(datetime):
         days = 5
@@ -815,9 +815,9 @@ def test_a_cluster_that_cannot_be_used(case, xmore, web, monkeypatch, why):
     path.write_text(yaml.safe_dump(config | merged))
     there = {"ray": "prefect_ray", "no Java": "pyspark"}
     known = [name for start, name in there.items() if why.startswith(start)]
-    for module in ("tasks.spread", "index_build.spark"):
+    for module in ("tasks.spread", "index_build.base.spark"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: name in known or None)
-    monkeypatch.setattr("index_build.spark.shutil.which", lambda name: None)
+    monkeypatch.setattr("index_build.base.spark.shutil.which", lambda name: None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     refused(xmore("reindex", path), *says)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xmore.compare import REFERENCE
-from xmore.dataset import CARDS, all_cards, load_card, named_classes
-from xmore.obtain import can_get
+from xmore.datasets.card import CARDS, all_cards, load_card, named_classes
+from xmore.datasets.obtain import can_get
+from xmore.results.compare import REFERENCE
 
 with (REFERENCE / "datasets.csv").open(newline="") as stream:
     PUBLISHED = {row["dataset"]: row for row in csv.DictReader(stream)}

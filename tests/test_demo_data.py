@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow.parquet as pq
 
-from flows.demo_server import FOLDER, PORT
+from flows.cli.demo_server import FOLDER, PORT
 
 
 def test_the_url_list_names_the_shipped_images_and_captions():

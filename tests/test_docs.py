@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.S)

@@ -12,15 +12,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index_build.urls import select_rows
-from xmore.captions import usable
-from xmore.config import FiltersConfig, UrlListConfig
-from xmore.dataset import load_card
-from xmore.errors import XmoreError
-from xmore.memory import captions_of, keys_of, open_snapshot, resolve_current
-from xmore.runs import all_runs, config_of, load_run
-from xmore.store import check_hashes, check_sizes, read_manifest
-from xmore.views import open_views
+from index_build.sources.urls import select_rows
+from xmore.config.sources import FiltersConfig, UrlListConfig
+from xmore.datasets.card import load_card
+from xmore.files.errors import XmoreError
+from xmore.memory.captions import usable
+from xmore.memory.rows import captions_of, keys_of
+from xmore.memory.snapshot import open_snapshot, resolve_current
+from xmore.results.runs import all_runs, config_of, load_run
+from xmore.results.views import open_views
+from xmore.store.artifacts import check_hashes, check_sizes, read_manifest
 
 ANY = settings(
     max_examples=60,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xmore.runs import load_run
-from xmore.views import open_views
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 QUESTIONS = re.findall(r"```sql\n(.*?)```\s*```text\n(.*?)```", README, re.S)

@@ -8,8 +8,8 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.benchmark import xmore_benchmark
-from xmore.errors import ConfigError, RunError, SnapshotError
-from xmore.runs import all_runs, load_run
+from xmore.files.errors import ConfigError, RunError, SnapshotError
+from xmore.results.runs import all_runs, load_run
 
 
 async def _states():

@@ -12,10 +12,12 @@ import httpx
 import pytest
 import yaml
 
-from flows import services
-from xmore.config import BenchmarkConfig, ReindexConfig, absolute, load_config
-from xmore.errors import ServiceError
-from xmore.reco_config import RecoTrainConfig
+from flows.cli import services
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import absolute, load_config
+from xmore.config.memory import ReindexConfig
+from xmore.config.reco import RecoTrainConfig
+from xmore.files.errors import ServiceError
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from flows.benchmark import xmore_benchmark
-from xmore.encoders import _load
-from xmore.models import describe_model
-from xmore.runs import load_run
-from xmore.views import open_views
+from xmore.models.encoder import _load
+from xmore.models.spec import describe_model
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 builder = pytest.importorskip("clip_benchmark.datasets.builder", reason="no clip-benchmark here")
 from clip_benchmark.metrics import zeroshot_classification  # noqa: E402

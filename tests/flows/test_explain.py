@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from flows.benchmark import xmore_benchmark
-from flows.explain import write_page
-from flows.pictures import pictures_of
 from flows.reindex import xmore_reindex
-from xmore.errors import QueryError
-from xmore.explain import explain
-from xmore.runs import load_run
-from xmore.store import read_rows
-from xmore.views import open_views
+from xmore.files.errors import QueryError
+from xmore.report.explain import write_page
+from xmore.report.pictures import pictures_of
+from xmore.results.explain import explain
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+from xmore.store.artifacts import read_rows
 
 XMORE = str(Path(sys.executable).parent / "xmore")
 
@@ -97,8 +97,8 @@ def test_captions_in_a_page_are_text_never_html(world, tmp_path):
 
 
 def test_pictures_of_a_downloaded_memory_come_from_its_tars(world, web, tmp_path):
-    from index_build.pictures import memory_pictures
-    from xmore.digest import digest_file
+    from xmore.files.digests import digest_file
+    from xmore.memory.pictures import memory_pictures
 
     urls = web.url_list(tmp_path / "urls.parquet", rows=12)
     snapshot = xmore_reindex.fn(world.url_config(urls, tmp_path / "m")).snapshot

@@ -5,10 +5,10 @@ import shutil
 import pyarrow.parquet as pq
 
 from flows import benchmark
-from xmore.locks import is_locked
-from xmore.memory import resolve_current
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.files.locks import is_locked
+from xmore.memory.snapshot import resolve_current
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 
 def test_a_benchmark_keeps_its_snapshot_while_another_is_published(

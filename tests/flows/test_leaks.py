@@ -9,13 +9,15 @@ import pytest
 
 from flows import leaks as gathering
 from flows.benchmark import xmore_benchmark
-from flows.explain import show_explanation, write_page
+from flows.cli.terminal.explain import show_explanation
+from flows.cli.terminal.leaks import show_reports
 from flows.leaks import leak_reports
-from flows.leaks_page import show_reports, write_leaks_page
-from xmore.adopt import open_memory
-from xmore.explain import explain
-from xmore.runs import load_run
-from xmore.views import open_views
+from xmore.memory.adopt import open_memory
+from xmore.report.explain import write_page
+from xmore.report.leaks import write_leaks_page
+from xmore.results.explain import explain
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 XMORE = str(Path(sys.executable).parent / "xmore")
 

@@ -9,8 +9,8 @@ import yaml
 
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
-from xmore.runs import load_run
-from xmore.views import open_views
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 REALSET = os.environ.get("XMORE_REALSET")
 pytestmark = pytest.mark.skipif(

@@ -14,18 +14,20 @@ from reco_literal import fuse
 from typer.testing import CliRunner
 
 from flows.benchmark import xmore_benchmark
-from flows.cli import commands
-from flows.reco import xmore_reco_train
+from flows.cli.main import commands
+from flows.reco_train import xmore_reco_train
 from flows.reindex import xmore_reindex
-from xmore.config import BenchmarkConfig, load_config
-from xmore.errors import ConfigError, LockedError, ModelError, SnapshotError
-from xmore.locks import locked
-from xmore.memory import captions_of, embeddings_of, open_snapshot, resolve_current, seen_by
-from xmore.models import describe_model
-from xmore.reco_checkpoint import read_checkpoint
-from xmore.reco_config import RecoTrainConfig
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import load_config
+from xmore.config.reco import RecoTrainConfig
+from xmore.files.errors import ConfigError, LockedError, ModelError, SnapshotError
+from xmore.files.locks import locked
+from xmore.memory.rows import captions_of, embeddings_of
+from xmore.memory.snapshot import open_snapshot, resolve_current, seen_by
+from xmore.methods.reco.checkpoint import read_checkpoint
+from xmore.models.spec import describe_model
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 K = 4
 
@@ -107,8 +109,12 @@ def test_it_is_shown_on_the_command_line_and_in_prefect(trained, tmp_path):
 
 def test_a_flow_run_leaves_its_table(trained, monkeypatch):
     left = []
-    monkeypatch.setattr("flows.reco.FlowRunContext", SimpleNamespace(get=lambda: "a flow run"))
-    monkeypatch.setattr("flows.reco.create_table_artifact", lambda *a, **k: left.append((a, k)))
+    monkeypatch.setattr(
+        "flows.reco_train.FlowRunContext", SimpleNamespace(get=lambda: "a flow run")
+    )
+    monkeypatch.setattr(
+        "flows.reco_train.create_table_artifact", lambda *a, **k: left.append((a, k))
+    )
     xmore_reco_train.fn(trained)
     (((table,), told),) = left
     assert told["key"] == "reco-tiny" and len(table) == 6
@@ -170,7 +176,8 @@ def test_shuffled_labels_change_no_prediction(world, trained, done_again, unmove
 
 
 def test_another_memory_and_other_weights_are_other_scores(world, trained, memory, done_again):
-    from xmore.methods import METHODS, Asked
+    from xmore.methods.base import Asked
+    from xmore.methods.registry import METHODS
 
     def identity(checkpoint, **changes):
         config = config_of(world, done_again, checkpoint)

@@ -8,9 +8,9 @@ import yaml
 
 from flows.benchmark import xmore_benchmark
 from flows.sweep import run_sweep
-from xmore.config import load_config
-from xmore.paths import PROJECT_ROOT
-from xmore.sweep import SweepConfig, members
+from xmore.config.load import load_config
+from xmore.config.sweep import SweepConfig, members
+from xmore.files.paths import PROJECT_ROOT
 
 ABLATIONS = sorted((PROJECT_ROOT / "configs" / "ablations").glob("*.yaml"))
 

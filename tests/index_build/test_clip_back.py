@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xmore import schemas
-from xmore.memory import open_snapshot
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.memory.snapshot import open_snapshot
+from xmore.results.runs import load_run
+from xmore.store import schemas
+from xmore.store.artifacts import read_rows
 
 # Its server wants a model even for queries by embedding: any will do, if it is not downloaded.
 MODEL = {

@@ -14,8 +14,8 @@ import pytest
 from flows.reindex import xmore_reindex
 from index_build.embed import part
 from index_build.snapshot import check_rows, verify_snapshot
-from xmore.config import ReindexConfig
-from xmore.memory import open_snapshot, resolve_current
+from xmore.config.memory import ReindexConfig
+from xmore.memory.snapshot import open_snapshot, resolve_current
 
 KILLS = 2  # ten take a quarter of an hour: by hand
 

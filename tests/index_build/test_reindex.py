@@ -12,13 +12,13 @@ import webdataset
 
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
-from index_build.recall import IMAGES
+from index_build.index.tune import IMAGES
 from index_build.snapshot import check_rows, verify_snapshot
-from xmore.config import ReindexConfig
-from xmore.digest import digest_file, digest_text
-from xmore.errors import LockedError, SnapshotError
-from xmore.locks import locked
-from xmore.memory import open_snapshot, resolve_current
+from xmore.config.memory import ReindexConfig
+from xmore.files.digests import digest_file, digest_text
+from xmore.files.errors import LockedError, SnapshotError
+from xmore.files.locks import locked
+from xmore.memory.snapshot import open_snapshot, resolve_current
 
 BAD = {
     "images/gone.jpg": "HTTP 404",
@@ -79,10 +79,10 @@ def test_rows_are_bound_to_their_images(made, world):
 
 
 def test_the_features_are_those_of_the_images(made, world):
-    from xmore.encoders import load_encoder
-    from xmore.features import encode_images
-    from xmore.models import describe_model
-    from xmore.readers import Files, ListedImages
+    from xmore.images.readers import Files, ListedImages
+    from xmore.models.encoder import load_encoder
+    from xmore.models.features import encode_images
+    from xmore.models.spec import describe_model
 
     config, result, _ = made
     rows, features = rows_of(result.snapshot), features_of(result.snapshot)
@@ -90,7 +90,7 @@ def test_the_features_are_those_of_the_images(made, world):
     names = [row["url"].rpartition("/")[2] for row in rows]
     source = ListedImages(Files(folder), names, [row["memory_key"] for row in rows])
     encoder = load_encoder(describe_model("m", config.model, world.root / "cache"), "cpu")
-    direct = encode_images(source, encoder, config.execution)
+    direct = encode_images(source, encoder, config.execution.batch_size)
     assert direct.kept == list(range(len(rows)))
     # Some were scaled down to 256 pixels and encoded again on the way.
     assert (features * direct.unit).sum(1).min() > 0.93
@@ -119,7 +119,7 @@ def test_webdataset_reads_the_downloaded_shards(made):
 
 def test_an_unchanged_second_run_asks_nothing_of_anyone(made, web, monkeypatch):
     config, result, _ = made
-    monkeypatch.setattr("index_build.download._run", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr("index_build.download.images._run", lambda *_: pytest.fail("downloaded"))
     again = xmore_reindex.fn(config)
     assert again.skipped and again.snapshot.name == result.snapshot.name and not web.asked
 

@@ -12,17 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.memory import check, compare, entries, roll_back
 from flows.reindex import Reindexed, xmore_reindex
-from index_build import history
-from index_build.gc import collect
+from flows.upkeep import check, compare, entries, roll_back
+from index_build.base import history
 from index_build.ledger import PASSING
-from index_build.pictures import memory_pictures
-from xmore.config import ReindexConfig
-from xmore.digest import digest_file
-from xmore.errors import ConfigError, LockedError, SnapshotError
-from xmore.locks import locked
-from xmore.memory import Snapshot, lock_of, open_snapshot, places_of, resolve_current
+from index_build.upkeep.gc import collect
+from xmore.config.memory import ReindexConfig
+from xmore.files.digests import digest_file
+from xmore.files.errors import ConfigError, LockedError, SnapshotError
+from xmore.files.locks import locked
+from xmore.memory.pictures import memory_pictures
+from xmore.memory.rows import places_of
+from xmore.memory.snapshot import Snapshot, lock_of, open_snapshot, resolve_current
 
 ROWS, SHARD = 60, 20
 

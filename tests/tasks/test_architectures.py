@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 
 @pytest.fixture(scope="module")

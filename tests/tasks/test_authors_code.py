@@ -11,11 +11,11 @@ from tasks.queries import full_queries
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from tasks.texts import TextEncoder
-from xmore import schemas
-from xmore.errors import DatasetError
-from xmore.models import describe_model
-from xmore.runs import load_run
-from xmore.store import ArtifactKey, read_rows
+from xmore.files.errors import DatasetError
+from xmore.models.spec import describe_model
+from xmore.results.runs import load_run
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, read_rows
 
 PREFIX = "a_photo_of_a "
 

@@ -8,12 +8,13 @@ import yaml
 
 from flows.benchmark import xmore_benchmark
 from flows.classify import classified
-from xmore.config import BenchmarkConfig, load_config
-from xmore.errors import ConfigError
-from xmore.neighbour_texts import FOLDER
-from xmore.runs import load_run
-from xmore.store import read_rows
-from xmore.views import open_views
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import load_config
+from xmore.files.errors import ConfigError
+from xmore.methods.coder.texts import FOLDER
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+from xmore.store.artifacts import read_rows
 
 METHODS = ["clip", "coder", "coder-rerank", "coder-captions"]
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from flows.show import averages, leaderboards
-from xmore.runs import load_run
-from xmore.statistics import holm, mcnemar_p
-from xmore.views import open_views
+from xmore.report.leaderboard import averages, leaderboards
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+from xmore.statistics.significance import holm, mcnemar_p
 
 
 @pytest.fixture(scope="module")

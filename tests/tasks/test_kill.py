@@ -4,7 +4,7 @@ import random
 import time
 from pathlib import Path
 
-from xmore.store import read_manifest
+from xmore.store.artifacts import read_manifest
 
 KILLS = 4  # ten by hand
 

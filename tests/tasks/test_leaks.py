@@ -9,11 +9,11 @@ import yaml
 from flows.benchmark import xmore_benchmark
 from tasks.predictions import MethodRun, Opinions, predictions
 from tasks.stage import Workspace
-from xmore import schemas
-from xmore.methods import Asked
-from xmore.runs import load_run
-from xmore.store import ArtifactKey, read_rows
-from xmore.views import open_views
+from xmore.methods.base import Asked
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, read_rows
 
 
 def rows(config, name, stage):

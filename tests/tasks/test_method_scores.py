@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from flows.show import show_run
-from xmore.config import BenchmarkConfig
-from xmore.runs import load_run
-from xmore.store import read_rows
-from xmore.views import open_views
+from flows.cli.terminal.runs import show_run
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+from xmore.store.artifacts import read_rows
 
 OWN = ["calip", "confident-views", "tpt"]
 JOINED = ["caption-ensemble", "equal", "xmore"]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from xmore.memory import captions_of, embedding_blocks, keys_of, open_snapshot
-from xmore.runs import load_run
-from xmore.store import read_manifest, read_rows
+from xmore.memory.rows import captions_of, embedding_blocks, keys_of
+from xmore.memory.snapshot import open_snapshot
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_manifest, read_rows
 
 
 def refs(done, stage):

@@ -12,9 +12,9 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows import benchmark
 from flows.reindex import xmore_reindex
-from xmore.config import ExecutionConfig
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.config.execution import ExecutionConfig
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 RUNNERS = ("dask", "ray")
 

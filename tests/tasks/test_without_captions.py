@@ -6,8 +6,8 @@ import pytest
 
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
-from xmore.runs import load_run
-from xmore.store import read_rows
+from xmore.results.runs import load_run
+from xmore.store.artifacts import read_rows
 
 
 @pytest.mark.parametrize("keep", [0, 3])

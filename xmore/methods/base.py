@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from xmore.options import MethodOptions, Source
+from xmore.methods.options import MethodOptions, Source
 
 if TYPE_CHECKING:
     import torch
 
-    from xmore.encoders import OpenClipEncoder
-    from xmore.models import ModelCard
+    from xmore.models.encoder import OpenClipEncoder
+    from xmore.models.spec import ModelCard
 
 Value = TypeVar("Value")
 PAPER_K, PAPER_M = 128, 16  # arXiv 2308.15273, section 4
@@ -154,7 +154,7 @@ class Bench:
     @cached_property
     def class_features(self) -> np.ndarray:
         """(C, D) float32 unit rows."""
-        from xmore.scoring import class_features
+        from xmore.methods.scoring import class_features
 
         flat = [text for of_class in self.prompts for text in of_class]
         return class_features(self.texts(flat), [len(of_class) for of_class in self.prompts])

@@ -12,7 +12,7 @@ from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, V
 if TYPE_CHECKING:
     import torch
 
-    from xmore.models import ModelCard
+    from xmore.models.spec import ModelCard
 
 
 class Calip(Scorer):
@@ -27,7 +27,7 @@ class Calip(Scorer):
     needs = frozenset({"pixels"})
 
     def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        from xmore.spatial import check_spatial
+        from xmore.models.spatial import check_spatial
 
         check_spatial(model)
 
@@ -46,7 +46,7 @@ class Calip(Scorer):
         import torch
         from scipy.special import softmax
 
-        from xmore.spatial import spatial_features
+        from xmore.models.spatial import spatial_features
 
         encoder, betas = bench.load(), self.betas(bench.asked)
         texts = torch.from_numpy(bench.class_features).to(encoder.device)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xmore.errors import ConfigError
+from xmore.files.errors import ConfigError
 from xmore.methods.base import Asked, Setting, Settings, Variant
 from xmore.methods.calip import Calip
 
 if TYPE_CHECKING:
-    from xmore.models import ModelCard
+    from xmore.models.spec import ModelCard
 
 PUBLISHED = {  # (beta2, beta3), as the code of SuS-X says it took them from CALIP's paper
     "imagenet": (1.12, 0.02),

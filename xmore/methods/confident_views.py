@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xmore.methods.base import Asked, Bench, Scorer, Settings, Shard, Variant, needed, setting
-from xmore.options import ViewsOptions
+from xmore.methods.options import ViewsOptions
 
 PAPERS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
 
@@ -29,7 +29,7 @@ class ConfidentViews(Scorer):
         return {"keep": asked.options.views.keep}
 
     def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
-        from xmore.scoring import class_probabilities
+        from xmore.methods.scoring import class_probabilities
 
         keep = bench.asked.options.views.keep
 

@@ -13,8 +13,8 @@ from xmore.methods.confident_views import confident, view_settings
 if TYPE_CHECKING:
     import torch
 
-    from xmore.models import ModelCard
-    from xmore.prompt_tuning import PromptedClasses
+    from xmore.models.prompt_tuning import PromptedClasses
+    from xmore.models.spec import ModelCard
 
 LEARNING_RATE = 5e-3  # section 4; AdamW, one step
 
@@ -31,7 +31,7 @@ class Tpt(Scorer):
     part_rows = 16
 
     def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        from xmore.prompt_tuning import check_tunable
+        from xmore.models.prompt_tuning import check_tunable
 
         check_tunable(model)
 
@@ -47,8 +47,8 @@ class Tpt(Scorer):
     def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
         import torch
 
-        from xmore.prompt_tuning import PromptedClasses
-        from xmore.scoring import class_probabilities
+        from xmore.methods.scoring import class_probabilities
+        from xmore.models.prompt_tuning import PromptedClasses
 
         encoder, keep = bench.load(), bench.asked.options.views.keep
         classes = PromptedClasses(encoder, bench.class_names)

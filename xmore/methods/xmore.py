@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xmore.adjust import ADJUSTMENTS, stream_order
+from xmore.methods.adjust import ADJUSTMENTS, stream_order
 from xmore.methods.base import (
     Asked,
     Method,

@@ -1,0 +1,157 @@
+"""`xmore datasets`: which there are, what a card says, whether all is there, how to get it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xmore.files.paths import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from xmore.datasets.card import DatasetCard
+
+commands = typer.Typer(
+    help="Test datasets: list, show, check, get.", no_args_is_help=True, add_completion=False
+)
+
+Name = Annotated[str, typer.Argument(help="A card's name in data/, or its YAML.")]
+Root = Annotated[
+    Path | None, typer.Option(help="The dataset's own folder; none: where the card says.")
+]
+
+
+@commands.command("list")
+def list_() -> None:
+    """All cards in data/: classes, test images, kind of source, whether their folder is there."""
+    from flows.cli.terminal.console import safe, show_table, table_of
+    from xmore.datasets.card import all_cards, load_card
+
+    table = table_of("dataset", "classes", "images", "source", "here")
+    for column in table.columns[3:]:
+        column.justify = "left"
+    for name in all_cards():
+        card = load_card(name)
+        counts = (card.expected.classes, card.expected.images) if card.expected else ("", "")
+        here = "yes" if card.root.is_dir() else "no"
+        table.add_row(safe(card.name), *map(str, counts), card.source.kind, here)
+    show_table(table)
+
+
+@commands.command()
+def show(name: Name) -> None:
+    """What a card says, and how its dataset is to be got."""
+    from flows.cli.terminal.console import safe, say
+    from xmore.datasets.card import load_card, named_classes
+    from xmore.datasets.obtain import can_get
+
+    card = load_card(name)
+    classes = named_classes(card)
+    lines = {
+        "name": f"{card.name}, version {card.version}",
+        "title": card.title,
+        "the paper's name": card.paper_name or "",
+        "licence": card.licence,
+        "folder": str(card.root),
+        "source": _in_words(card),
+        "classes": _shortened([name for _, name in classes] if classes else []),
+        "other class names": ", ".join(card.alternatives),
+        "expected": _expected(card),
+        "prompt": card.prompt,
+        "got by": f"xmore datasets get {card.name}" if can_get(card) else _by_hand(card),
+    }
+    for key, text in lines.items():
+        if text:
+            say(safe(f"{key:<18}{text}"))
+    if _by_hand(card) and not can_get(card):
+        _say_steps(card)
+
+
+@commands.command()
+def check(
+    name: Name,
+    root: Root = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="One of the card's alternative lists of names.")
+    ] = None,
+) -> None:
+    """Count and read every image of a dataset, before hours are spent on it."""
+    from flows.cli.terminal.console import safe, say
+    from xmore.datasets.scan import scan
+    from xmore.datasets.sources import CoopSource
+    from xmore.files.digests import digest_file
+
+    card = _card(name, root, class_names)
+    found = scan(card, PROJECT_ROOT / "results" / "cache", max_rejected=1)
+    per_class = Counter(query.label for query in found.queries).values()
+    say(
+        safe(
+            f"{card.name}: {len(found.class_names)} classes, {len(found.queries)} test images, "
+            f"{min(per_class, default=0)} to {max(per_class, default=0)} a class, in {card.root}"
+        )
+    )
+    if isinstance(card.source, CoopSource):
+        sha256 = digest_file(card.root / card.source.split)
+        known = "as the card says" if card.source.sha256 else "the card knows none"
+        say(safe(f"{card.source.split}: sha256 {sha256} ({known})"))
+    for uri, cause in found.rejected[:5]:
+        say(safe(f"cannot be used: {uri}: {cause}"))
+    if found.rejected:
+        say(f"{len(found.rejected)} images cannot be used. Get them again.")
+        raise typer.Exit(1)
+    say("It is whole." if card.expected else "The card expects no numbers: give it `expected`.")
+
+
+@commands.command()
+def get(name: Name, root: Root = None) -> None:
+    """Download a dataset where a command can; else say what to do by hand."""
+    from flows.cli.terminal.console import safe, say
+    from xmore.datasets.obtain import can_get
+    from xmore.datasets.obtain import get as download
+
+    card = _card(name, root, None)
+    if not can_get(card):
+        say(safe(f"{card.name} is to be got by hand, into {card.root}:"))
+        _say_steps(card)
+        return
+    download(card)
+    say(safe(f"{card.name} is in {card.root}. Now: xmore datasets check {name}"))
+
+
+def _card(name: str, root: Path | None, class_names: str | None) -> DatasetCard:
+    from xmore.datasets.card import load_card
+
+    card = load_card(name, class_names=class_names)
+    return card.model_copy(update={"root": root.resolve()}) if root else card
+
+
+def _say_steps(card: DatasetCard) -> None:
+    from flows.cli.terminal.console import safe, say
+
+    for number, step in enumerate([*card.obtain.steps, f"xmore datasets check {card.name}"], 1):
+        say(safe(f"  {number}. {step}"))
+    if card.obtain.page:
+        say(safe(f"  Its page: {card.obtain.page}"))
+
+
+def _by_hand(card: DatasetCard) -> str:
+    return "hand:" if card.obtain.steps else ""
+
+
+def _in_words(card: DatasetCard) -> str:
+    facts = card.source.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=True)
+    return ", ".join([card.source.kind, *(f"{key}: {value}" for key, value in facts.items())])
+
+
+def _expected(card: DatasetCard) -> str:
+    if card.expected is None:
+        return ""
+    source = f" ({card.expected.source})" if card.expected.source else ""
+    return f"{card.expected.classes} classes, {card.expected.images} test images{source}"
+
+
+def _shortened(names: list[str]) -> str:
+    some = ", ".join(names[:4])
+    return f"{some}, ... ({len(names)})" if len(names) > 4 else some

@@ -1,0 +1,92 @@
+"""The command line: `xmore`. Heavy libraries are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from flows.cli import datasets, look, memory, run, texts, upkeep
+from xmore.files.errors import XmoreError
+
+RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    RUN: (run.demo, run.benchmark, run.classify, run.sweep, run.reco_train),
+    LOOK: (
+        look.show,
+        look.report,
+        look.sql,
+        look.explain,
+        look.compare,
+        look.leaks,
+        look.runs,
+    ),
+    MAKE: (run.reindex, texts.texts),
+    UPKEEP: (upkeep.up, upkeep.down, upkeep.doctor, upkeep.verify),
+}
+
+commands = typer.Typer(
+    help="Zero-shot image classification from CLIP plus retrieved captions.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for panel, functions in COMMANDS.items():
+    for function in functions:
+        commands.command(rich_help_panel=panel)(function)
+commands.add_typer(memory.commands, name="memory", rich_help_panel=MAKE)
+commands.add_typer(datasets.commands, name="datasets", rich_help_panel=MAKE)
+
+
+@commands.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
+) -> None:
+    """Set up logs before any command."""
+    _quiet(debug)
+
+
+def app() -> None:
+    """Entry point: what a user can mend is one line and exit code 2; `--debug` shows where."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        commands()
+    except (XmoreError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error; the system's own (disk full, not allowed) get a hint."""
+    if isinstance(error, XmoreError):
+        return str(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    what = getattr(error, "strerror", None) or str(error)
+    return str(XmoreError(f"{where}{what}. What is whole is kept; mend it and run again."))
+
+
+def _terminated(*_: object) -> None:
+    print("\nterminated: whole parts are kept; the same command goes on", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _quiet(debug: bool) -> None:
+    for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "false" if name.startswith("PREFECT") else "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    handler = logging.StreamHandler()
+    if not debug:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells each retry twice
+        # What Prefect logs, tracebacks among it, goes to its server and is seen in the UI.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        handler.addFilter(lambda record: not record.name.startswith("prefect"))
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[handler])

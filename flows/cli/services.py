@@ -1,0 +1,185 @@
+"""`xmore up` and `xmore down`: Prefect's server, a worker, the deployments, the demo's web.
+
+Logs and Prefect's database lie in results/prefect. Each service is a process group of its own,
+named in services.json; it holds a lock for as long as it lives, so a pid that the system has given
+to another process since is never mistaken for ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.cli.demo_server import FOLDER, PORT
+from xmore.files.errors import ServiceError
+from xmore.files.locks import is_locked, locked
+from xmore.files.paths import PROJECT_ROOT, write_whole
+
+HOME = PROJECT_ROOT / "results" / "prefect"
+MARK = "XMORE_UP"  # in the environment of all that `up` starts, and of what these start
+PATIENCE = 90.0  # seconds for the server to answer
+GRACE = 10.0  # seconds between asking a process to end and ending it
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process that `up` has started."""
+
+    name: str
+    pid: int
+    api: str  # of the Prefect server that it is, or works with
+
+    @property
+    def alive(self) -> bool:
+        return is_locked(_lock(self.name))
+
+
+def up(port: int) -> str:
+    """Start what is not running yet and deploy the flows; returns the server's API address.
+
+    Where PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError;
+    what was started is ended again then.
+    """
+    HOME.mkdir(parents=True, exist_ok=True)
+    url = os.environ.get("PREFECT_API_URL")
+    running = next((s.api for s in _services() if s.name == "server" and s.alive), None)
+    api = url or running or f"http://127.0.0.1:{port}/api"
+    try:
+        if not url:
+            _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], api, port)
+        _wait_for_server(api)
+        _run(
+            [_tool("prefect"), "work-pool", "create", "xmore", "--type", "process", "--overwrite"],
+            api,
+        )
+        _run([_tool("prefect"), "--no-prompt", "deploy", "--all"], api)
+        _start("worker", [_tool("prefect"), "worker", "start", "--pool", "xmore"], api)
+        web = ["-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(FOLDER)]
+        _start("demo-web", [sys.executable, *web], api, PORT)
+    except BaseException:
+        down()
+        raise
+    return api
+
+
+def down() -> list[str]:
+    """End all that `up` has started, and what that has started; returns the services' names."""
+    ended = [service for service in _services() if service.alive]
+    for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        for service in ended:
+            if service.alive:
+                with suppress(ProcessLookupError):
+                    os.killpg(service.pid, sign)
+        _wait(ended, seconds)
+    # Flow runs and downloads are in sessions of their own.
+    for pid in _marked():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (HOME / "services.json").unlink(missing_ok=True)
+    return [service.name for service in ended]
+
+
+def _start(name: str, command: list[str], api: str, port: int | None = None) -> None:
+    others = [service for service in _services() if service.name != name]
+    if is_locked(_lock(name)):
+        return
+    if port and _taken(port):
+        raise ServiceError(
+            f"port {port} is taken, so the {name} cannot start. End what listens there"
+            + (", or choose another with --port." if name == "server" else ".")
+        )
+    log = HOME / f"{name}.log"
+    with log.open("ab") as stream, locked(_lock(name)) as held:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=HOME,
+            env=_environment(api),
+            pass_fds=[held],  # the lock is the process's own from here on, until it ends
+        )
+    services = [*others, Service(name, process.pid, api)]
+    write_whole(HOME / "services.json", json.dumps([asdict(s) for s in services]).encode())
+
+
+def _services() -> list[Service]:
+    try:
+        return [Service(**entry) for entry in json.loads((HOME / "services.json").read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _lock(name: str) -> Path:
+    return HOME / f"{name}.lock"
+
+
+def _tool(name: str) -> str:
+    """A command of this Python's environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _environment(api: str) -> dict[str, str]:
+    return os.environ | {
+        MARK: str(HOME),
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(HOME),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(HOME / "storage"),
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _run(command: list[str], api: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=PROJECT_ROOT, env=_environment(api)
+    )
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        tail = lines[-1] if lines else "no output"
+        raise ServiceError(f"`{' '.join([Path(command[0]).name, *command[1:]])}` failed: {tail}")
+
+
+def _wait_for_server(api: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=5):
+            return
+        if "PREFECT_API_URL" not in os.environ and not is_locked(_lock("server")):
+            break
+        time.sleep(0.3)
+    raise ServiceError(f"{api}: Prefect's server does not answer; see {HOME / 'server.log'}.")
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait(services: list[Service], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while any(service.alive for service in services) and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def _marked() -> list[int]:
+    """Processes that carry our mark, this one left out; none where /proc is not Linux's."""
+    wanted = f"{MARK}={HOME}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0") and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found

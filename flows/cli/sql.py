@@ -1,0 +1,153 @@
+"""`xmore sql`: questions to a run's views, from the command line, a file or a prompt."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from xmore.files.errors import QueryError
+
+Format = Literal["table", "csv", "json", "parquet"]
+ALLOWED = {"SELECT", "EXPLAIN", "PRAGMA"}  # DuckDB's types of what only reads
+PROMPT, MORE = "xmore> ", "   ... "
+
+
+def answer(
+    connection: duckdb.DuckDBPyConnection, query: str, form: Format, output: Path | None
+) -> None:
+    """Run `query` and print its rows, or write them to `output`. Raises QueryError.
+
+    Batch by batch but for tables and JSON, which hold the answer.
+    """
+    if form == "parquet" and output is None:
+        raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
+    relation = _only_reads(connection, query)
+    if relation is None:
+        return
+    try:
+        if form == "table" and output is None:
+            relation.show(max_rows=1000)
+            return
+        with _sink(output) as sink:
+            _write(relation, form, sink)
+    except duckdb.Error as error:
+        raise QueryError(_one_line(error)) from error
+
+
+def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
+    """Ask until the end of input; a query ends with a semicolon."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its history
+    views = [
+        name
+        for (name,) in connection.execute(
+            "select view_name from duckdb_views() where not internal order by 1"
+        ).fetchall()
+    ]
+    print(f"Run {run}. Views: {', '.join(views)}.\nEnd a query with `;`, the prompt with Ctrl-D.")
+    lines: list[str] = []
+    while True:
+        try:
+            lines.append(input(MORE if lines else PROMPT))
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            lines = []
+            continue
+        text = "\n".join(lines).strip()
+        if text.rstrip(";").lower() in ("exit", "quit", ".quit", ".exit"):
+            return
+        if text.rstrip(";").lower() in ("help", ".help", ".tables"):
+            text = "select view_name from duckdb_views() where not internal order by 1;"
+        if text.endswith(";") or not text:
+            lines = []
+            try:
+                answer(connection, text, "table", None)
+            except QueryError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+
+def _only_reads(
+    connection: duckdb.DuckDBPyConnection, query: str
+) -> duckdb.DuckDBPyRelation | None:
+    """The query as a relation, none where it is empty; refuses all that could write."""
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) > 1:
+            raise QueryError(f"one query at a time, got {len(statements)}.")
+        if not statements:
+            return None
+        kind = statements[0].type.name
+        if kind not in ALLOWED:
+            raise QueryError(f"a run is only read: SELECT, DESCRIBE or EXPLAIN, got {kind}.")
+        return connection.sql(statements[0].query)
+    except duckdb.Error as error:
+        raise QueryError(_one_line(error)) from error
+
+
+def _write(relation: duckdb.DuckDBPyRelation, form: Format, sink: pa.NativeFile) -> None:
+    if form == "json":
+        rows = relation.to_arrow_table().to_pylist()
+        sink.write(json.dumps(rows, indent=1, default=str, ensure_ascii=False).encode() + b"\n")
+    elif form == "table":
+        sink.write(str(relation).encode())
+    else:
+        reader = relation.to_arrow_reader(10_000)
+        kind = pyarrow.csv.CSVWriter if form == "csv" else pq.ParquetWriter
+        schema = _flat(reader.schema) if form == "csv" else reader.schema
+        with kind(sink, schema) as writer:
+            for batch in reader:
+                table = pa.Table.from_batches([batch])
+                writer.write_table(_as_text(table, schema) if form == "csv" else table)
+
+
+def _flat(schema: pa.Schema) -> pa.Schema:
+    """CSV has no lists: they become JSON."""
+    return pa.schema(
+        [(f.name, pa.string() if pa.types.is_nested(f.type) else f.type) for f in schema]
+    )
+
+
+def _as_text(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()])
+        if pa.types.is_nested(column.type)
+        else column
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=schema)
+
+
+@contextlib.contextmanager
+def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
+    if output is None:
+        yield pa.PythonFile(sys.stdout.buffer, mode="w")
+        return
+    partial = output.with_name(f".{output.name}.tmp")
+    try:
+        with partial.open("wb") as stream:
+            yield pa.PythonFile(stream, mode="w")
+        partial.replace(output)
+    except OSError as error:
+        raise QueryError(f"{output}: cannot be written ({error.strerror}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    hint = next(
+        (line.strip() for line in lines if "Did you mean" in line or "Candidate" in line), ""
+    )
+    return f"{lines[0]} {hint}".strip()

@@ -1,0 +1,58 @@
+"""The terminal: safe text, steps, tables that line up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+def safe(text: str) -> str:
+    """Text from elsewhere for the terminal: no markup, no control or direction characters."""
+    return escape(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
+
+
+@contextmanager
+def step(name: str) -> Iterator[Callable[[str], None]]:
+    """Say what was done and how long it took; the value adds a note."""
+    notes: list[str] = []
+    begun = time.perf_counter()
+    yield notes.append
+    line = f"{name:<14} {time.perf_counter() - begun:7.1f} s  {'; '.join(notes)}"
+    console.print(safe(line.rstrip()), highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """A line, not wrapped."""
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as it is: a narrow terminal wraps its lines, no cell is cut."""
+    if table.title:
+        say(f"[bold]{table.title}[/bold]")
+        table.title = None
+    wide = Console(width=1000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(width=width).print(table)
+
+
+def table_of(*names: str, first_columns_left: int = 1) -> Table:
+    """A table whose first columns are text and whose others are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    for number, name in enumerate(names):
+        side: Literal["left", "right"] = "left" if number < first_columns_left else "right"
+        table.add_column(name, no_wrap=True, justify=side)
+    return table

@@ -1,0 +1,117 @@
+"""`xmore texts`: make a file of neighbour texts for a dataset's classes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xmore.files.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xmore.methods.coder.chat import Chat
+    from xmore.methods.coder.generate import Tally
+    from xmore.methods.coder.texts import Kind
+
+
+def texts(
+    dataset: Annotated[str, typer.Argument(help="A card's name in data/, or its YAML.")],
+    out: Annotated[Path, typer.Option(help="JSONL file to make.", show_default=False)],
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="Of synonym (WordNet's, through NLTK), attribute, analogue, versus; all but the "
+            "first are asked of the endpoint that XMORE_LLM_URL, _MODEL and _KEY name."
+        ),
+    ] = "synonym",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A benchmark's YAML, whose first inference model says what is near: refuses "
+            "analogues that are another class, finds senses and classes to tell apart."
+        ),
+    ] = None,
+    nearest: Annotated[
+        int, typer.Option(min=1, help="Classes to tell each from, with --config; without it, all.")
+    ] = 5,
+    class_names: Annotated[
+        str | None, typer.Option(help="One of the card's alternative lists of names.")
+    ] = None,
+) -> None:
+    """Make neighbour texts for `coder`; answers are kept beside them, none is asked for twice."""
+    from flows.cli.terminal.console import safe, say
+    from xmore.datasets.card import load_card, named_classes
+    from xmore.datasets.scan import listing
+    from xmore.files.paths import write_whole
+    from xmore.methods.coder.generate import Sources, Tally, generate
+    from xmore.methods.coder.wordnet import open_wordnet
+
+    wanted = parse_kinds(kinds)
+    if out.exists():
+        raise ConfigError(f"{out}: is there already. Name another file, or remove it.")
+    card = load_card(dataset, class_names=class_names)
+    given = named_classes(card)
+    names = [name for _, name in given] if given else listing(card)[0]
+    senses, senses_by = open_wordnet() if "synonym" in wanted else (None, "")
+    chat = _chat(out) if set(wanted) - {"synonym"} else None
+    sources = Sources(
+        senses,
+        senses_by,
+        chat.ask if chat else None,
+        chat.endpoint.model if chat else "",
+        _encoder(config) if config else None,
+    )
+    tally = Tally()
+    rows = list(generate(names, wanted, sources, nearest, tally))
+    write_whole(out, "".join(row.line() for row in rows).encode())
+    for line in _summary(Counter(row.kind for row in rows), tally, chat):
+        say(safe(line))
+    say(safe(f"{out}: {len(rows)} texts of {len(set(names))} classes; read them before use"))
+
+
+def parse_kinds(text: str) -> list[Kind]:
+    """Kinds from a comma-separated text, each once; raises ConfigError."""
+    from xmore.methods.coder.texts import KINDS
+
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    wrong = [part for part in parts if part not in KINDS]
+    if wrong or not parts:
+        raise ConfigError(f"--kinds: must be of {', '.join(KINDS)}, got {text!r}.")
+    return [kind for kind in KINDS if kind in parts]
+
+
+def _chat(out: Path) -> Chat:
+    from xmore.methods.coder.chat import Chat, endpoint_from
+
+    return Chat(endpoint_from(os.environ), out.with_name(f"{out.name}.prompts.jsonl"))
+
+
+def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
+    """Text features of a config's first inference model."""
+    from xmore.config.benchmark import BenchmarkConfig
+    from xmore.config.load import load_config
+    from xmore.models.encoder import load_encoder, pick_device
+    from xmore.models.features import encode_texts
+    from xmore.models.spec import describe_model
+
+    config = load_config(path, BenchmarkConfig)
+    name = config.roles.inference[0]
+    model = describe_model(name, config.model(name), config.results / "cache")
+    encoder = load_encoder(model, pick_device(config.execution.device))
+    return lambda texts: encode_texts(texts, encoder, config.execution.batch_size).unit
+
+
+def _summary(counts: Counter[str], tally: Tally, chat: Chat | None) -> list[str]:
+    """What was made, what was not and why."""
+    lines = [f"{count:>8,} of kind {kind}" for kind, count in counts.items()]
+    lines += [f"{n:>8,} classes or pairs without a {k}" for k, n in tally.empty.items() if n]
+    lines += [f"{n:>8,} lines dropped: {cause}" for cause, n in tally.dropped.items() if n]
+    if chat:
+        lines.append(f"{chat.asked:>8,} questions sent; prompts and answers are in {chat.kept}")
+    return lines

@@ -1,0 +1,125 @@
+"""`xmore-reco-train`: RECO's layers, trained on a memory and measured on held-out pairs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+
+from flows.prefect_ui import key_of
+from tasks.reco import find_neighbours, tidy, train_layers
+from xmore.config.load import absolute
+from xmore.config.reco import RecoTrainConfig
+from xmore.files.errors import ConfigError, ModelError
+from xmore.files.locks import locked
+from xmore.memory.adopt import open_memory
+from xmore.memory.snapshot import Snapshot
+from xmore.models.spec import describe_model
+
+if TYPE_CHECKING:
+    from xmore.methods.reco.checkpoint import RecoCheckpoint
+    from xmore.methods.reco.training import Training
+
+COLUMNS = ("query", "recall", "before", "after", "after - before", "p")
+
+
+@dataclass(frozen=True)
+class RecoTrained:
+    """What a training came to."""
+
+    checkpoint: RecoCheckpoint
+    skipped: bool  # it was there already
+
+
+@flow(name="xmore-reco-train", flow_run_name="{params.name}", persist_result=False)
+def xmore_reco_train(params: RecoTrainConfig) -> RecoTrained:
+    """Hold pairs out, find each pair's neighbours, train, measure retrieval before and after.
+
+    The encoders are not run: their embeddings are the memory's. A killed run is gone on with by
+    the same config, as long as the memory's CURRENT is the same; a finished one is not done again.
+
+    Args:
+        params: The memory, the model that has embedded it, what is retrieved, how it is trained.
+    """
+    from xmore.methods.reco.checkpoint import read_checkpoint
+
+    params = absolute(params)
+    busy = f"{params.output}: another training writes there; wait for its end."
+    with open_memory(params.memory, params.cache) as snapshot:
+        training = look_up(params, snapshot)
+        with locked(params.output / ".lock", refuse=busy):
+            skipped = _is_done(training)
+            if not skipped:
+                find_neighbours(params, training)
+                train_layers(params, training)
+            tidy(params, training)
+            checkpoint = read_checkpoint(params.output)
+    _show_retrieval(checkpoint, params.name)
+    return RecoTrained(checkpoint, skipped)
+
+
+def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
+    """All that `config` names; raises XmoreError before any work is done."""
+    from xmore.methods.reco.neighbours import joint_memory
+    from xmore.methods.reco.training import Training
+    from xmore.models.encoder import pick_device
+
+    model = describe_model(config.model_name, config.model, config.cache)
+    memory = joint_memory(snapshot, model.name, model.identity)
+    if snapshot.dim % config.heads:
+        raise ConfigError(
+            f"`heads` must divide the model's {snapshot.dim} dimensions, got {config.heads}."
+        )
+    device = pick_device(config.execution.device)
+    training = Training(config.recipe, model, memory, config.output, config.every, device)
+    _ = training.digest  # where neighbours cannot be looked for, it says so now
+    return training
+
+
+def retrieval_lines(checkpoint: RecoCheckpoint) -> list[tuple[str, ...]]:
+    """recall@k of the held-out pairs before and after, a line a direction and k: see COLUMNS."""
+    return [
+        (
+            f"{row['query']} to {'text' if row['query'] == 'image' else 'image'}",
+            f"@{row['k']}",
+            _interval(row["before"]),
+            _interval(row["after"]),
+            _interval(row["difference"], "+"),
+            f"{row['p']:.2g}",
+        )
+        for row in checkpoint.facts["retrieval"]
+    ]
+
+
+def _interval(shares: list[float], sign: str = "") -> str:
+    share, low, high = (100 * value for value in shares)
+    return f"{share:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _is_done(training: Training) -> bool:
+    from xmore.methods.reco.checkpoint import read_checkpoint
+
+    try:
+        return read_checkpoint(training.output).facts["digest"] == training.digest
+    except ModelError:
+        return False
+
+
+def _show_retrieval(checkpoint: RecoCheckpoint, name: str) -> None:
+    """Leave the table in Prefect's UI; nothing outside a flow run."""
+    if FlowRunContext.get() is None:
+        return
+    table: list[dict[str, Any]] = [
+        dict(zip(COLUMNS, line, strict=True)) for line in retrieval_lines(checkpoint)
+    ]
+    pairs = checkpoint.facts["pairs"]
+    create_table_artifact(
+        table,
+        key=key_of("reco", name),
+        description=f"Retrieval among {pairs['held_out']:,} held-out pairs, in percent with 95 % "
+        f"intervals, before and after {pairs['trained']:,} pairs of `{checkpoint.facts['memory']}` "
+        f"were trained on. The checkpoint: `{checkpoint.folder}`.",
+    )

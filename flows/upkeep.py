@@ -1,0 +1,177 @@
+"""`xmore memory`: what a memory holds, what changed, and its upkeep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from index_build.base import history
+from index_build.base.tables import parquet
+from index_build.plan import make_plan
+from index_build.snapshot import check_rows, point_current, verify_snapshot
+from index_build.sources.look_up import want
+from index_build.upkeep.estimate import Estimate, estimate
+from xmore.config.load import absolute
+from xmore.config.memory import ReindexConfig
+from xmore.files.errors import SnapshotError
+from xmore.files.locks import is_locked
+from xmore.files.progress import track
+from xmore.memory.adopt import open_memory
+from xmore.memory.snapshot import Snapshot, changing, lock_of, open_snapshot, resolve_current
+from xmore.results.runs import Run
+from xmore.store.artifacts import check_hashes, move_aside
+
+SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A snapshot in a list."""
+
+    name: str
+    published: str
+    rows: int
+    added: int
+    removed: int
+    bytes: int
+    index: str
+    marks: str  # CURRENT, in use, rolled back
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two snapshots differ."""
+
+    shared: int
+    only: tuple[int, int]  # rows in the first only, in the second only
+    samples: tuple[list[str], list[str]]  # captions of some of these
+    facts: list[tuple[str, str, str]]  # name, first's, second's
+
+
+def entries(memory: Path) -> list[Entry]:
+    """The memory's snapshots, the newest first. Raises SnapshotError."""
+    current, withdrawn = resolve_current(memory), history.withdrawn(memory)
+    events = {e["snapshot"]: e for e in history.read(memory) if e["event"] == "published"}
+    found = []
+    for name in history.names(memory):
+        manifest = open_snapshot(memory, name).manifest
+        event = events.get(name, {})
+        marks = [
+            "CURRENT" if name == current else "",
+            "in use" if is_locked(lock_of(memory, name)) else "",
+            "rolled back" if name in withdrawn else "",
+        ]
+        found.append(
+            Entry(
+                name=name,
+                published=str(event.get("at", "")),
+                rows=manifest["rows"],
+                added=event.get("added", 0),
+                removed=event.get("removed", 0),
+                bytes=sum(file["bytes"] for file in manifest["files"]),
+                index=f"{manifest['index']['key']}, {_how(event)}",
+                marks=", ".join(filter(None, marks)),
+            )
+        )
+    return found
+
+
+def find(memory: Path, name: str | None) -> Snapshot:
+    """A snapshot by its name or the beginning of it; none: CURRENT's. Raises SnapshotError."""
+    if name is None:
+        return open_snapshot(memory, resolve_current(memory))
+    matching = [there for there in history.names(memory) if there.startswith(name)]
+    if len(matching) != 1:
+        have = ", ".join(history.names(memory)) or "none"
+        what = "no snapshot" if not matching else f"{len(matching)} snapshots"
+        raise SnapshotError(f"{memory}: {what} called {name!r}; there are {have}.")
+    return open_snapshot(memory, matching[0])
+
+
+def compare(one: Snapshot, other: Snapshot) -> Difference:
+    """What two snapshots share, by memory_key. Memory: DuckDB's, which spills to disk."""
+    with duckdb.connect() as db:
+        for side, snapshot in (("a", one), ("b", other)):
+            files = parquet([shard.metadata for shard in snapshot.shards])
+            db.execute(f"create view {side} as select memory_key, caption from {files}")
+        shared = db.execute("select count(*) from a semi join b using (memory_key)").fetchall()
+        only, samples = [], []
+        for mine, theirs in (("a", "b"), ("b", "a")):
+            rows = f"from {mine} anti join {theirs} using (memory_key)"
+            only.append(db.execute(f"select count(*) {rows}").fetchall()[0][0])
+            some = db.execute(f"select caption {rows} order by memory_key limit {SAMPLES}")
+            samples.append([caption or "" for (caption,) in some.fetchall()])
+    facts = [(name, str(a), str(b)) for name, a, b in _facts(one, other) if a != b]
+    return Difference(shared[0][0], (only[0], only[1]), (samples[0], samples[1]), facts)
+
+
+def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
+    """Point CURRENT to an earlier snapshot, the one before by default -> (left, now).
+
+    A re-index does not bring the snapshot that was left back unless its sources change. Raises
+    SnapshotError, LockedError.
+    """
+    with changing(memory, "a re-index is running; roll back after its end."):
+        current = resolve_current(memory)
+        if to is None:
+            names = history.names(memory)
+            earlier = names[names.index(current) + 1 :] if current in names else names
+            if not earlier:
+                raise SnapshotError(f"{memory}: there is no snapshot before {current}.")
+            to = earlier[0]
+        target = find(memory, to)
+        if target.name == current:
+            raise SnapshotError(f"{memory}: CURRENT is {current} already.")
+        history.append(memory, "rolled back", target.name, left=current)
+        point_current(memory, target.name)
+        return current, target.name
+
+
+def foresee(config: ReindexConfig) -> Estimate:
+    """What a re-index would come to; what it lists is kept for the re-index itself."""
+    config = absolute(config)
+    with changing(config.memory, "a re-index is running; plan after its end."):
+        plan = make_plan(config)
+        return estimate(plan, [want(listed, config) for listed in plan.listed])
+
+
+def check(snapshot: Snapshot) -> list[str]:
+    """Faults of a snapshot: each byte read, each row looked at."""
+    return verify_snapshot(snapshot) or check_rows(snapshot)
+
+
+def _how(event: dict[str, Any]) -> str:
+    """How the index was made, and in how long; both ways are told apart by their times."""
+    seconds = event.get("seconds", {}).get("index")
+    return f"{event.get('index', '')} {seconds:.1f} s" if seconds is not None else ""
+
+
+def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
+    a, b = one.manifest, other.manifest
+    rows = [
+        ("model", a["model"]["name"], b["model"]["name"]),
+        ("index", a["index"]["key"], b["index"]["key"]),
+        ("asked", a["asked"], b["asked"]),
+    ]
+    for cause in sorted({*a["failures"], *b["failures"]}):
+        rows.append((f"failed: {cause}", a["failures"].get(cause, 0), b["failures"].get(cause, 0)))
+    return rows
+
+
+def verify_run(run: Run, repair: bool) -> list[str]:
+    """Faults of a run's artifacts and snapshot; `repair` moves damaged artifacts aside."""
+    faults = []
+    for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
+        found = check_hashes(Path(path))
+        faults += found
+        if found and repair and Path(path).exists():
+            move_aside(Path(path))
+    try:
+        memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
+        with open_memory(memory, cache, run.snapshot["name"]) as snapshot:
+            return faults + verify_snapshot(snapshot)
+    except SnapshotError as error:
+        return [*faults, str(error)]

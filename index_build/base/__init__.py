@@ -1,0 +1,1 @@
+"""What all steps of a re-index stand on."""

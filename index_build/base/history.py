@@ -1,0 +1,80 @@
+"""A memory's history: which snapshot was published when, and what it took to make it.
+
+    <memory>/history.jsonl    one line an event, oldest first
+
+Times and costs live here and not in a snapshot, so that equal content has equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from xmore.files.errors import SnapshotError
+from xmore.files.paths import write_whole
+
+
+def read(memory: Path) -> list[dict[str, Any]]:
+    """All events, oldest first. Raises SnapshotError."""
+    path = memory / "history.jsonl"
+    if not path.exists():
+        return []
+    try:
+        events = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return [{"event": str(e["event"]), "snapshot": str(e["snapshot"]), **e} for e in events]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SnapshotError(f"{path}: cannot be read ({error}). Move it away to go on.") from error
+
+
+def append(memory: Path, event: str, snapshot: str, **facts: Any) -> None:
+    """Add an event that happens now."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"event": event, "snapshot": snapshot, "at": now, **facts}
+    lines = [*read(memory), line]
+    text = "".join(json.dumps(item, sort_keys=True) + "\n" for item in lines)
+    write_whole(memory / "history.jsonl", text.encode())
+
+
+def names(memory: Path) -> list[str]:
+    """The snapshots that are there, the newest first."""
+    published = {e["snapshot"]: i for i, e in enumerate(read(memory)) if e["event"] == "published"}
+    folder = memory / "snapshots"
+    there = [path.name for path in folder.iterdir() if _whole(path)] if folder.is_dir() else []
+    return sorted(there, key=lambda name: (-published.get(name, -1), name))
+
+
+def withdrawn(memory: Path) -> set[str]:
+    """Snapshots that were rolled back from: a re-index does not bring them back by itself."""
+    left: set[str] = set()
+    for event in read(memory):
+        if event["event"] == "rolled back":
+            left.add(str(event.get("left")))
+            left.discard(event["snapshot"])
+        elif event["event"] == "published":
+            left.discard(event["snapshot"])
+    return left
+
+
+def rates(memory: Path) -> dict[str, float]:
+    """Measured in earlier runs: rows a second of `download` and `embed`, bytes of an image."""
+    totals: dict[str, float] = {}
+    for event in read(memory):
+        for key in ("fetched", "embedded", "image_bytes", "images"):
+            totals[key] = totals.get(key, 0) + event.get(key, 0)
+        for step, seconds in event.get("seconds", {}).items():
+            totals[f"{step}_seconds"] = totals.get(f"{step}_seconds", 0) + seconds
+    found = {}
+    for rate, rows, seconds in (
+        ("download", "fetched", "download_seconds"),
+        ("embed", "embedded", "embed_seconds"),
+        ("image_bytes", "image_bytes", "images"),
+    ):
+        if totals.get(rows, 0) > 0 and totals.get(seconds, 0) > 0:
+            found[rate] = totals[rows] / totals[seconds]
+    return found
+
+
+def _whole(path: Path) -> bool:
+    return (path / "manifest.json").exists() and ".broken-" not in path.name

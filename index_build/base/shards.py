@@ -1,0 +1,88 @@
+"""A batch's shards, ready to be embedded: of downloaded or foreign tars, of files, of features."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from index_build.base.batches import Batch
+from xmore.images.readers import Files, ListedImages, Tars
+from xmore.models.features import ImageSource
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pairs that are embedded together: image i of `images` belongs to row i of `rows`."""
+
+    number: int
+    images: ImageSource
+    rows: pa.Table  # row_key, memory_key, caption, and what else the source knows
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pairs that come with their embeddings."""
+
+    number: int
+    unit: np.ndarray  # (n, D) float16 unit rows
+    text: np.ndarray | None  # (n, D) float16 unit rows, where the folder has them
+    rows: pa.Table
+
+
+def load_shard(batch: Batch, number: int) -> Shard | Features:
+    """Shard `number` of a batch: the rows of its outcomes that have an image."""
+    outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
+    rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
+    rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
+    if batch.kind == "urls":
+        return Shard(number, _downloaded(batch, number, rows), rows)
+    root = Path(str(batch.root))
+    places = rows["image_path"].to_pylist()
+    hashes = rows["memory_key"].to_pylist()
+    offsets, sizes = rows["offset"].to_pylist(), rows["bytes"].to_pylist()
+    rows = rows.drop_columns(["offset", "bytes"])
+    if batch.kind == "images":
+        return Shard(number, ListedImages(Files(root), places, hashes), rows)
+    if batch.kind == "tars":
+        tars = [place.partition("/")[0] for place in places]
+        where = dict(zip(places, zip(tars, offsets, sizes, strict=True), strict=True))
+        return Shard(number, ListedImages(Tars(root, where), places, hashes), rows)
+    return _features(number, root, rows, np.array(offsets))
+
+
+def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
+    tar = f"{number:05d}.tar"
+    with tarfile.open(batch.images / tar) as archive:
+        places = {m.name: (tar, m.offset_data, m.size) for m in archive if m.isreg()}
+    names = rows["image_path"].to_pylist()
+    # What was scaled down has other bytes than its memory_key says.
+    return ListedImages(Tars(batch.images, places), names, [None] * len(names))
+
+
+def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:
+    """Rows of an adopted folder, with all its columns. Memory: one of its files' columns."""
+    files = np.array(rows["image_path"].to_pylist())
+    unit, text, theirs = [], [], []
+    for name in dict.fromkeys(files.tolist()):
+        at = offsets[files == name]
+        images = np.load(root / "img_emb" / name, mmap_mode="r")
+        unit.append(np.asarray(images[at], np.float16))
+        words = root / "text_emb" / name.replace("img_emb", "text_emb")
+        text.append(np.load(words, mmap_mode="r")[at] if words.exists() else None)
+        metadata = root / "metadata" / name.replace("img_emb", "metadata").replace("npy", "parquet")
+        theirs.append(pq.read_table(metadata, partitioning=None).take(pa.array(at)))
+    known = pa.concat_tables(theirs, promote_options="default") if theirs else rows
+    for column in known.column_names:
+        if column not in rows.column_names:
+            rows = rows.append_column(column, known[column])
+    texts = [np.asarray(block, np.float16) for block in text if block is not None]
+    whole = len(texts) == len(text)
+    return Features(
+        number, np.concatenate(unit), np.concatenate(texts) if whole and texts else None, rows
+    )

@@ -1,0 +1,1 @@
+"""Downloads by img2dataset, each request bounded."""

@@ -1,0 +1,199 @@
+"""Download the selected rows' images with img2dataset, as webdataset shards that can be trusted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from index_build.base.batches import Batch
+from index_build.base.tables import write_table
+from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
+from xmore.files.errors import SnapshotError
+from xmore.files.progress import counting
+
+MODULE = "index_build.download.process"
+PATIENCE = 600  # seconds beyond the longest that a shard can take by its requests' time limits
+SUCCESS = "success"
+
+
+def download_shards(job: Job, shards: int) -> int:
+    """Fetch the rows of `job.rows`/00000.parquet ... into `job.target`/00000.tar, 00000.parquet.
+
+    Returns how many shards were fetched now: those that are whole already are left alone. Memory
+    is bounded by img2dataset's: two images a thread. Raises SnapshotError where the download
+    fails as a whole.
+    """
+    job.target.mkdir(parents=True, exist_ok=True)
+    for number in _done(job.target):
+        if not _is_whole(job.target, number):
+            forget(job.target, number)
+    before = _done(job.target)
+    if len(before) < shards:
+        _run(job, shards)
+        # A shard without one success looks like an outage; img2dataset would call it done.
+        failed = [n for n in sorted(_done(job.target) - before) if not _succeeded(job.target, n)]
+        for number in failed:
+            forget(job.target, number)
+        if failed:
+            _run(job, shards)
+    return shards - len(before)
+
+
+def write_outcomes(batch: Batch) -> tuple[int, int]:
+    """Say of each row of a downloaded batch what it came to; returns rows tried, images come.
+
+    Rows stay in the order of their shard. img2dataset writes in the order in which answers come,
+    so that its own order is never the same twice; its keys tell the place of each row. Memory:
+    one shard's rows.
+    """
+    tried = images = 0
+    for number in range(batch.shards):
+        name = f"{number:05d}.parquet"
+        rows = pq.read_table(batch.rows / name)
+        fetched = pq.read_table(
+            batch.images / name,
+            columns=["key", "status", "error_message", "sha256", "width", "height"],
+        ).sort_by("key")
+        if fetched.num_rows != rows.num_rows:
+            raise SnapshotError(
+                f"{batch.images / name}: has {fetched.num_rows} rows, {rows.num_rows} were asked "
+                f"for. Remove it; run again to go on."
+            )
+        told = (fetched[column].to_pylist() for column in ("status", "error_message", "sha256"))
+        outcomes = [_outcome(*row) for row in zip(*told, strict=True)]
+        columns = {
+            "memory_key": pa.array([key for key, _ in outcomes], pa.string()),
+            "width": fetched["width"],
+            "height": fetched["height"],
+            "image_path": pc.binary_join_element_wise(fetched["key"], "jpg", "."),
+            "host": pa.array([_host(url) for url in rows["url"].to_pylist()], pa.string()),
+            "cause": pa.array([cause for _, cause in outcomes], pa.string()),
+        }
+        tries = pc.add(rows["tries"], pa.scalar(1, pa.int32())).cast(pa.int32())
+        table = rows.set_column(rows.column_names.index("tries"), "tries", tries)
+        for column, values in columns.items():
+            table = table.append_column(column, values)
+        write_table(batch.outcomes / name, table)
+        tried += len(table)
+        images += table["cause"].null_count
+    return tried, images
+
+
+def forget(target: Path, number: int) -> None:
+    """Have a shard downloaded anew by the next call."""
+    for ending in ("_stats.json", ".parquet", ".tar"):  # img2dataset's own mark of done first
+        (target / f"{number:05d}{ending}").unlink(missing_ok=True)
+
+
+def forget_failed(batch: Batch, share: float) -> None:
+    """Have the shards of which more than `share` has failed downloaded anew by the next run."""
+    for number in batch.tried():
+        path = batch.outcomes / f"{number:05d}.parquet"
+        causes = pq.read_table(path, columns=["cause"])["cause"]
+        if len(causes) - causes.null_count > share * len(causes):
+            path.unlink()
+            forget(batch.images, number)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "none"
+    except ValueError:
+        return "none"
+
+
+def _succeeded(target: Path, number: int) -> int:
+    return _column(target, number, "status").count(SUCCESS)
+
+
+def _done(target: Path) -> set[int]:
+    return {int(path.name.split("_")[0]) for path in target.glob("*_stats.json")}
+
+
+def _is_whole(target: Path, number: int) -> bool:
+    """Whether a shard that img2dataset calls done can be read to its end: it does not sync."""
+    try:
+        statuses = _column(target, number, "status")
+        with tarfile.open(target / f"{number:05d}.tar") as tar:
+            images = sum(member.name.endswith(".jpg") for member in tar)
+    except (OSError, pa.ArrowInvalid, tarfile.TarError):
+        return False
+    return images == statuses.count(SUCCESS)
+
+
+def _outcome(status: str, message: str | None, sha256: str | None) -> tuple[str | None, str | None]:
+    """memory_key and cause of a row, one of them or both, from img2dataset's own columns."""
+    if status == SUCCESS:
+        return sha256, None
+    # Causes of failed requests are ours, few and short; what cv2 says of an image is neither.
+    cause = message or "unknown" if status == "failed_to_download" else "cannot be scaled down"
+    if cause.startswith(TAKEN_DOWN):
+        return cause.removeprefix(TAKEN_DOWN).strip(), TAKEN_DOWN
+    return sha256, cause
+
+
+def _column(target: Path, number: int, name: str) -> list[str]:
+    return pq.read_table(target / f"{number:05d}.parquet", columns=[name])[name].to_pylist()
+
+
+def _run(job: Job, shards: int) -> None:
+    """img2dataset in its own process group, which ends with this call, however that ends."""
+    log_path = job.target.with_name(f"{job.target.name}.log")
+    environment = os.environ | {
+        VARIABLE: job.model_dump_json(),
+        "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for its newest version
+        "WANDB_MODE": "disabled",
+    }
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,  # closes when this process ends, even by kill -9
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+    try:
+        with counting("memory downloading", shards, "shard") as report:
+            _watch(process, job, report)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin:
+            process.stdin.close()
+    missing = shards - len(_done(job.target))
+    if process.returncode or missing:
+        # img2dataset ends well even if it gave shards up.
+        raise SnapshotError(
+            f"{job.target}: img2dataset left {missing} of {shards} shards undone, see {log_path}. "
+            "What is whole is kept; run again to go on."
+        )
+
+
+def _watch(process: subprocess.Popen[bytes], job: Job, report: Callable[[int], None]) -> None:
+    """Wait for the end. A worker that the system killed is never missed by its pool: give up."""
+    bounds = job.bounds
+    longest = job.shard_rows * bounds.timeout * (bounds.retries + 1) / bounds.threads + PATIENCE
+    done, since = -1, time.monotonic()
+    while process.poll() is None:
+        now = len(_done(job.target))
+        if now != done:
+            done, since = now, time.monotonic()
+            report(done)
+        if time.monotonic() - since > longest:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)

@@ -1,0 +1,57 @@
+"""What runs in each of img2dataset's workers: its downloader, with requests that are bounded.
+
+img2dataset sends its downloader to spawned processes, or to Spark's Python workers, as a pickle
+that names its class. Ours lives here, so that a worker cannot unpickle it without importing this
+module, which changes img2dataset. The job comes in the environment variable XMORE_DOWNLOAD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from http.client import HTTPMessage
+
+import img2dataset.downloader
+
+from index_build.download.fetch import FetchFailed, fetch_image, may_pass
+from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
+
+
+class BoundedDownloader(img2dataset.downloader.Downloader):
+    """img2dataset's own, which finds `fetch_row` in the place of its request."""
+
+
+def fetch_row(
+    row: tuple[int, str],
+    timeout: float,
+    retries: int,
+    user_agent_token: str | None,
+    disallowed_header_directives: set[str] | None,
+) -> tuple[int, io.BytesIO | None, str | None]:
+    """Stands in for img2dataset's `download_image_with_retry`: the same, within bounds."""
+
+    def refused(headers: HTTPMessage) -> bool:
+        return bool(disallowed_header_directives) and img2dataset.downloader.is_disallowed(
+            headers, user_agent_token, disallowed_header_directives
+        )
+
+    key, url = row
+    cause = ""
+    for _ in range(retries + 1):
+        try:
+            data = fetch_image(url, JOB.bounds, refused)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest in TAKEN:
+                return key, None, f"{TAKEN_DOWN} {digest}"
+            return key, io.BytesIO(data), None
+        except FetchFailed as error:
+            cause = error.cause
+        if not may_pass(cause):
+            break
+    return key, None, cause
+
+
+JOB = Job.model_validate_json(os.environ[VARIABLE])
+TAKEN = frozenset(JOB.taken)
+img2dataset.downloader.download_image_with_retry = fetch_row

@@ -1,0 +1,1 @@
+"""Nearest-neighbour indices: built, tuned, reused."""

@@ -1,0 +1,90 @@
+"""A snapshot's indices: kept where its rows are the same, added to where more came, or new."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from index_build.index.build import add_rows, build_index, can_add, tune_index, unpublished
+from index_build.plan import Plan
+from index_build.snapshot import Assembled, identity
+from xmore.files.errors import SnapshotError
+from xmore.files.paths import link_or_copy
+from xmore.memory.rows import embedding_blocks
+from xmore.memory.snapshot import Kind, Snapshot, index_facts, seen_by
+
+log = logging.getLogger(__name__)
+
+GROWTH = 1.5  # rows to those that the index was built of: from there on it is built anew
+LOSS = 0.01  # of recall@128 that an index may lose by being added to
+
+
+def make_indices(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
+    """Put image.index, and text.index where it is asked for, into `plan.work` -> facts of each.
+
+    They are named as in the manifest; `how` says what was done. Raises SnapshotError. Memory: see
+    `build_index` and `add_rows`.
+    """
+    kinds: list[Kind] = ["image", "text"] if plan.config.index.text else ["image"]
+    return {index_facts(kind): make_index(plan, made, previous, kind) for kind in kinds}
+
+
+def make_index(
+    plan: Plan, made: Assembled, previous: Snapshot | None, kind: Kind = "image"
+) -> dict[str, Any]:
+    """Put one index into `plan.work` -> its facts. Raises SnapshotError."""
+    old = seen_by(previous, kind) if previous else None
+    if old and _of_the_same_kind(plan, old):
+        before = [identity(shard) for shard in old.manifest["shards"]]
+        if before == made.identities():
+            return _keep(plan, old)
+        if before == made.identities()[: len(before)]:
+            facts = _grow(plan, made, old)
+            if facts:
+                return facts
+    facts = build_index(plan.work, plan.config.index, plan.config.spark_master, kind)
+    return {**facts, **_asked(plan), "how": "built", "built_of": made.rows}
+
+
+def _asked(plan: Plan) -> dict[str, Any]:
+    return {"asked": plan.config.index.each}
+
+
+def _of_the_same_kind(plan: Plan, previous: Snapshot) -> bool:
+    same_model = previous.manifest["model"]["identity"] == plan.model.identity
+    return same_model and (previous.index or {}).get("asked") == _asked(plan)["asked"]
+
+
+def _keep(plan: Plan, previous: Snapshot) -> dict[str, Any]:
+    target = plan.work / previous.index_path.name
+    target.unlink(missing_ok=True)
+    link_or_copy(previous.index_path, target)
+    return {**(previous.index or {}), "how": "kept"}
+
+
+def _grow(plan: Plan, made: Assembled, previous: Snapshot) -> dict[str, Any] | None:
+    """Add the rows that came; none where the index cannot be added to, or would lose recall."""
+    old = previous.index or {}
+    try:
+        if made.rows > GROWTH * old["built_of"] or not can_add(previous.index_path):
+            return None
+        rows = unpublished(plan.work, previous.kind)
+        new = tuple(shard for shard in rows.shards if shard.start >= previous.rows)
+        blocks = embedding_blocks(replace(rows, shards=new))
+        add_rows(previous.index_path, previous.rows, blocks, rows.index_path)
+        facts = tune_index(rows, old["key"], plan.config.index)
+    except SnapshotError as error:
+        log.warning("building the index anew: %s", error)
+        return None
+    lost = {kind: _recall(old, kind) - _recall(facts, kind) for kind in facts["measured"]["of"]}
+    if max(lost.values()) > LOSS:
+        log.warning("building the index anew: added to, it loses recall (%s)", lost)
+        return None
+    return {**facts, **_asked(plan), "how": "added to", "built_of": old["built_of"]}
+
+
+def _recall(facts: dict[str, Any], kind: str) -> float:
+    """recall@128 of one kind of query; JSON has made text of the number."""
+    measured = facts["measured"]["of"].get(kind, {"recall": {"128": 0.0}})
+    return {str(k): share for k, share in measured["recall"].items()}["128"]

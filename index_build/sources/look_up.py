@@ -1,0 +1,176 @@
+"""Sources: what a config's sources hold now, as files of wanted rows, a folder a source.
+
+    <memory>/making/wanted-<digest>/00000.parquet ... selection.json
+
+Each row has its row_key (what binds it to its source: sha256 of URL and caption, or of place,
+caption and bytes) and a caption; a row that is here already has its memory_key and its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from index_build.base.tables import write_table
+from index_build.sources import urls
+from index_build.sources.folder import Pairs, read_pairs
+from index_build.sources.language import language_of
+from index_build.sources.tars import list_tars, listings
+from xmore.config.memory import ReindexConfig
+from xmore.config.sources import SourceConfig
+from xmore.files.digests import digest_of, digest_text
+from xmore.files.errors import ConfigError
+from xmore.memory.adopt import adopt
+from xmore.memory.rows import rows_of_shard
+from xmore.memory.snapshot import Snapshot
+
+HERE = pa.schema(
+    [
+        ("row_key", pa.string()),
+        ("memory_key", pa.string()),
+        ("caption", pa.string()),
+        ("image_path", pa.string()),  # under the source's folder; `x.tar/member` in a tar
+        ("offset", pa.int64()),  # of an image in its tar, or a row in its file of embeddings
+        ("bytes", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A source looked up: enough to tell whether it has changed."""
+
+    source: SourceConfig
+    digest: str
+    found: Any  # files of a URL list, Pairs, tars with their listings, or an adopted Snapshot
+    root: str | None  # folder that holds the images or embeddings
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A source's rows, written."""
+
+    listed: Listed
+    files: list[Path]
+    asked: int
+    failures: Counter[str]
+    filtered: Counter[str]
+
+
+def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
+    """What a source holds now. Raises DatasetError, ConfigError and SnapshotError."""
+    how = [source.filters.model_dump(), config.shard_rows]
+    if source.urls:
+        files = urls.list_files(source.urls.path, config.memory / "making")
+        digest = urls.rows_digest(source.urls, source.filters, files, config.cache)
+        return Listed(source, digest_of([digest, config.shard_rows]), files, None)
+    if source.images:
+        pairs = read_pairs(source.images, config.cache)
+        return Listed(source, digest_of([pairs.digest, how]), pairs, str(pairs.folder))
+    if source.tars:
+        tars = list_tars(source.tars.folder)
+        content = listings(tars, config.cache, config.download.max_bytes)
+        keys = [[path.name, digest_of(table.to_pydict())] for path, table in content]
+        return Listed(source, digest_of([keys, how]), tars, str(source.tars.folder))
+    assert source.clip_retrieval  # the config's own rule
+    if source.clip_retrieval.folder.resolve().is_relative_to(config.memory.resolve()):
+        raise ConfigError(f"{source.clip_retrieval.folder}: lies in the memory that it would feed.")
+    adopted = adopt(source.clip_retrieval.folder, config.cache)
+    return Listed(source, digest_of([adopted.digest, how]), adopted, str(adopted.path))
+
+
+def want(listed: Listed, config: ReindexConfig) -> Wanted:
+    """Write a source's wanted rows, once. Memory: one file of rows, and a row's key each."""
+    folder = config.memory / "making" / f"wanted-{listed.digest[:16]}"
+    source = listed.source
+    if source.urls:
+        urls.select_rows(source.urls, source.filters, listed.found, config.shard_rows, folder)
+    elif not (folder / "selection.json").exists():
+        _write(_here(listed, config), listed, config.shard_rows, folder)
+    selected = urls.Selected(**json.loads((folder / "selection.json").read_bytes()))
+    files = [folder / f"{number:05d}.parquet" for number in range(selected.shards)]
+    failures, filtered = Counter(selected.failures), Counter(selected.filtered)
+    return Wanted(listed, files, selected.asked, failures, filtered)
+
+
+def _here(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
+    """Rows of a source that needs no download: HERE, and `cause` where there is no image."""
+    if listed.source.images:
+        return _pairs(listed.found)
+    if listed.source.tars:
+        return _tars(listed.found, config)
+    return _embedded(listed.found)
+
+
+def _pairs(pairs: Pairs) -> Iterator[dict[str, Any]]:
+    for path, caption, sha256 in zip(pairs.paths, pairs.captions, pairs.hashes, strict=True):
+        if sha256 is None:
+            there = (pairs.folder / path).exists()
+            yield {"cause": "unreadable file" if there else "no such file"}
+        else:
+            yield {
+                "row_key": digest_text(f"{path}\n{caption}\n{sha256}"),
+                "memory_key": sha256,
+                "caption": caption,
+                "image_path": path,
+            }
+
+
+def _tars(tars: list[Path], config: ReindexConfig) -> Iterator[dict[str, Any]]:
+    for path, table in listings(tars, config.cache, config.download.max_bytes):
+        for row in table.to_pylist():
+            place = f"{path.name}/{row.pop('member')}"
+            key = digest_text(f"{place}\n{row['caption']}\n{row['memory_key']}")
+            yield row | {"row_key": key, "image_path": place}
+
+
+def _embedded(adopted: Snapshot) -> Iterator[dict[str, Any]]:
+    for shard in adopted.shards:
+        for position, (key, caption) in enumerate(rows_of_shard(adopted, shard)):
+            yield {
+                "row_key": key,
+                "memory_key": key,  # such a folder has no images to hash
+                "caption": caption,
+                "image_path": shard.embeddings.name,
+                "offset": position,
+            }
+
+
+def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    languages = set(listed.source.filters.languages)
+    seen: set[str] = set()
+    failures: Counter[str] = Counter()
+    filtered: Counter[str] = Counter()
+    held: list[dict[str, Any]] = []
+    asked = shards = 0
+    for row in rows:
+        if languages and "cause" not in row and language_of(row["caption"]) not in languages:
+            filtered["language"] += 1
+            continue
+        asked += 1
+        if "cause" in row or row["row_key"] in seen:
+            failures[row.get("cause", "same row twice")] += 1
+            continue
+        seen.add(row["row_key"])
+        held.append(row)
+        if len(held) == shard_rows:
+            shards = _flush(held, partial, shards)
+    if held:
+        shards = _flush(held, partial, shards)
+    urls.publish_selection(
+        partial, folder, urls.Selected(asked, dict(failures), dict(filtered), shards)
+    )
+
+
+def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:
+    write_table(folder / f"{shards:05d}.parquet", pa.Table.from_pylist(held, schema=HERE))
+    held.clear()
+    return shards + 1

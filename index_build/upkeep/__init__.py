@@ -1,0 +1,1 @@
+"""Memories over time: estimates before, garbage collection after."""

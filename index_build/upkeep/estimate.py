@@ -1,0 +1,123 @@
+"""What a re-index would come to, before anything is downloaded: rows, bytes, hours, disk."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from index_build.base import history
+from index_build.base.batches import list_batches
+from index_build.embed import to_embed
+from index_build.ledger import open_ledger
+from index_build.plan import Plan
+from index_build.sources.look_up import Wanted
+from xmore.models.encoder import OpenClipEncoder, load_encoder, pick_device
+from xmore.models.features import encode_images
+
+# Where no run of this memory has measured it: docs/scale.md says how these were.
+ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images a second and process; bytes each
+PROBE = 128  # images embedded to measure the model here and now
+METADATA_BYTES = 250  # of a row, compressed: key, URL, caption
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """One source's rows."""
+
+    name: str
+    kind: str
+    asked: int
+    filtered: Counter[str]
+    new: int  # to be tried
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the next re-index would do, and what it would take."""
+
+    sources: list[SourcePlan]
+    to_download: int
+    to_embed: int
+    rates: dict[str, tuple[float, str]]  # rate and where it comes from
+    download_bytes: float
+    disk_bytes: float
+    hours: dict[str, float]
+
+
+def estimate(plan: Plan, wanted: list[Wanted]) -> Estimate:
+    """Count what is new, and multiply by measured rates. Memory: DuckDB's, and the model."""
+    config = plan.config
+    with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
+        sources = [
+            SourcePlan(
+                name=want.listed.source.label,
+                kind=want.listed.source.kind,
+                asked=want.asked,
+                filtered=want.filtered,
+                new=ledger.count_new(i),
+            )
+            for i, want in enumerate(wanted)
+        ]
+    to_download = sum(source.new for source in sources if source.kind == "urls")
+    behind = sum(
+        len(to_embed(batch, batch.features(plan.model))) for batch in list_batches(config.memory)
+    )
+    fresh = sum(source.new for source in sources if source.kind != "clip_retrieval")
+    todo = fresh + behind * config.shard_rows
+    encoder = load_encoder(plan.model, pick_device(config.execution.device))
+    known = history.rates(config.memory)
+    embed, dim, source = _probe(encoder, plan)
+    rates = {
+        "download": _rate(known, "download", ASSUMED["download"] * config.download.processes),
+        "image_bytes": _rate(known, "image_bytes", ASSUMED["image_bytes"]),
+        "embed": (known["embed"], "earlier runs") if "embed" in known else (embed, source),
+    }
+    size = rates["image_bytes"][0] * to_download
+    vectors = 2 * dim * (2 if encoder.has_text else 1) + 4 * dim  # float16 each, and the index
+    return Estimate(
+        sources=sources,
+        to_download=to_download,
+        to_embed=todo,
+        rates=rates,
+        download_bytes=size,
+        disk_bytes=size + todo * (vectors + METADATA_BYTES),
+        hours={
+            "download": to_download / rates["download"][0] / 3600,
+            "embed": todo / rates["embed"][0] / 3600,
+        },
+    )
+
+
+def _rate(known: dict[str, float], name: str, assumed: float) -> tuple[float, str]:
+    return (known[name], "earlier runs") if name in known else (assumed, "assumed")
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Images like the web's in size, to time a model with."""
+
+    data: bytes
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, i: int) -> bytes:
+        return self.data
+
+
+def _probe(encoder: OpenClipEncoder, plan: Plan) -> tuple[float, int, str]:
+    """Images a second that the model embeds here, decoding included; and its dimensions."""
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    sizes = plan.config.execution.batch_size, plan.config.execution.workers
+    encode_images(_Noise(buffer.getvalue(), 16), encoder, *sizes)  # the first pass is slower
+    begun = time.perf_counter()
+    unit = encode_images(_Noise(buffer.getvalue(), PROBE), encoder, *sizes).unit
+    return PROBE / (time.perf_counter() - begun), unit.shape[1], f"{PROBE} images, now"

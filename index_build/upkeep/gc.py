@@ -1,0 +1,277 @@
+"""Give back what no kept snapshot uses: old snapshots, and in the batches the rows that left.
+
+What stays: the newest snapshots, CURRENT's, and those that a running benchmark holds. Of the
+batches stay the rows of those snapshots, and the record of what failed, so that it is not asked
+for anew. A row that was taken down leaves no URL, caption, image or embedding; its row_key and
+sha256 stay, so that it cannot come back.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from index_build.base import history, takedown
+from index_build.base.batches import Batch, features_name, list_batches
+from index_build.base.tables import parquet, scratch_db, write_table
+from index_build.download.job import TAKEN_DOWN
+from index_build.embed import KINDS, describe, part, read_record, save_array, write_record
+from xmore.files.errors import LockedError, SnapshotError
+from xmore.files.locks import locked
+from xmore.files.paths import fsync_dir, fsync_file
+from xmore.files.progress import track
+from xmore.memory.snapshot import changing, lock_of, read_snapshot, resolve_current
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What gc has freed, or would."""
+
+    snapshots: dict[str, str]  # those that go, and why
+    kept: dict[str, str]  # those that stay, and why
+    rows: int  # downloaded rows whose image goes
+    files: int  # shards that are written anew without them
+    bytes: int
+
+
+def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
+    """Remove all but the newest `keep` snapshots and what only they used.
+
+    Holds the lock of re-indexing. Memory: DuckDB's limit, and one shard. Raises LockedError
+    while a re-index runs.
+    """
+    busy = "a re-index is running; run gc after its end."
+    with changing(memory, busy), ExitStack() as held:
+        taken = takedown.kept(memory)
+        kept, going = _choose(memory, keep, taken, held)
+        used = {_features_of(memory / "snapshots" / name) for name in kept}
+        freed = _bytes_of([memory / "snapshots" / name for name in going])
+        if not dry_run:
+            for name in going:
+                _remove(memory / "snapshots" / name)
+            shutil.rmtree(memory / "making", ignore_errors=True)
+        rows = files = 0
+        with _referenced(memory, list(kept)) as db:
+            batches = [batch for batch in list_batches(memory) if batch.closed]
+            for batch in track(batches, "memory freeing", "batch"):
+                for folder in sorted(batch.path.glob("features-*")):
+                    if folder.name not in used:
+                        freed += _bytes_of([folder])
+                        if not dry_run:
+                            shutil.rmtree(folder)
+                for number in batch.tried():
+                    dead, size = _free(db, batch, number, taken, dry_run)
+                    rows, files, freed = rows + dead, files + (dead > 0), freed + size
+                if not dry_run and not batch.tried():
+                    shutil.rmtree(batch.path)
+        return Freed(going, kept, rows, files, freed)
+
+
+def _features_of(snapshot: Path) -> str:
+    """The name of the feature folders that a snapshot was made from."""
+    return features_name(read_snapshot(snapshot).manifest["model"]["identity"])
+
+
+def _choose(
+    memory: Path, keep: int, taken: list[str], held: ExitStack
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which snapshots stay and which go, each with the reason; those that go stay locked."""
+    current, kept, going = resolve_current(memory), {}, {}
+    for place, name in enumerate(history.names(memory)):
+        if name == current:
+            kept[name] = "CURRENT"
+            continue
+        marked = _holds(memory / "snapshots" / name, taken)
+        if place < keep and not marked:
+            kept[name] = f"one of the newest {keep}"
+            continue
+        try:
+            held.enter_context(locked(lock_of(memory, name), refuse="in use"))
+            going[name] = "holds rows that were taken down" if marked else "old"
+        except LockedError:
+            kept[name] = "in use by a running benchmark" + (
+                ", and holds rows that were taken down: run gc again" if marked else ""
+            )
+    folder = memory / "snapshots"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in kept and path.name not in going:
+            going[path.name] = "damaged or half-made"
+    return kept, going
+
+
+def _holds(snapshot: Path, taken: list[str]) -> bool:
+    """Whether a snapshot has a row that was taken down since."""
+    if not taken:
+        return False
+    wanted = pa.array(taken, pa.string())
+    for path in sorted((snapshot / "metadata").glob("*.parquet")):
+        names = [n for n in ("memory_key", "row_key", "url") if n in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=names, partitioning=None)
+        if any(pc.any(pc.is_in(table[name], wanted)).as_py() for name in names):
+            return True
+    return False
+
+
+@contextmanager
+def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the table `used` of the memory_keys that the snapshots hold."""
+    files = [
+        path
+        for name in names
+        for path in sorted((memory / "snapshots" / name / "metadata").glob("*.parquet"))
+    ]
+    if not files:
+        raise SnapshotError(f"{memory}: no snapshot is left whole; nothing was removed.")
+    with scratch_db(memory / "making" / "gc") as db:
+        db.execute(f"create table used as select distinct memory_key from {parquet(files)}")
+        yield db
+
+
+def _free(
+    db: duckdb.DuckDBPyConnection, batch: Batch, number: int, taken: list[str], dry_run: bool
+) -> tuple[int, int]:
+    """Write a shard of a batch anew without its dead rows -> how many, and bytes freed.
+
+    Its outcomes come last: what is killed on the way is done again by the next gc.
+    """
+    path = batch.outcomes / f"{number:05d}.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    stays, outcomes = _split(db, batch, number, rows, taken)
+    if outcomes.equals(rows):
+        return 0, 0
+    paths = [batch.images / f"{number:05d}.tar"]
+    features = sorted(batch.path.glob("features-*"))
+    paths += [part(folder, kind, number) for folder in features for kind in KINDS]
+    before = _bytes_of(paths)
+    came = rows["cause"].null_count
+    dead = came - stays.count(True)
+    if dry_run:
+        return dead, before * dead // max(came, 1)
+    live = rows.filter(pa.array(stays))
+    for folder in features:
+        if (folder / "done" / f"{number:05d}.json").exists():
+            _rewrite_features(folder, number, live["row_key"])
+    if batch.kind == "urls":
+        _rewrite_tar(paths[0], set(live["image_path"].to_pylist()))
+    if len(outcomes):
+        write_table(path, outcomes)
+    else:
+        _forget(batch, number, path)
+    return dead, before - _bytes_of(paths)
+
+
+def _split(
+    db: duckdb.DuckDBPyConnection, batch: Batch, number: int, rows: pa.Table, taken: list[str]
+) -> tuple[list[bool], pa.Table]:
+    """Which rows keep their image, and the outcomes as they should be from now on."""
+    db.register("rows", rows.select(["row_key", "memory_key", "cause"]))
+    found = db.execute(
+        "select rows.cause is null and memory_key in (from used) from rows"
+    ).fetchall()
+    db.unregister("rows")
+    marked = set(taken)
+    urls = rows["url"].to_pylist() if "url" in rows.column_names else [None] * len(rows)
+    keys = rows["row_key"].to_pylist()
+    hashes = rows["memory_key"].to_pylist()
+    gone = [bool({a, b, c} & marked) for a, b, c in zip(keys, hashes, urls, strict=True)]
+    stays = [used and not taken for (used,), taken in zip(found, gone, strict=True)]
+    rejected = _rejected(batch, number)
+    causes, recorded = [], []
+    for key, cause, stay, taken_down in zip(
+        keys, rows["cause"].to_pylist(), stays, gone, strict=True
+    ):
+        causes.append(TAKEN_DOWN if taken_down else cause or rejected.get(key))
+        recorded.append(stay or causes[-1] is not None)
+    outcomes = rows.set_column(
+        rows.column_names.index("cause"), "cause", pa.array(causes, pa.string())
+    )
+    for name in outcomes.column_names:
+        kept = ("row_key", "memory_key", "cause", "tries")
+        if any(gone) and name not in kept:
+            blank = pc.if_else(pa.array(gone), pa.scalar(None, rows[name].type), rows[name])
+            outcomes = outcomes.set_column(outcomes.column_names.index(name), name, blank)
+    return stays, outcomes.filter(pa.array(recorded, pa.bool_()))
+
+
+def _rejected(batch: Batch, number: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for folder in batch.path.glob("features-*"):
+        with suppress(OSError):
+            found |= read_record(folder, number)["rejected"]
+    return found
+
+
+def _rewrite_features(folder: Path, number: int, live: pa.ChunkedArray) -> None:
+    metadata = part(folder, "metadata", number)
+    if not metadata.exists():
+        return
+    table = pq.read_table(metadata, partitioning=None)
+    stays = pc.is_in(table["row_key"], live.combine_chunks())
+    positions = np.flatnonzero(stays.to_numpy())
+    for kind in ("img_emb", "text_emb"):
+        path = part(folder, kind, number)
+        if path.exists() and len(positions):
+            save_array(path, np.load(path, mmap_mode="r")[positions])
+        else:
+            path.unlink(missing_ok=True)
+    if len(positions):
+        write_table(metadata, table.filter(stays))
+    else:
+        metadata.unlink()
+    record = read_record(folder, number)
+    record |= {"rows": len(positions), "files": describe(folder, number)}
+    write_record(folder, number, record)
+
+
+def _rewrite_tar(path: Path, live: set[str]) -> None:
+    """Copy the members of the images in `live` (and what belongs to them) to a new tar."""
+    stems = {Path(name).stem for name in live}
+    temporary = path.with_name(f".{path.name}.tmp")
+    with tarfile.open(path) as old, tarfile.open(temporary, "w") as new:
+        for member in old:
+            if member.name.partition(".")[0] in stems:
+                new.addfile(member, old.extractfile(member) or io.BytesIO())
+    fsync_file(temporary)
+    os.replace(temporary, path)
+    fsync_dir(path.parent)
+
+
+def _forget(batch: Batch, number: int, outcomes: Path) -> None:
+    for folder in batch.path.glob("features-*"):
+        (folder / "done" / f"{number:05d}.json").unlink(missing_ok=True)
+    (batch.images / f"{number:05d}.tar").unlink(missing_ok=True)
+    outcomes.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a snapshot so that a reader sees all of it or none."""
+    aside = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _bytes_of(paths: list[Path]) -> int:
+    """Bytes that would be free if these files and folders went: links from elsewhere hold them."""
+    seen: dict[tuple[int, int], list[int]] = {}
+    for path in paths:
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            with suppress(OSError):
+                stat = file.lstat()
+                if file.is_file():
+                    entry = seen.setdefault((stat.st_dev, stat.st_ino), [stat.st_nlink, 0, 0])
+                    entry[1] += 1
+                    entry[2] = stat.st_size
+    return sum(size for links, here, size in seen.values() if here >= links)

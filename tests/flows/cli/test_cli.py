@@ -1,0 +1,93 @@
+"""The command line, as a user meets it: a real process, its output and its exit code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.cli.terminal.runs import show_run
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
+
+ENVIRONMENT = os.environ | {"COLUMNS": "120"}
+
+
+def xmore(*arguments, cwd=None):
+    command = [str(Path(sys.executable).parent / "xmore"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT)
+
+
+@pytest.fixture
+def config_file(done, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(done.config.model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+def test_benchmark_from_another_directory_prints_the_leaderboard(config_file, tmp_path):
+    answer = xmore("benchmark", config_file, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "every stage was there already" in answer.stdout
+    assert "xmore minmax" in answer.stdout and "views.sql" in answer.stdout
+
+
+def test_the_printed_table_is_the_view_leaderboard(done, capsys):
+    show_run(done.config.results, done.name)
+    printed = capsys.readouterr().out
+    connection = open_views(load_run(done.config.results, done.name))
+    rows = connection.execute(
+        "select method, adjustment, m, top1 from leaderboard order by method, adjustment"
+    ).fetchall()
+    lines = re.findall(r"^ ?([a-z-]+(?: [a-z-]+)?) +(\d+)? +\d+ +(\d+\.\d) ", printed, re.M)
+    methods = [line for line in lines if line[0].split()[0] in {row[0] for row in rows}]
+    expected = [
+        (f"{method} {adjustment or ''}".strip(), "" if m is None else str(m), f"{100 * top1:.1f}")
+        for method, adjustment, m, top1 in rows
+    ]
+    assert sorted(methods) == sorted(expected)
+
+
+def test_runs_and_verify(done):
+    results = done.config.results
+    answer = xmore("runs", "--results", results)
+    assert answer.returncode == 0 and done.name in answer.stdout and "completed" in answer.stdout
+    answer = xmore("verify", done.name, "--results", results)
+    assert answer.returncode == 0 and "are whole" in answer.stdout
+
+
+def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp_path):
+    from flows.benchmark import xmore_benchmark
+
+    config = world.config(tmp_path)
+    name = xmore_benchmark.fn(config)
+    scores = next(r for r in load_run(tmp_path, name).artifacts if r.stage == "scores")
+    part = Path(scores.path) / "part-00002.parquet"
+    good = part.read_bytes()
+    part.write_bytes(good[:99] + bytes([good[99] ^ 1]) + good[100:])
+    answer = xmore("verify", name, "--results", tmp_path)
+    assert answer.returncode == 1 and str(part) in answer.stdout.replace("\n", "")
+    answer = xmore("verify", name, "--results", tmp_path, "--repair")
+    assert answer.returncode == 1 and "moved aside" in answer.stdout
+    xmore_benchmark.fn(config)
+    assert part.read_bytes() == good
+    assert xmore("verify", name, "--results", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["benchmark", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["show", "latest", "--results", "."], "no runs in"),
+        (["reindex", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+    answer = xmore(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2 and says in answer.stderr
+    assert answer.stderr.count("\n") == 1 and answer.stdout == ""
+    traced = xmore("--debug", *arguments, cwd=tmp_path)
+    assert "Traceback" in traced.stderr and traced.returncode != 0

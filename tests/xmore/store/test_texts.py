@@ -1,0 +1,31 @@
+import numpy as np
+
+from xmore.models.encoder import TextFeatures
+from xmore.models.spec import ModelCard, ModelSpec
+from xmore.store.texts import CaptionStore
+
+CARD = ModelCard("m", ModelSpec(folder="m"), {})
+
+
+def encode(texts: list[str]) -> TextFeatures:
+    return TextFeatures(
+        np.eye(len(texts), 8, dtype=np.float32),
+        np.arange(1, len(texts) + 1, dtype=np.float32),
+        np.zeros(len(texts), bool),
+    )
+
+
+def test_the_next_writer_sweeps_up_after_a_killed_one(tmp_path, monkeypatch):
+    store = CaptionStore(tmp_path, CARD)
+    store.add(["a", "b"], encode)
+    (store.path / ".manifest.json.1.tmp").write_text("{")
+
+    again = CaptionStore(tmp_path, CARD)
+    again.add(["b", "c"], encode)
+
+    assert sorted(p.name for p in store.path.iterdir()) == [
+        "manifest.json",
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    assert again.lookup(["c"]).norm.tolist() == [1.0]

@@ -1,0 +1,1 @@
+"""What runs can be told: YAML files as pydantic models."""

@@ -1,0 +1,82 @@
+"""Configs from YAML files, and their paths made absolute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.memory import ReindexConfig
+from xmore.files.errors import ConfigError
+from xmore.files.yaml import explain, load_yaml
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(path: Path, kind: type[Model]) -> Model:
+    """Read a YAML file into `kind`; relative paths in it are relative to the file's folder.
+
+    Raises ConfigError with one line: file, key, what it got, what to do.
+    """
+    data = load_yaml(path)
+    _check_kind(path, data, kind)
+    try:
+        return kind.model_validate(data, context={"base": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, kind)}") from error
+
+
+def change_config(path: Path, changes: dict[str, Any], folder: Path) -> BenchmarkConfig:
+    """The benchmark of `path` with some keys changed; a section's keys are changed one by one.
+
+    `changes` maps dotted keys (`retrieval.fine`) to values; relative paths in them are relative
+    to `folder`. Raises ConfigError.
+    """
+    data = load_config(path, BenchmarkConfig).model_dump(mode="json", exclude_unset=True)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        nested: dict[str, Any] = {last: value}
+        for section in reversed(sections):
+            nested = {section: nested}
+        data = _merge(data, nested)
+    try:
+        return BenchmarkConfig.model_validate(data, context={"base": folder})
+    except ValidationError as error:
+        raise ConfigError(f"{path}, changed: {explain(error, BenchmarkConfig)}") from error
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(data)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(data.get(key), dict)
+        merged[key] = _merge(data[key], value) if both else value
+    return merged
+
+
+def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Say so where a YAML of another kind was named. Raises ConfigError."""
+    if kind in (BenchmarkConfig, ReindexConfig) and "base" in data:
+        raise ConfigError(f"{path}: is a sweep's config; use `xmore sweep {path}`.")
+    if kind is BenchmarkConfig and "datasets" not in data:
+        if "root" in data:
+            raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")
+        if "sources" in data:
+            raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
+    trains = "output" in kind.model_fields
+    if (kind is ReindexConfig or trains) and "datasets" in data:
+        raise ConfigError(f"{path}: is a benchmark's config; use `xmore benchmark {path}`.")
+    if kind in (BenchmarkConfig, ReindexConfig) and "output" in data:
+        raise ConfigError(f"{path}: is a config of RECO's training; use `xmore reco-train {path}`.")
+    if trains and "sources" in data:
+        raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
+
+
+def absolute(config: Model) -> Model:
+    """The same config with its relative paths made absolute from the working directory.
+
+    A deployment's parameters come without a file that they could be relative to.
+    """
+    data = config.model_dump(mode="json", exclude_unset=True)
+    return type(config).model_validate(data, context={"base": Path.cwd()})

@@ -1,0 +1,59 @@
+"""A sweep: one config, some of whose keys take several values, and a table over its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.config.load import change_config
+from xmore.files.anchored import AnchoredPath
+from xmore.files.yaml import NAME, Section
+
+
+class SweepConfig(Section):
+    """One run for each combination of values; what runs have in common is made once."""
+
+    name: str = Field(pattern=NAME, description="Names the runs and the table.")
+    base: AnchoredPath = Field(description="The benchmark's config that is changed.")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="Changes of all runs: dotted key -> value."
+    )
+    vary: dict[str, list[Any]] = Field(
+        default_factory=dict, description="Changes by run: dotted key -> its values."
+    )
+    table: str = Field(description="A question to each run's views, in SQL: the table's rows.")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep: its values as the table shows them, and its config."""
+
+    values: dict[str, str]
+    config: BenchmarkConfig
+
+
+def members(sweep: SweepConfig, folder: Path) -> Iterator[Member]:
+    """All runs of `sweep`, the last key varying fastest; paths in it are relative to `folder`.
+
+    Raises ConfigError.
+    """
+    for values in product(*sweep.vary.values()):
+        chosen = dict(zip(sweep.vary, values, strict=True))
+        changes = {"name": sweep.name, **sweep.set, **chosen}
+        shown = {key.rpartition(".")[2]: _shown(value) for key, value in chosen.items()}
+        yield Member(shown, change_config(sweep.base, changes, folder))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
+    text = str(value)
+    return Path(text).stem if text.endswith((".txt", ".json", ".yaml")) else text

@@ -1,0 +1,1 @@
+"""Test datasets: cards, sources, prompts, downloads."""

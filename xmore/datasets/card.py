@@ -1,0 +1,138 @@
+"""A test dataset's card: where its images and labels are, and what it should hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from xmore.datasets.prompts import PAPERS_PROMPT
+from xmore.datasets.sources import (
+    FolderSource,
+    Source,
+    plain,
+)
+from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.paths import PROJECT_ROOT
+from xmore.files.yaml import NAME, Section, explain, load_yaml
+
+CARDS = PROJECT_ROOT / "data"
+DATA_ROOT = CARDS / "datasets"  # where datasets lie that are to be got, unless a config says
+
+
+class Expected(Section):
+    """What a whole dataset holds; anything else is not the published test set."""
+
+    classes: int = Field(ge=2, description="Classes.")
+    images: int = Field(ge=1, description="Test images.")
+    source: str = Field("", description="Where these numbers are from.")
+
+
+class Obtain(Section):
+    """How a dataset is to be got, by hand; what a command can get, its source says."""
+
+    page: str = Field("", description="Its authors' page.")
+    steps: list[str] = Field([], description="What to do, step by step, in the dataset's folder.")
+
+
+class DatasetCard(Section):
+    """A test dataset: where its images and labels are, and what it should hold."""
+
+    name: str = Field(pattern=NAME, description="In configs, tables and the store.")
+    version: int = Field(1, ge=1, description="Of the card: it rises when its meaning changes.")
+    task: Literal["classification"] = "classification"
+    title: str = Field("", description="What it is, in a line.")
+    paper_name: str | None = Field(None, description="What the paper's tables call it.")
+    licence: str = Field("", description="Of the images, as far as it is known.")
+    root: Path = Field(Path(), description="Holds the images; relative to the card.")
+    folder: str | None = Field(
+        None, description="Instead of `root`: its folder under the config's `data_root`."
+    )
+    source: Source = Field(FolderSource(), description="Where its images and labels are.")
+    classes: dict[str, str] | Path | None = Field(
+        None,
+        description="Folder -> class name; or a text file with a name a line, for folders "
+        "`folder<TAB>name`; none: the source's own, of folders all, underscores become spaces.",
+    )
+    alternatives: dict[str, Path] = Field(
+        default_factory=dict, description="Other files of class names, by a name for a config."
+    )
+    expected: Expected | None = Field(None, description="What it holds when it is whole.")
+    prompt: str = Field(PAPERS_PROMPT, description="`{}` is the class name.")
+    obtain: Obtain = Obtain()
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.folder is None) == ("root" not in self.model_fields_set):
+            raise ValueError("name either `root` or `folder`")
+        if self.folder is not None and (self.folder[:1] in ("", "/") or ".." in self.folder):
+            raise ValueError(f"`folder` must lie under `data_root`, got {self.folder!r}")
+        if "{}" not in self.prompt:
+            raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
+        return self
+
+
+def load_card(
+    name_or_path: str, data_root: Path | None = None, class_names: str | None = None
+) -> DatasetCard:
+    """A card by its name in data/, or by its path, with its paths made absolute.
+
+    `data_root` is where datasets lie whose card names a `folder`; `class_names` one of the card's
+    alternatives. Raises ConfigError.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = CARDS / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise ConfigError(
+                f"dataset `{name_or_path}`: no card of that name in {CARDS} "
+                f"(there: {', '.join(all_cards())}). Write one, or give the path of its YAML."
+            )
+    try:
+        card = DatasetCard.model_validate(load_yaml(path))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, DatasetCard)}") from error
+    base = path.resolve().parent
+    root = (data_root or DATA_ROOT) / card.folder if card.folder else base / card.root.expanduser()
+    changes: dict[str, object] = {"root": root.resolve()}
+    if class_names is not None:
+        if class_names not in card.alternatives:
+            there = ", ".join(card.alternatives) or "none"
+            raise ConfigError(
+                f"{path}: has no class names `{class_names}` (there: {there}). Correct "
+                "`class_names`, or take it out for the card's own."
+            )
+        changes["classes"] = base / card.alternatives[class_names]
+    elif isinstance(card.classes, Path):
+        changes["classes"] = base / card.classes
+    return card.model_copy(update=changes)
+
+
+def all_cards() -> list[str]:
+    """The names of the cards in data/."""
+    return sorted(card.stem for card in CARDS.glob("*.yaml"))
+
+
+def named_classes(card: DatasetCard) -> list[tuple[str, str]] | None:
+    """(folder or '', class name) in label order, as the card has them; raises DatasetError."""
+    if card.classes is None:
+        return None
+    if isinstance(card.classes, dict):
+        pairs = [(folder, plain(name)) for folder, name in card.classes.items()]
+        _check_distinct(pairs)
+        return pairs
+    try:
+        lines = card.classes.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{card.classes}: class names cannot be read ({error}).") from error
+    rows = [line.split("\t") for line in lines if line.strip() and not line.startswith("#")]
+    return [(row[0] if len(row) > 1 else "", plain(row[-1])) for row in rows]
+
+
+def _check_distinct(pairs: list[tuple[str, str]]) -> None:
+    """Published lists may name two classes alike (ImageNet's do); what users write may not."""
+    twice = [name for name, n in Counter(name for _, name in pairs).items() if n > 1]
+    if twice:
+        raise DatasetError(f"two classes are named {twice[0]!r}.")

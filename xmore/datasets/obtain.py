@@ -1,0 +1,73 @@
+"""`xmore datasets get`: what a command can download, and only when it is asked to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from xmore.datasets.card import DatasetCard
+from xmore.datasets.sources import TorchvisionSource, WebdatasetSource, shard_count
+from xmore.files.errors import DatasetError
+from xmore.files.paths import fsync_dir, fsync_file
+from xmore.files.progress import track
+
+TIMEOUT = 60  # seconds without a byte
+
+
+def can_get(card: DatasetCard) -> bool:
+    """Whether a command can download the dataset; else it is to be got by hand."""
+    source = card.source
+    return isinstance(source, TorchvisionSource) or (
+        isinstance(source, WebdatasetSource) and source.url is not None
+    )
+
+
+def get(card: DatasetCard) -> None:
+    """Download the dataset into the card's root; files that are there whole are kept.
+
+    Raises DatasetError.
+    """
+    if isinstance(card.source, TorchvisionSource):
+        card.root.mkdir(parents=True, exist_ok=True)
+        card.source.open(card.root, download=True)
+    elif isinstance(card.source, WebdatasetSource) and card.source.url is not None:
+        _get_webdataset(card.source.url, card.source.split, card.root)
+
+
+def _get_webdataset(url: str, split: str, root: Path) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise DatasetError(f"`source.url` must be http or https, got {url!r}.")
+    (root / split).mkdir(parents=True, exist_ok=True)
+    _fetch(f"{url}/{split}/nshards.txt", root / split / "nshards.txt")
+    try:
+        _fetch(f"{url}/classnames.txt", root / "classnames.txt")
+    except DatasetError:  # it is optional: the card may have the names
+        (root / "classnames.txt").unlink(missing_ok=True)
+    shards = range(shard_count(root / split))
+    for shard in track(shards, f"{root.name} downloading", "shard", len(shards)):
+        target = root / split / f"{shard}.tar"
+        if not target.exists():
+            _fetch(f"{url}/{split}/{shard}.tar", target)
+
+
+def _fetch(url: str, target: Path) -> None:
+    """Stream `url` to `target`, which appears whole or not at all."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, temporary.open("wb") as out:
+            shutil.copyfileobj(answer, out, 1 << 20)
+            announced = answer.headers.get("Content-Length")
+            if announced and out.tell() != int(announced):
+                raise OSError(f"got {out.tell()} of {announced} bytes")
+        fsync_file(temporary)
+        os.replace(temporary, target)
+        fsync_dir(target.parent)
+    except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+        raise DatasetError(
+            f"{url}: could not be downloaded ({error}). What is whole is kept; run it again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

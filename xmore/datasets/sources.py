@@ -1,0 +1,283 @@
+"""Where a dataset's test images lie: five layouts, one way to list them and one to read them.
+
+A layout lists its images without decoding them; an image is named by its `uri`, which is its path
+under the dataset's root, or its place in an archive (`test/0.tar/s0000000.jpg`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from xmore.files.errors import DatasetError
+from xmore.files.yaml import Section
+from xmore.images.decode import IMAGE_SUFFIXES
+from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
+
+MAX_SHARDS = 100_000
+WDS_IMAGES = ("webp", "png", "jpg", "jpeg")  # what CLIP_benchmark's builder looks for
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The test images of a dataset. About 250 bytes an image."""
+
+    labels: dict[str, int]  # uri -> label
+    names: list[str] | None  # the source's own class names, in label order; none: it has none
+    reader: ImageReader
+
+
+class _Source(Section):
+    """`listing(root, names)` gives all test images under `root`, or raises DatasetError.
+
+    `names` are the card's class names; none: the source must have its own.
+    """
+
+
+class FolderSource(_Source):
+    """One folder a class; which folders, and their names, are the card's affair."""
+
+    kind: Literal["folder"] = "folder"
+
+
+class CoopSource(_Source):
+    """A split of CoOp's: `split_zhou_*.json`, of which `test` is read."""
+
+    kind: Literal["coop"]
+    split: str = Field(description="The JSON file, relative to the dataset's root.")
+    images: str = Field(".", description="Folder that its paths are relative to, under the root.")
+    sha256: str | None = Field(None, description="Of the JSON file, where it is known.")
+
+    def listing(self, root: Path, names: list[str] | None) -> Listing:
+        path = root / self.split
+        try:
+            rows = json.loads(path.read_bytes())["test"]
+        except OSError as error:
+            raise DatasetError(f"{path}: no split ({error.strerror}). Put it there.") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DatasetError(f"{path}: not a split of CoOp's: no list `test` in it.") from error
+        found = _Rows(path)
+        own: dict[int, str] = {}
+        for number, row in enumerate(rows):
+            try:
+                file, label, name = row
+            except (TypeError, ValueError):
+                file, label, name = None, None, None
+            found.add(f"test[{number}]", self.images, file, label)
+            own.setdefault(label, str(name))
+        whole = set(own) == set(range(len(own)))  # a label of a trillion makes no list
+        theirs = [own[label] for label in range(len(own))] if whole else None
+        return Listing(found.checked(names or theirs), theirs, Files(root))
+
+
+class TableSource(_Source):
+    """A Parquet or CSV file with a path and a label (a number, or a class's name) in each row."""
+
+    kind: Literal["table"]
+    file: str = Field(description="The table, relative to the dataset's root.")
+    path: str = Field("path", description="Column of the images' paths, relative to the root.")
+    label: str = Field("label", description="Column of their labels: numbers from 0, or names.")
+
+    def listing(self, root: Path, names: list[str] | None) -> Listing:
+        file = root / self.file
+        try:
+            read = pq.read_table if file.suffix == ".parquet" else pyarrow.csv.read_csv
+            table = read(file).select([self.path, self.label])
+        except FileNotFoundError as error:
+            raise DatasetError(f"{file}: no such table. Correct `source.file`.") from error
+        except (OSError, pa.ArrowException, KeyError) as error:  # a wrong column is a KeyError
+            first = str(error).splitlines()[0]
+            raise DatasetError(f"{file}: cannot be read as a table of images ({first}).") from error
+        paths, labels = (table[column].to_pylist() for column in (self.path, self.label))
+        theirs = None
+        if labels and all(isinstance(label, str) for label in labels):
+            theirs = sorted({plain(label) for label in labels})
+            numbers = {name: number for number, name in enumerate(names or theirs)}
+            labels = [numbers.get(plain(label), label) for label in labels]
+        found = _Rows(file)
+        for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+            found.add(f"row {number}", ".", path, label)
+        return Listing(found.checked(names or theirs), theirs, Files(root))
+
+
+class WebdatasetSource(_Source):
+    """CLIP_benchmark's own layout: `<split>/nshards.txt`, `<split>/<i>.tar`, `classnames.txt`."""
+
+    kind: Literal["webdataset"]
+    split: str = Field("test", description="Folder of its tars.")
+    url: str | None = Field(
+        None, description="Where `xmore datasets get` downloads it from: the folder of `split`."
+    )
+
+    def listing(self, root: Path, names: list[str] | None) -> Listing:
+        found = _Rows(root)
+        places: dict[str, tuple[str, int, int]] = {}
+        for shard in range(shard_count(root / self.split)):
+            tar = f"{self.split}/{shard}.tar"
+            for name, place, label in _members(root / tar):
+                found.add(f"{tar}, {name}", tar, name, label)
+                places[f"{tar}/{name}"] = (tar, *place)
+        theirs = None
+        if (root / "classnames.txt").is_file():
+            text = (root / "classnames.txt").read_text(encoding="utf-8")
+            theirs = [line.strip() for line in text.splitlines()]
+        return Listing(found.checked(names or theirs), theirs, Tars(root, places))
+
+
+class TorchvisionSource(_Source):
+    """A dataset class of torchvision's; nothing is downloaded but by `xmore datasets get`."""
+
+    kind: Literal["torchvision"]
+    dataset: str = Field(description="The class in torchvision.datasets: FGVCAircraft.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Its arguments, but for root and download."
+    )
+
+    def open(self, root: Path, **more: Any) -> Any:
+        """The dataset itself; raises DatasetError."""
+        from torchvision import datasets
+
+        kind = getattr(datasets, self.dataset, None)
+        if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)):
+            close = difflib.get_close_matches(self.dataset, datasets.__all__, 3)
+            raise DatasetError(
+                f"torchvision has no dataset `{self.dataset}`; did you mean "
+                f"{' or '.join(close) or 'another'}? Correct `source.dataset`."
+            )
+        try:
+            return kind(root, **self.options, **more)
+        except Exception as error:  # each of them raises its own
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DatasetError(f"{root}: torchvision's {self.dataset} says: {first}") from error
+
+    def listing(self, root: Path, names: list[str] | None) -> Listing:
+        dataset = self.open(root)
+        labels = getattr(dataset, "targets", None)
+        if labels is None:
+            labels = getattr(dataset, "_labels", None)
+        if labels is None:
+            labels = [dataset[i][1] for i in range(len(dataset))]  # decodes every image
+        theirs = list(getattr(dataset, "classes", [])) or None
+        found = _Rows(root)
+        for number, label in enumerate(labels):
+            found.add(f"item {number}", ".", f"{number:08d}.png", int(label))
+        return Listing(found.checked(names or theirs), theirs, TorchvisionImages(dataset))
+
+
+Source = Annotated[
+    FolderSource | CoopSource | TableSource | WebdatasetSource | TorchvisionSource,
+    Field(discriminator="kind"),
+]
+
+
+def folder_listing(root: Path, folders: Iterable[str]) -> Listing:
+    """Images of class folders, whose order is that of the labels. Raises DatasetError."""
+    labels = {}
+    for label, folder in enumerate(folders):
+        place = root / folder
+        if not place.resolve().is_relative_to(root):
+            raise DatasetError(f"class folder {place} leads out of the root.")
+        found = [
+            path.relative_to(root).as_posix()
+            for path in place.rglob("*")  # does not follow links to folders: no loops
+            if path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
+        ]
+        if not found:
+            raise DatasetError(f"no images in {place}.")
+        labels.update(dict.fromkeys(found, label))
+    return Listing(labels, None, Files(root))
+
+
+def plain(name: str) -> str:
+    """A class name as it is shown and prompted: underscores are spaces."""
+    return name.replace("_", " ")
+
+
+def shard_count(folder: Path) -> int:
+    """The number in a webdataset's `nshards.txt`; raises DatasetError."""
+    path = folder / "nshards.txt"
+    try:
+        count = int(path.read_text())
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: no webdataset ({error.strerror}). Correct the root, or `xmore datasets get`."
+        ) from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: must hold the number of shards.") from error
+    if not 1 <= count <= MAX_SHARDS:
+        raise DatasetError(f"{path}: must be in [1, {MAX_SHARDS}], got {count}.")
+    return count
+
+
+def _members(path: Path) -> Iterable[tuple[str, tuple[int, int], int]]:
+    """(name, (offset, size), label) of each image of a shard."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}  # by key: the path up to its first dot
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    folder, slash, file = member.name.rpartition("/")
+                    stem, _, extension = file.partition(".")
+                    samples.setdefault(folder + slash + stem, {})[extension.lower()] = member
+            for key, files in samples.items():
+                image = next((files[kind] for kind in WDS_IMAGES if kind in files), None)
+                if image is None or "cls" not in files:
+                    raise DatasetError(
+                        f"{path}: sample {key!r} needs an image ({', '.join(WDS_IMAGES)}) and a "
+                        f"label (cls), got {', '.join(sorted(files))}."
+                    )
+                text = tar.extractfile(files["cls"]).read(20)  # type: ignore[union-attr]
+                try:
+                    label = int(text)
+                except ValueError as error:
+                    raise DatasetError(f"{path}: {key}.cls: no number: {text!r}.") from error
+                yield image.name, (image.offset_data, image.size), label
+    except OSError as error:
+        raise DatasetError(f"{path}: no shard ({error.strerror}). Get it again.") from error
+    except tarfile.TarError as error:
+        raise DatasetError(f"{path}: not a whole tar ({error}). Get it again.") from error
+
+
+class _Rows:
+    """Labels by uri, as a file lists them, each row checked; raises DatasetError."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.labels, self.places = file, dict[str, int](), dict[str, str]()
+
+    def add(self, where: str, folder: str, path: Any, label: Any) -> None:
+        """One row; `where` names it in what is said of it."""
+        if not isinstance(path, str) or isinstance(label, bool) or not isinstance(label, int):
+            raise DatasetError(
+                f"{self.file}: {where}: must be a path and a label, got {path!r} and {label!r}."
+            )
+        parts = path.split("/")
+        if not path or path.startswith("/") or ".." in parts or "\0" in path:
+            raise DatasetError(f"{self.file}: {where}: {path!r} must stay inside the root.")
+        uri = path if folder in ("", ".") else f"{folder}/{path}"
+        if uri in self.labels:
+            raise DatasetError(f"{self.file}: {where}: {path!r} is listed twice.")
+        self.labels[uri], self.places[uri] = label, where
+
+    def checked(self, names: list[str] | None) -> dict[str, int]:
+        """All of them, if their labels are numbers of `names`."""
+        if not self.labels:
+            raise DatasetError(f"{self.file}: lists no test image.")
+        if not names:
+            raise DatasetError(f"{self.file}: has no class names; give the card `classes`.")
+        for uri, label in self.labels.items():
+            if not 0 <= label < len(names):
+                raise DatasetError(
+                    f"{self.file}: {self.places[uri]}: its label must be in [0, {len(names) - 1}] "
+                    f"({len(names)} class names), got {label}."
+                )
+        return self.labels

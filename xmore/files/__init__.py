@@ -1,0 +1,1 @@
+"""Files, locks, digests, YAML, SQL literals, progress: nothing of the field."""

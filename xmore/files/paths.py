@@ -1,0 +1,51 @@
+"""Where the checkout lies, and how files reach the disk whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make renames and new names inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of `path` durable, whoever wrote them."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    fsync_dir(path.parent)
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """Make `target` the same file as `path`, or durably one of the same bytes."""
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links, or a file with too many
+        shutil.copyfile(path, target)
+        fsync_file(target)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left under `folder`; call it under the folder's lock."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()

@@ -1,0 +1,1 @@
+"""Bytes of images, and their decoding within bounds."""

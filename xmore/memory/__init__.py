@@ -1,0 +1,1 @@
+"""Reading a memory: snapshots, rows, search, captions, leaks."""

@@ -1,0 +1,212 @@
+"""Reading a memory: snapshots of image-text embeddings in clip-retrieval's layout.
+
+    <memory>/CURRENT                     the name of the snapshot to read
+    <memory>/snapshots/<name>/           img_emb/*.npy  text_emb/*.npy  metadata/*.parquet
+                                         image.index    manifest.json
+                                         text.index, where `index.text` asks for it
+
+A row's memory_id is its position in the shards, in the order of their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmore.files.errors import SnapshotError
+from xmore.files.locks import locked
+from xmore.store.contracts import SnapshotManifest, read_contract
+
+Kind = Literal["image", "text"]
+FOLDERS: dict[Kind, str] = {"image": "img_emb", "text": "text_emb"}
+
+
+@dataclass(frozen=True)
+class MemoryShard:
+    """Two files of one shard and the memory_ids [start, start + rows) in them."""
+
+    embeddings: Path
+    metadata: Path
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the metadata say what."""
+
+    key: str | None  # none: the key is the sha256 of place and caption
+    caption: str
+    place: str | None = None
+
+
+OURS = Columns(key="memory_key", caption="caption")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One immutable version of a memory."""
+
+    path: Path
+    name: str
+    manifest: dict[str, Any]
+    shards: tuple[MemoryShard, ...]
+    columns: Columns = OURS
+    kind: Kind = "image"  # which of a row's two embeddings the shards and the index are of
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rows: embeddings and metadata, not the index."""
+        return self.manifest["digest"]
+
+    @property
+    def rows(self) -> int:
+        return self.manifest["rows"]
+
+    @property
+    def dim(self) -> int:
+        return self.manifest["dim"]
+
+    @property
+    def index_path(self) -> Path:
+        return self.path / index_file(self.kind)
+
+    @property
+    def index(self) -> dict[str, Any] | None:
+        """The index's facts; None: there is no index of this kind."""
+        return self.manifest.get(index_facts(self.kind))
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First memory_id of each shard."""
+        return np.array([shard.start for shard in self.shards])
+
+
+def index_file(kind: Kind) -> str:
+    """A snapshot's index of its images or of its texts."""
+    return f"{kind}.index"
+
+
+def index_facts(kind: Kind) -> str:
+    """Where in a manifest the facts of an index stand."""
+    return "index" if kind == "image" else "text_index"
+
+
+def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
+    """The same rows with their images' or their captions' embeddings.
+
+    None where it has none of that kind, or of other dimensions than the images'.
+    """
+    shards = []
+    for shard in snapshot.shards:
+        name = shard.embeddings.name.replace(FOLDERS[snapshot.kind], FOLDERS[kind])
+        path = snapshot.path / FOLDERS[kind] / name
+        if not path.is_file() or np.load(path, mmap_mode="r").shape != (shard.rows, snapshot.dim):
+            return None
+        shards.append(replace(shard, embeddings=path))
+    return replace(snapshot, shards=tuple(shards), kind=kind)
+
+
+def resolve_current(memory: Path) -> str:
+    """The name of the snapshot that `CURRENT` points to now."""
+    try:
+        name = (memory / "CURRENT").read_bytes().decode(errors="replace").strip()
+    except OSError as error:
+        raise SnapshotError(
+            f"{memory / 'CURRENT'}: not there, so no snapshot was ever published. "
+            "Build the memory with `xmore reindex CONFIG`."
+        ) from error
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+        raise SnapshotError(f"{memory / 'CURRENT'}: holds {name!r}, which is no snapshot's name.")
+    return name
+
+
+def open_snapshot(memory: Path, name: str) -> Snapshot:
+    """Open a snapshot and check its counts and sizes; raises SnapshotError."""
+    return read_snapshot(memory / "snapshots" / name)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Open the folder of a snapshot, published or not, and check its counts and sizes."""
+    try:
+        manifest = read_contract(path / "manifest.json", SnapshotManifest)
+    except OSError as error:
+        raise SnapshotError(
+            f"{path / 'manifest.json'}: cannot be read ({error.strerror}). "
+            "Name another snapshot in CURRENT, or build the memory again."
+        ) from error
+    except ValueError as error:
+        raise SnapshotError(
+            f"{path / 'manifest.json'}: not a snapshot's manifest ({error})."
+        ) from error
+    for entry in manifest["files"]:
+        file = path / entry["file"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
+            have = "is absent" if size is None else f"has {size} bytes"
+            raise SnapshotError(
+                f"{file}: {have}, the manifest says {entry['bytes']}. Build it again."
+            )
+    shards = tuple(read_shards(path, manifest["dim"]))
+    counted = sum(shard.rows for shard in shards)
+    if counted != manifest["rows"]:
+        raise SnapshotError(
+            f"{path}: its shards hold {counted} rows, its manifest says {manifest['rows']}."
+        )
+    return Snapshot(path, path.name, manifest, shards)
+
+
+def lock_of(memory: Path, name: str) -> Path:
+    """The lock that readers of a snapshot share."""
+    return memory / ".locks" / f"{name}.lock"
+
+
+def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
+    """Hold the lock of whoever changes a memory.
+
+    Raises LockedError, which says `busy`, where another holds it.
+    """
+    return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
+
+
+def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
+    """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
+    lock = lock_of(memory, name)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:
+        return nullcontext()  # a read-only memory cannot be cleaned up by anybody either
+    return locked(lock, shared=True)
+
+
+def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
+    """The shards of a folder in clip-retrieval's layout; raises SnapshotError where they differ."""
+    embeddings = sorted((path / "img_emb").glob("*.npy"))
+    metadata = sorted((path / "metadata").glob("*.parquet"))
+    if len(embeddings) != len(metadata):
+        raise SnapshotError(
+            f"{path}: {len(embeddings)} files in img_emb but {len(metadata)} in metadata."
+        )
+    start = 0
+    for emb, meta in zip(embeddings, metadata, strict=True):
+        try:
+            shape = np.load(emb, mmap_mode="r").shape
+            rows = pq.read_metadata(meta).num_rows
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
+        if len(shape) != 2 or shape[1] != dim:
+            raise SnapshotError(f"{emb}: shape {shape}, wanted {dim} dimensions as in the rest.")
+        if shape[0] != rows:
+            raise SnapshotError(f"{emb} has {shape[0]} rows but {meta.name} has {rows}.")
+        yield MemoryShard(emb, meta, start, rows)
+        start += rows

@@ -1,0 +1,186 @@
+"""Questions to an OpenAI-compatible endpoint. Each is asked once: answers are kept in a file.
+
+A line there is {"model", "prompt", "answer"}, written before the answer is used; a run that was
+stopped goes on without asking again. The key is in no file and no message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from xmore.files.errors import ConfigError, ServiceError
+
+VARIABLES = ("XMORE_LLM_URL", "XMORE_LLM_MODEL", "XMORE_LLM_KEY")
+MAX_BYTES = 1_000_000  # of a response
+TRIES = 4
+LONGEST_WAIT = 60.0  # seconds between tries, whatever the server says
+PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # statuses that another try may change
+
+
+class _PassingError(Exception):
+    """A failure that may pass; `wait` is what the server said, in seconds."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Whom to ask."""
+
+    url: str  # up to /v1
+    model: str
+    key: str = field(default="", repr=False)
+    seconds: float = 120  # that an answer may take, once its headers are there, and each wait
+
+
+def endpoint_from(environment: Mapping[str, str]) -> Endpoint:
+    """The endpoint that the environment names; raises ConfigError where it names none."""
+    url, model, key = (environment.get(name, "").strip() for name in VARIABLES)
+    if not url or not model:
+        missing = VARIABLES[0] if not url else VARIABLES[1]
+        raise ConfigError(
+            f"{missing} is not set. Texts other than synonyms are asked of an OpenAI-compatible "
+            f"endpoint: {VARIABLES[0]} (as in https://host/v1), {VARIABLES[1]}, and "
+            f"{VARIABLES[2]} where it wants one."
+        )
+    if not re.fullmatch(r"https?://[^\s/?#\[\]]+[^\s?#]*", url, re.I):
+        raise ConfigError(
+            f"{VARIABLES[0]} must be an http or https address, as in https://host/v1."
+        )
+    if not (model.isprintable() and len(model) <= 200):
+        raise ConfigError(f"{VARIABLES[1]} must be a name of at most 200 characters.")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{VARIABLES[2]} must be printable ASCII.")
+    return Endpoint(url.rstrip("/"), model, key)
+
+
+class Chat:
+    """Asks an endpoint, and keeps every answer in `kept`."""
+
+    def __init__(
+        self, endpoint: Endpoint, kept: Path, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.endpoint, self.kept, self.sleep = endpoint, kept, sleep
+        self.asked = 0  # questions that were sent, not answered from the file
+        self.answers = _read(kept)
+
+    def ask(self, prompt: str) -> str:
+        """The answer's text; raises ServiceError when there is none after some tries."""
+        known = self.answers.get((self.endpoint.model, prompt))
+        if known is not None:
+            return known
+        answer = self._fetch(prompt)
+        self._keep(prompt, answer)
+        return answer
+
+    def _fetch(self, prompt: str) -> str:
+        for number in range(1, TRIES + 1):
+            try:
+                self.asked += 1
+                return self._try(prompt)
+            except _PassingError as error:
+                if number == TRIES:
+                    raise self._failed(f"{error}, {TRIES} times") from error
+                self.sleep(min(LONGEST_WAIT, 2.0**number if error.wait is None else error.wait))
+        raise AssertionError("a loop of tries ends inside")
+
+    def _try(self, prompt: str) -> str:
+        headers = {"Accept-Encoding": "identity"}  # what is bounded are the bytes as they come
+        if self.endpoint.key:
+            headers["Authorization"] = f"Bearer {self.endpoint.key}"
+        body = {"model": self.endpoint.model, "messages": [{"role": "user", "content": prompt}]}
+        ends = time.monotonic() + self.endpoint.seconds
+        url = f"{self.endpoint.url}/chat/completions"
+        try:
+            with (
+                # Redirects are not followed: the key goes where it was meant to go.
+                httpx.Client(timeout=self.endpoint.seconds, follow_redirects=False) as client,
+                client.stream("POST", url, headers=headers, json=body) as response,
+            ):
+                data = self._body(response, ends)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise _PassingError(f"no answer ({type(error).__name__}: {error})") from error
+        text = data.decode("utf-8", "replace")
+        if self.endpoint.key:  # some servers repeat it in an error
+            text = text.replace(self.endpoint.key, "***")
+        if response.status_code in PASSING:
+            wait = _seconds(response.headers.get("Retry-After"))
+            raise _PassingError(f"status {response.status_code}", wait)
+        if response.status_code != 200:
+            raise self._failed(f"status {response.status_code}: {text[:200]}")
+        return _content(text)
+
+    def _body(self, response: httpx.Response, ends: float) -> bytes:
+        data = bytearray()
+        for piece in response.iter_raw():
+            data += piece
+            if len(data) > MAX_BYTES:
+                raise self._failed(f"an answer of more than {MAX_BYTES:,} bytes")
+            if time.monotonic() > ends:  # a byte now and then is no answer
+                raise _PassingError(f"no whole answer in {self.endpoint.seconds:g} seconds")
+        return bytes(data)
+
+    def _failed(self, what: str) -> ServiceError:
+        host = urlsplit(self.endpoint.url).hostname
+        return ServiceError(
+            f"{host}: {what}. Answers so far are in {self.kept}: the same command goes on."
+        )
+
+    def _keep(self, prompt: str, answer: str) -> None:
+        row = {"model": self.endpoint.model, "prompt": prompt, "answer": answer}
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        with self.kept.open("ab") as stream:
+            stream.write(json.dumps(row).encode() + b"\n")  # ASCII: half a surrogate has no UTF-8
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.answers[self.endpoint.model, prompt] = answer
+
+
+def _read(kept: Path) -> dict[tuple[str, str], str]:
+    """The answers in a file; a last line without an end was being written, and is cut off."""
+    if not kept.exists():
+        return {}
+    data = kept.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with kept.open("rb+") as stream:
+            stream.truncate(len(whole))
+    answers = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            answers[row["model"], row["prompt"]] = str(row["answer"])
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ConfigError(
+                f"{kept}, line {number}: is not an answer that was kept. Remove the line, or the "
+                "file to ask anew."
+            ) from error
+    return answers
+
+
+def _content(text: str) -> str:
+    """The words of a chat completion."""
+    try:
+        content: Any = json.loads(text)["choices"][0]["message"]["content"]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise _PassingError("an answer that is no chat completion") from error
+    if not isinstance(content, str):
+        raise _PassingError("an answer without text")
+    return content
+
+
+def _seconds(header: str | None) -> float | None:
+    """`Retry-After` as seconds; a date or nonsense is None."""
+    return float(header) if header and header.isdecimal() and len(header) < 9 else None

@@ -1,0 +1,62 @@
+"""`coder`: an image by its similarities to many texts of each class (Yi et al. 2024)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmore.files.digests import digest_file
+from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
+from xmore.methods.coder.texts import read_texts, texts_file
+
+if TYPE_CHECKING:
+    from xmore.models.spec import ModelCard
+
+
+class Coder(Scorer):
+    """The first stage: the mean over attributes and analogues, and the nearest of the names.
+
+    A class without such texts has its names, one without synonyms its own name. Classes with more
+    texts weigh none more, as each has a mean of its own.
+    """
+
+    name = "coder"
+    needs = frozenset({"query_embeddings"})
+
+    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+        path = texts_file(asked.options.coder.texts, asked.dataset)
+        bare = read_texts(path, class_names).undescribed
+        if bare:
+            logging.warning(
+                "%s: %d of %d classes of `%s` have no attribute or analogue: `%s` scores them by "
+                "their names alone",
+                *(path, bare, len(class_names), asked.dataset, self.name),
+            )
+
+    def settings(self, asked: Asked, variant: Variant) -> Settings:
+        given = asked.options.coder.texts
+        return {"texts": Setting(given.name if given else f"{asked.dataset}.jsonl", "fixed")}
+
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        return {"texts": digest_file(texts_file(asked.options.coder.texts, asked.dataset))}
+
+    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+        from scipy.special import softmax
+
+        from xmore.methods.coder.neighbours import neighbours
+
+        asked = bench.asked
+        texts = read_texts(texts_file(asked.options.coder.texts, asked.dataset), bench.class_names)
+        around = neighbours(texts, bench.class_names, bench.prompts, bench.texts)
+
+        def score(shard: Shard) -> np.ndarray:
+            logits = np.float32(bench.tau) * around.similarities(needed(shard.features))
+            return softmax(logits.astype(np.float64), axis=1)
+
+        return score
+
+
+METHOD = Coder()

@@ -1,0 +1,1 @@
+"""RECO: image and classes refined by a memory, trained (docs/reco.md)."""

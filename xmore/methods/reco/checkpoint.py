@@ -1,0 +1,77 @@
+"""RECO's trained layers on disk, and where they come from: `xmore reco-train` writes them.
+
+<output>/reco.safetensors   the layers' weights
+<output>/reco.json          what made them, and their sha256; written last: it says they are whole
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from xmore.files.digests import digest_file
+from xmore.files.errors import ModelError
+from xmore.files.paths import write_whole
+from xmore.methods.reco.layers import Reco
+from xmore.methods.reco.recipe import SIDES
+from xmore.store.contracts import RecoFile, read_contract
+
+WEIGHTS, FACTS = "reco.safetensors", "reco.json"
+
+
+@dataclass(frozen=True)
+class RecoCheckpoint:
+    """A training's outcome."""
+
+    folder: Path
+    facts: Mapping[str, Any]  # reco.json
+
+    @property
+    def snapshot(self) -> tuple[Path, str]:
+        """The memory that it was trained on, and the snapshot's name."""
+        return Path(self.facts["memory"]), self.facts["snapshot"]["name"]
+
+    def layers(self) -> Reco:
+        """The trained model, on the CPU; raises ModelError where its bytes are not its own."""
+        data = (self.folder / WEIGHTS).read_bytes()
+        model = Reco(self.facts["dim"], self.facts["parameters"]["heads"], self.sides)
+        try:
+            model.load_state_dict(load(data))
+        except Exception as error:  # safetensors and torch each raise their own
+            raise ModelError(f"{self.folder / WEIGHTS}: cannot be read ({error}).") from error
+        return model.eval()
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        sides = self.facts["parameters"]["sides"]
+        return SIDES if sides == "both" else (sides,)
+
+
+def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]) -> None:
+    """Put a training's outcome into `folder`, in place of one that is there."""
+    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    write_whole(folder / WEIGHTS, save(tensors))
+    facts = facts | {"weights_sha256": digest_file(folder / WEIGHTS)}
+    write_whole(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+def read_checkpoint(folder: Path) -> RecoCheckpoint:
+    """What lies in `folder`; raises ModelError where it is absent or not whole."""
+    todo = "Train it with `xmore reco-train CONFIG`."
+    try:
+        facts = read_contract(folder / FACTS, RecoFile)
+        sha256 = digest_file(folder / WEIGHTS)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise ModelError(f"{folder}: no checkpoint of `reco` ({what}). {todo}") from error
+    except ValueError as error:
+        raise ModelError(f"{folder / FACTS}: not a checkpoint's facts ({error}). {todo}") from error
+    if sha256 != facts["weights_sha256"]:
+        raise ModelError(f"{folder / WEIGHTS}: its bytes are not those that were trained. {todo}")
+    return RecoCheckpoint(folder, facts)

@@ -1,0 +1,1 @@
+"""CLIP models: which, and what they make of images and texts."""

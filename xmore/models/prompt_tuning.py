@@ -1,0 +1,119 @@
+"""Class texts behind a context of token embeddings that can be tuned (CoOp's, as TPT uses it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from xmore.files.errors import ModelError
+from xmore.models.encoder import OpenClipEncoder
+from xmore.models.spec import ModelCard, architecture_config
+
+CONTEXT = "a photo of a"
+TOKENS = 4  # of that context
+CHUNK = 64  # classes whose activations are held at a time
+
+
+def check_tunable(model: ModelCard) -> None:
+    """Raise ModelError where a text tower cannot take a context; told by the model's config."""
+    text = architecture_config(model)["text_cfg"]
+    if text.get("embed_cls"):
+        raise ModelError(
+            f"model `{model.name}`: its text tower appends a class token (CoCa's way), which `tpt` "
+            "cannot tune. Take that out of `methods`, or choose another inference model."
+        )
+
+
+class PromptedClasses:
+    """C texts "{context} {class}.", whose context may be any (TOKENS, W) embeddings."""
+
+    def __init__(self, encoder: OpenClipEncoder, class_names: Sequence[str]) -> None:
+        """Raises ModelError where the context is not TOKENS tokens to this model."""
+        self._model: Any = encoder.model
+        self._tower: Any = getattr(encoder.model, "text", encoder.model)
+        limit = encoder.tokenizer.context_length
+        tokens = encoder.tokenizer([f"{CONTEXT} {name}." for name in class_names], limit)
+        self._tokens = tokens.to(encoder.device)
+        bare, pad = encoder.tokenizer([CONTEXT], limit)[0], encoder.pad_id
+        there = slice(1, TOKENS + 1)  # after the start token
+        if int((bare != pad).sum()) != TOKENS + 2 or (tokens[:, there] != bare[there]).any():
+            raise ModelError(
+                f"model `{encoder.card.name}`: {CONTEXT!r} is not {TOKENS} tokens to it, so `tpt` "
+                "cannot start there. Take that out of `methods`."
+            )
+        if self._hugging or self._causal:  # padding says nothing there
+            self._tokens = self._tokens[:, : int((tokens != pad).sum(1).max())]
+        with torch.no_grad():
+            self._embedded = self._embed(self._tokens).float()
+        self.start = self._embedded[0, 1 : TOKENS + 1].clone()
+
+    @torch.no_grad()
+    def features(self, context: torch.Tensor) -> torch.Tensor:
+        """(TOKENS, W) -> (C, D) unit rows."""
+        return torch.cat([self._encode(context, part) for part in self._chunks()])
+
+    def gradient(self, context: torch.Tensor, of_features: torch.Tensor) -> torch.Tensor:
+        """The gradient in a (TOKENS, W) context, given that (C, D) in the unit features.
+
+        Holds the activations of CHUNK classes.
+        """
+        leaf = context.detach().clone().requires_grad_()
+        total = torch.zeros_like(context)
+        for part in self._chunks():
+            features = self._encode(leaf, part)
+            total += torch.autograd.grad(features, leaf, of_features[part])[0]
+        return total
+
+    @property
+    def _hugging(self) -> bool:
+        return hasattr(self._tower, "config")
+
+    @property
+    def _pool(self) -> str | None:
+        """Which place a native tower's feature is of; the one in CLIP itself has another name."""
+        return getattr(self._tower, "text_pool_type", getattr(self._tower, "pool_type", None))
+
+    @property
+    def _causal(self) -> bool:
+        return self._pool == "argmax" and self._tower.attn_mask is not None
+
+    def _chunks(self) -> Iterator[slice]:
+        for start in range(0, len(self._tokens), CHUNK):
+            yield slice(start, start + CHUNK)
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self._hugging:
+            return self._tower.transformer.get_input_embeddings()(tokens)
+        return self._tower.token_embedding(tokens)
+
+    def _encode(self, context: torch.Tensor, part: slice) -> torch.Tensor:
+        tokens, embedded = self._tokens[part], self._embedded[part]
+        front = context.expand(len(tokens), -1, -1)
+        inputs = torch.cat([embedded[:, :1], front, embedded[:, TOKENS + 1 :]], 1)
+        encode = self._hugging_face if self._hugging else self._native
+        return functional.normalize(encode(inputs, tokens).float(), dim=-1)
+
+    def _hugging_face(self, inputs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        mask = (tokens != self._tower.config.pad_token_id).long()
+        out = self._tower.transformer(inputs_embeds=inputs, attention_mask=mask)
+        return self._tower.proj(self._tower.pooler(out, mask))
+
+    def _native(self, inputs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """What open_clip's text towers do after their token embedding."""
+        tower, length = self._tower, tokens.shape[1]
+        mask = tower.attn_mask if tower.attn_mask is None else tower.attn_mask[:length, :length]
+        hidden = inputs + tower.positional_embedding[:length]
+        hidden = tower.ln_final(tower.transformer(hidden, attn_mask=mask))
+        at = {"first": 0, "last": -1}
+        pooled = (
+            hidden[:, at[self._pool]]
+            if self._pool in at
+            else hidden[torch.arange(len(tokens)), tokens.argmax(-1)]
+        )
+        projection = tower.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if callable(projection) else pooled @ projection

@@ -1,0 +1,142 @@
+"""Curves and histograms of a run, aggregated in DuckDB: nothing is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from xmore.report.headline import Headline
+
+BINS = 25  # of a confidence histogram, over [0, 1]
+RANKS = 64  # points of a curve over ranks, at most
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Of one quantity of one modality, under one dataset and model."""
+
+    dataset: str
+    model: str
+    n: int
+    quantity: str  # `confidence` or `weight`
+    modality: str  # `image` or `captions`
+    counts: np.ndarray  # (BINS,) int
+
+
+def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
+    """Confidences before, and weights after adjustment, of both modalities."""
+    rows = db.execute(
+        f"""
+        with told as (
+          select dataset, model, image_weight, text_weight, image_confidence, text_confidence
+          from predictions join scores using (dataset, model, m, query_id)
+          where method = $method and adjustment is not distinct from $adjustment and m = $m
+            and seed is not distinct from $seed
+        ), long as (
+          select dataset, model, 'confidence' as quantity, 'image' as modality,
+                 image_confidence as value from told
+          union all select dataset, model, 'confidence', 'captions', text_confidence from told
+          union all select dataset, model, 'weight', 'image', image_weight from told
+          union all select dataset, model, 'weight', 'captions', text_weight from told
+        )
+        select dataset, model, quantity, modality,
+               least(greatest(floor(value * {BINS}), 0), {BINS - 1})::integer as bin, count(*)
+        from long where value is not null group by all order by all
+        """,
+        of.values | {"seed": of.seed},
+    ).fetchall()
+    counts: dict[tuple[str, str, str, str], np.ndarray] = {}
+    for *key, number, count in rows:
+        counts.setdefault(tuple(key), np.zeros(BINS, np.int64))[number] = count
+    return [
+        Histogram(dataset, model, int(found.sum()), quantity, modality, found)
+        for (dataset, model, quantity, modality), found in counts.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one variant, or of one quantity, on one dataset."""
+
+    dataset: str
+    model: str
+    n: int
+    name: str
+    x: np.ndarray  # (P,)
+    y: np.ndarray  # (P,)
+    low: np.ndarray  # (P,) of a band around y
+    high: np.ndarray
+
+
+def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
+    """Top-1 over M with its interval, where the run has several (the paper's Figure 4)."""
+    return _curves(
+        db,
+        """
+        select dataset, model, n, variant(method, adjustment) as name,
+               m, top1, ci_low, ci_high
+        from leaderboard where m is not null
+          and (select count(distinct m) from leaderboard) > 1
+        order by all
+        """,
+    )
+
+
+def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
+    """Accuracy by probability, of `clip`, `caption-ensemble`, `equal` and the headline."""
+    return _curves(
+        db,
+        """
+        select r.dataset, r.model, l.n, name,
+               probability, top1, greatest(0, wilson(top1, answers / seeds, -1)),
+               least(1, wilson(top1, answers / seeds, 1))
+        from (
+          select *, variant(method, adjustment) as name from reliability
+        ) r
+        join (select dataset, model, n, method, adjustment, m, greatest(seeds, 1) as seeds
+              from leaderboard) l
+          on l.dataset = r.dataset and l.model = r.model and l.method = r.method
+         and l.adjustment is not distinct from r.adjustment and l.m is not distinct from r.m
+        where (r.m is null or r.m = $m)
+          and (r.adjustment is null or (r.method = $method and r.adjustment = $adjustment))
+        order by r.dataset, r.model,
+                 method_place(r.method) nulls last, name, bin
+        """,
+        of.values,
+    )
+
+
+def similarities(db: duckdb.DuckDBPyConnection) -> list[Curve]:
+    """Similarity of the coarse neighbours by rank: median, and the middle 80 % of the images."""
+    return _curves(
+        db,
+        f"""
+        with ranked as (
+          select dataset, model, rank, similarity from candidates_long
+          where rank <= 16 or rank % greatest(1, (select max(len(memory_ids)) from candidates)
+                                              // {RANKS}) = 0
+        )
+        select dataset, model, max(count(*)) over (partition by dataset), 'similarity', rank,
+               quantile_cont(similarity, 0.5), quantile_cont(similarity, 0.1),
+               quantile_cont(similarity, 0.9)
+        from ranked group by dataset, model, rank order by dataset, model, rank
+        """,
+    )
+
+
+def _curves(
+    db: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None
+) -> list[Curve]:
+    points: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
+    sizes: dict[tuple[str, str, str], int] = {}
+    for dataset, model, n, name, *point in db.execute(query, values or {}).fetchall():
+        points.setdefault((dataset, model, name), []).append(tuple(map(float, point)))
+        sizes[dataset, model, name] = n
+    curves = []
+    for (dataset, model, name), found in points.items():
+        x, y, low, high = np.array(found).T
+        curves.append(Curve(dataset, model, sizes[dataset, model, name], name, x, y, low, high))
+    return curves

@@ -1,0 +1,23 @@
+"""`xmore explain --html`: a query's whole way as a page that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from xmore.files.paths import write_whole
+from xmore.report.html import inline, render
+from xmore.results.explain import Explanation
+
+LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
+Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
+
+
+def write_page(found: Explanation, query_image: bytes | None, memory: Pictures, path: Path) -> None:
+    """Write the same as one HTML file with its pictures inside; `memory` gives those of rows."""
+    ids = [row.memory_id for row in found.captions]
+    pictures = dict.fromkeys(ids) | {i: inline(data) for i, data in memory(ids)}
+    page = render(
+        "explain.html", found=found, image=inline(query_image), pictures=pictures, left_out=LEFT_OUT
+    )
+    write_whole(path, page.encode())

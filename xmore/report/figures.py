@@ -1,0 +1,227 @@
+"""The plots of a report, each one SVG that can go into a paper.
+
+Lines and texts are drawn in one neutral ink, which a page may replace by its own colour; texts stay
+texts. Everything that a plot shows comes in as arguments.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xmore.report.curves import BINS, Curve, Histogram
+
+INK = "#222222"
+COLOURS = {
+    "clip": "#8a8f98",
+    "calip": "#b0894f",
+    "calip-oracle": "#7a5c2e",
+    "confident-views": "#a3b83a",
+    "tpt": "#4d7a1f",
+    "coder": "#e59ab5",
+    "coder-rerank": "#c45c5c",
+    "coder-captions": "#8b2f3a",
+    "reco": "#1f4e79",
+    "caption-ensemble": "#d98c2b",
+    "equal": "#3fa37c",
+    "xmore minmax": "#4f83e0",
+    "xmore running-sum": "#8c6fd6",
+    "xmore global": "#2fa8c7",
+    "xmore none": "#c45c94",
+    "image": "#4f83e0",
+    "captions": "#d98c2b",
+}
+OTHERS = ("#b8a04a", "#6d9b2f", "#d07a5c", "#5a6fc0")  # of methods that are not ours
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xmore",
+    "text.parse_math": False,  # a class may be called "$100"
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    ),
+}
+WIDTH, PANEL = 9.0, 2.6  # inches
+MANY = 12  # panels of a figure; more would not be read
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, or a difference of two, with its interval."""
+
+    dataset: str
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def accuracies(found: Sequence[Estimate]) -> str:
+    """Dots with their intervals: a row a dataset, a colour a method."""
+    datasets = list(dict.fromkeys(one.dataset for one in found))
+    names = list(dict.fromkeys(one.name for one in found))
+    height = 0.9 + len(datasets) * (0.18 * len(names) + 0.25)
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        for i, name in enumerate(names):
+            mine = [one for one in found if one.name == name]
+            value = 100 * np.array([one.value for one in mine])
+            ends = 100 * np.array([[one.low, one.high] for one in mine]).T
+            rows = np.array([datasets.index(one.dataset) for one in mine])
+            axes.errorbar(
+                value,
+                rows + (i - (len(names) - 1) / 2) * 0.8 / len(names),
+                xerr=np.abs(ends - value),
+                fmt="o",
+                markersize=4,
+                elinewidth=1.5,
+                color=_colour(name, names),
+                label=name,
+            )
+        axes.set_yticks(range(len(datasets)), datasets)
+        axes.set_ylim(len(datasets) - 0.5, -0.5)
+        axes.set_xlabel("top-1 accuracy in %, with 95 % interval")
+        axes.grid(axis="x", alpha=0.25)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        return _svg(figure)
+
+
+def confidences(found: Sequence[Histogram]) -> str:
+    """Two panels a dataset: confidences, and the weights that they become."""
+    rows = list(dict.fromkeys(one.dataset for one in found))[: MANY // 2]
+    edges = np.linspace(0, 1, BINS + 1)
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH, PANEL * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), 2, squeeze=False, sharex=True)
+        for line, dataset in zip(grid, rows, strict=True):
+            for axes, quantity in zip(line, ("confidence", "weight"), strict=True):
+                for one in found:
+                    if (one.dataset, one.quantity) == (dataset, quantity):
+                        colour = COLOURS[one.modality]
+                        share = 100 * one.counts / max(one.n, 1)
+                        axes.stairs(share, edges, fill=True, alpha=0.3, color=colour)
+                        axes.stairs(share, edges, color=colour, label=one.modality)
+                axes.set_title(f"{dataset}: {quantity}")
+                axes.set_ylabel("% of images")
+        grid[-1][0].set_xlabel("confidence, before adjustment")
+        grid[-1][1].set_xlabel("weight, after adjustment")
+        grid[0][0].legend()
+        return _svg(figure)
+
+
+def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
+    """Bars of the mean ratio, a mark at the median: dataset, adjustment, case, mean, median."""
+    datasets = list(dict.fromkeys(row[0] for row in found))[:MANY]
+    adjustments = list(dict.fromkeys(row[1] for row in found))
+    cases = list(dict.fromkeys(row[2] for row in found))
+    with mpl.rc_context(STYLE):
+        figure, panels = _by_dataset(datasets)
+        for axes, dataset in zip(panels, datasets, strict=True):
+            for i, adjustment in enumerate(adjustments):
+                mine = {row[2]: row[3:] for row in found if row[:2] == (dataset, adjustment)}
+                there = [j for j, case in enumerate(cases) if case in mine]
+                place = np.array(there) + (i - (len(adjustments) - 1) / 2) * 0.8 / len(adjustments)
+                mean, median = np.array([mine[cases[j]] for j in there]).reshape(-1, 2).T
+                colour = _colour(f"xmore {adjustment}", adjustments)
+                width = 0.75 / len(adjustments)
+                axes.bar(place, mean, width, color=colour, label=adjustment, alpha=0.8)
+                axes.plot(place, median, "_", color=INK, markersize=50 * width)
+            axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+            axes.set_xticks(range(len(cases)), [case.replace(" ", "\n", 1) for case in cases])
+            axes.set_title(dataset)
+            axes.set_xlabel("who was right")
+            axes.set_ylabel("image weight / captions' weight")
+        panels[0].legend(title="adjustment")
+        return _svg(figure)
+
+
+def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool = False) -> str:
+    """Curves, a panel a dataset, one of them with its band: of all it would hide the others.
+
+    In a `diagonal` plot both axes are probabilities.
+    """
+    datasets = list(dict.fromkeys(curve.dataset for curve in found))[:MANY]
+    names = list(dict.fromkeys(curve.name for curve in found))
+    with mpl.rc_context(STYLE):
+        figure, panels = _by_dataset(datasets)
+        for axes, dataset in zip(panels, datasets, strict=True):
+            if diagonal:
+                axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+            for curve in found:
+                if curve.dataset == dataset:
+                    colour = _colour(curve.name, names)
+                    axes.plot(curve.x, curve.y, "o-", color=colour, markersize=3, label=curve.name)
+                    if curve.name == band:
+                        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15)
+            axes.set_title(f"{dataset}, n = {max(c.n for c in found if c.dataset == dataset):,}")
+            axes.set_xlabel(x)
+            axes.set_ylabel(y)
+            axes.grid(alpha=0.25)
+        if len(names) > 1:
+            panels[0].legend(fontsize=8)
+        return _svg(figure)
+
+
+def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
+    """Bars of the classes helped and hurt most: dataset, then class, n and gain."""
+    found = found[: MANY // 2]
+    height = 0.8 + 0.19 * max(len(classes) for _, classes in found)
+    with mpl.rc_context(STYLE):
+        figure, panels = _panels(len(found), 2, height)
+        for axes, (dataset, classes) in zip(panels, found, strict=True):
+            gain = 100 * np.array([each[2] for each in classes])
+            colours = [COLOURS["equal"] if value > 0 else "#c45c5c" for value in gain]
+            axes.barh(range(len(classes)), gain, color=colours)
+            axes.set_yticks(range(len(classes)), [f"{name[:28]} ({n})" for name, n, _ in classes])
+            axes.set_ylim(len(classes) - 0.5, -0.5)
+            axes.axvline(0, color=INK, linewidth=0.8)
+            axes.set_title(dataset)
+            axes.set_xlabel("points to clip")
+        return _svg(figure)
+
+
+def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """`count` > 0 panels of `height` inches, at most `columns` in a row."""
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure = Figure((WIDTH, height * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, list(grid[:count])
+
+
+def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A panel a dataset; one alone is a little higher."""
+    return _panels(len(datasets), 3, PANEL * (1.25 if len(datasets) == 1 else 1))
+
+
+def _colour(name: str, names: Sequence[str]) -> str:
+    """Of a method, perhaps with its number of images behind it: "tpt (n = 32)"."""
+    method = name.partition(" (")[0]
+    others = [other for other in names if other.partition(" (")[0] not in COLOURS]
+    return COLOURS.get(method) or OTHERS[others.index(name) % len(OTHERS)]
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    figure.savefig(out, format="svg", metadata=metadata)
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,81 @@
+"""The variant that a report is about, and what the run shows of it in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from xmore.files.errors import RunError
+from xmore.methods.base import variant_name
+from xmore.report.table import show
+from xmore.statistics.intervals import LEVEL
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The variant that the curves and examples are of: one method, M and order of many."""
+
+    method: str
+    adjustment: str | None
+    m: int | None
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        return variant_name(self.method, self.adjustment)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What a query needs to ask for this variant, whatever the order."""
+        return {"method": self.method, "adjustment": self.adjustment, "m": self.m}
+
+
+def headline(db: duckdb.DuckDBPyConnection) -> Headline:
+    """`xmore` with its first adjustment where the run has it, else its last method."""
+    row = db.execute(
+        """
+        select method, adjustment, m, min(seed) from metrics
+        group by method, adjustment, m
+        order by method_place(method) desc nulls last, method, m desc nulls last,
+                 adjustment_place(adjustment)
+        limit 1
+        """
+    ).fetchone()
+    if row is None:
+        raise RunError("this run has no metrics to report.")
+    return Headline(*row)
+
+
+def summary(db: duckdb.DuckDBPyConnection, of: Headline) -> list[str]:
+    """What the run shows, a sentence for each dataset and model."""
+    rows = db.execute(
+        """
+        select dataset, model, n, top1, ci_low, ci_high, difference, difference_low,
+               difference_high, p_holm
+        from leaderboard
+        where method = $method and adjustment is not distinct from $adjustment
+          and m is not distinct from $m
+        """,
+        of.values,
+    ).fetchall()
+    return [_sentence(of, *row) for row in rows]
+
+
+def _sentence(
+    of: Headline, dataset: str, model: str, n: int, top1: float, *numbers: float | None
+) -> str:
+    low, high, difference, less, more, p = numbers
+    said = (
+        f"{dataset}, {model}: {of.name} answers {show(top1, 'share')} % of {n:,} images rightly "
+        f"({show(low, 'share')} to {show(high, 'share')})"
+    )
+    if difference is None or p is None:
+        return f"{said}."
+    beside = (
+        f"{show(difference, 'points')} points to clip ({show(less, 'points')} to "
+        f"{show(more, 'points')}; p {show(p, 'p') if p < 0.001 else '= ' + show(p, 'p')})"
+    )
+    verdict = "more than chance" if p < LEVEL else "it may be chance"
+    return f"{said}, {beside}: {verdict}."

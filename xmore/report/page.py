@@ -1,0 +1,118 @@
+"""`xmore report`: a run as one page that needs no network; plots as SVG, tables as files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from xmore.files.errors import RunError
+from xmore.files.paths import write_whole
+from xmore.report.figures import INK
+from xmore.report.gallery import examples, gallery
+from xmore.report.headline import headline, summary
+from xmore.report.html import TEMPLATES, render
+from xmore.report.plots import Plot, plots
+from xmore.report.table import Table, as_csv, as_markdown
+from xmore.report.tables import tables
+from xmore.results.runs import Run
+from xmore.results.views import open_views
+
+FOLDED = ("comparisons", "by_class", "weight_ratios", "entropies")  # long tables, shown on demand
+SECTIONS = {  # id: title, what it is about, its plots, its tables
+    "accuracy": (
+        "Accuracy",
+        "What each method answers rightly, and how sure that is.",
+        ("accuracy", "m-sweep"),
+        ("leaderboard", "hyperparameters", "averages", "paper"),
+    ),
+    "certainty": (
+        "Chance or not",
+        "Two methods answer the same images, so they are compared image by image.",
+        (),
+        ("resolution", "comparisons"),
+    ),
+    "weights": (
+        "How it decides",
+        "Each modality is weighted by its confidence, after adjustment over the stream.",
+        ("confidence", "weight-ratio"),
+        ("weight_ratios", "entropies"),
+    ),
+    "reliability": (
+        "What a probability is worth",
+        "Of the answers given with some probability, the share that is right.",
+        ("reliability",),
+        (),
+    ),
+    "classes": (
+        "By class",
+        "Where captions help, and where they hurt. Few images a class: read with care.",
+        ("classes",),
+        ("by_class",),
+    ),
+    "retrieval": (
+        "What was retrieved",
+        "The neighbours in the memory whose captions were asked.",
+        ("retrieval",),
+        ("retrieval",),
+    ),
+}
+XML = '<?xml version="1.0" encoding="utf-8"?>\n'  # begins an SVG that is a file of its own
+SCRIPT = TEMPLATES / "report.js"
+
+
+def write_report(run: Run, folder: Path) -> Path:
+    """Write `report.html`, `figures/*.svg` and `tables/*.{csv,md}`; returns the page's path.
+
+    Holds the pictures of at most EXAMPLES queries, about 10 MB. Raises RunError.
+    """
+    if run.status != "completed":
+        raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
+    db = open_views(run)
+    of = headline(db)
+    found = tables(run, db, of)
+    drawn = plots(run, db, of, {table.name: table for table in found})
+    for table in found:
+        write_whole(folder / "tables" / f"{table.name}.csv", as_csv(table).encode())
+        write_whole(folder / "tables" / f"{table.name}.md", as_markdown(table).encode())
+    for plot in drawn:
+        write_whole(folder / "figures" / f"{plot.name}.svg", f"{XML}{plot.svg}".encode())
+    script = SCRIPT.read_text(encoding="utf-8")
+    page = render(
+        "report.html",
+        run=run,
+        summary=summary(db, of),
+        sections=list(_sections(found, drawn)),
+        stages=next(table for table in found if table.name == "stages"),
+        config=yaml.safe_dump(run.config, sort_keys=False),
+        gallery=gallery(run, examples(db, of), of),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        ink=INK,
+    )
+    write_whole(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its plots and tables, and whether a table is folded away."""
+
+    id: str
+    title: str
+    intro: str
+    plots: list[Plot]
+    tables: list[tuple[Table, bool]]
+
+
+def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[Section]:
+    """The sections that have something to show."""
+    for name, (title, intro, plot_names, table_names) in SECTIONS.items():
+        mine = [plot for plot in drawn if plot.kind in plot_names]
+        listed = [(t, t.name in FOLDED) for t in found if t.name in table_names]
+        if mine or listed:
+            yield Section(name, title, intro, mine, listed)

@@ -1,0 +1,179 @@
+"""The plots of a report, one an inference model: the SVG, and the same in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from xmore.report import figures
+from xmore.report.curves import by_m, confidences, reliability, similarities
+from xmore.report.figures import Estimate
+from xmore.report.headline import Headline
+from xmore.report.table import Table
+from xmore.report.tables import gains
+from xmore.results.runs import Run
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure: which of SECTIONS', what is to be seen, of what, the same in words, the SVG."""
+
+    kind: str
+    name: str  # of its file
+    title: str
+    note: str
+    alt: str
+    svg: str
+
+
+def plots(
+    run: Run, db: duckdb.DuckDBPyConnection, of: Headline, found: dict[str, Table]
+) -> list[Plot]:
+    """All figures that the run has data for; one an inference model, a panel a dataset."""
+    draw = _Drawing(run, of)
+    return [
+        *draw.each("accuracy", "Accuracy", _estimates(found["leaderboard"], of), _accuracy),
+        *draw.each("m-sweep", "Accuracy by number of captions M", by_m(db), _by_m),
+        *draw.each("confidence", "Confidence and weight", confidences(db, of), _confidence),
+        *draw.each("weight-ratio", "Who is trusted when", _ratios(found, of), _weight_ratio),
+        *draw.each("reliability", "What a probability is worth", reliability(db, of), _calibration),
+        *draw.each("classes", "Classes helped and hurt most", _gains(found), _classes),
+        *draw.each("retrieval", "Similarity of what was retrieved", similarities(db), _similarity),
+    ]
+
+
+@dataclass(frozen=True)
+class _Of:
+    """Something of one dataset under one model."""
+
+    dataset: str
+    model: str
+    n: int
+    what: Any
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    run: Run
+    of: Headline
+
+    def each(
+        self,
+        kind: str,
+        title: str,
+        items: Iterable[Any],
+        draw: Callable[[list[Any], Headline], tuple[str, str]],
+    ) -> Iterator[Plot]:
+        """A plot for each model among `items`, which name dataset, model and n."""
+        by_model: dict[str, list[Any]] = defaultdict(list)
+        for item in items:
+            by_model[item.model].append(item)
+        for number, (model, mine) in enumerate(by_model.items(), 1):
+            sizes = {item.dataset: item.n for item in mine}
+            sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
+            svg, alt = draw(mine, self.of)
+            suffix = f"-{number}" if len(by_model) > 1 else ""
+            yield Plot(
+                kind,
+                f"{kind}{suffix}",
+                title,
+                f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}",
+                alt,
+                svg,
+            )
+
+
+def _accuracy(mine: list[_Of], of: Headline) -> tuple[str, str]:
+    said = "; ".join(f"{e.what.dataset} {e.what.name} {100 * e.what.value:.1f} %" for e in mine)
+    return figures.accuracies([e.what for e in mine]), f"Top-1 accuracy: {said}."
+
+
+def _by_m(mine: list[Any], of: Headline) -> tuple[str, str]:
+    said = "; ".join(
+        f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: "
+        f"{100 * c.y[0]:.1f} to {100 * c.y[-1]:.1f} %"
+        for c in mine
+    )
+    return figures.curves(
+        mine, "M", "top-1 accuracy", band=of.name
+    ), f"Top-1 accuracy over M: {said}."
+
+
+def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
+    said = "; ".join(
+        f"{h.dataset}, {h.quantity} of the {h.modality}: most often "
+        f"{h.counts.argmax() / len(h.counts):.2f}"
+        for h in mine
+    )
+    return figures.confidences(mine), f"Histograms of {of.name}. {said}."
+
+
+def _weight_ratio(mine: list[_Of], of: Headline) -> tuple[str, str]:
+    rows = [e.what for e in mine]
+    said = "; ".join(f"{row[0]}, {row[1]}, right is {row[2]}: mean {row[3]:.2f}" for row in rows)
+    return figures.weight_ratios(rows), f"Weight of the image over that of its captions: {said}."
+
+
+def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
+    names = ", ".join(dict.fromkeys(c.name for c in mine))
+    svg = figures.curves(mine, "probability of the answer", "accuracy", band=of.name, diagonal=True)
+    return svg, f"Accuracy by the probability that was given, of {names}; dotted: well calibrated."
+
+
+def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
+    said = "; ".join(
+        f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+.1f} points), "
+        f"last {e.what[-1][0]} ({100 * e.what[-1][2]:+.1f})"
+        for e in mine
+    )
+    return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {said}."
+
+
+def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
+    said = "; ".join(
+        f"{c.dataset}: median {c.y[0]:.2f} at rank 1, {c.y[-1]:.2f} at rank {c.x[-1]:.0f}"
+        for c in mine
+    )
+    svg = figures.curves(mine, "rank", "similarity (middle 80 %)", band="similarity")
+    return svg, f"Similarity of the coarse neighbours by rank. {said}."
+
+
+def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
+    found, sizes = [], _sizes(leaderboard)
+    for dataset, model, n, name, m, top1, low, high, *_ in leaderboard.rows:
+        if m is None or m == of.m:
+            most = sizes[dataset, model]
+            label = name if n == most else f"{name} (n = {n})"
+            found.append(_Of(dataset, model, most, Estimate(dataset, label, top1, low, high)))
+    return found
+
+
+def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
+    """Dataset and model -> number of test images, of the method that answered most."""
+    return {row[:2]: row[2] for row in sorted(leaderboard.rows, key=lambda row: row[2])}
+
+
+def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:
+    table = found.get("weight_ratios")
+    sizes = _sizes(found["leaderboard"])
+    return [
+        _Of(dataset, model, sizes[dataset, model], (dataset, adjustment, case, mean, median))
+        for dataset, model, m, adjustment, case, _, _, _, mean, median in (
+            table.rows if table else []
+        )
+        if m == of.m and mean is not None
+    ]
+
+
+def _gains(found: dict[str, Table]) -> list[_Of]:
+    table = found.get("by_class")
+    sizes = _sizes(found["leaderboard"])
+    return [
+        _Of(dataset, model, sizes[dataset, model], classes)
+        for dataset, model, classes in (gains(table) if table else [])
+        if classes
+    ]

@@ -1,0 +1,74 @@
+"""A table of a report: raw values, and the same as text, CSV or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["text", "count", "share", "points", "number", "p"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw values, and how each column is to be read."""
+
+    name: str  # of its files
+    title: str
+    note: str
+    columns: list[tuple[str, Kind]]
+    rows: list[tuple[Any, ...]]
+
+    def shown(self) -> list[list[str]]:
+        """Every cell as text for people."""
+        kinds = [kind for _, kind in self.columns]
+        return [
+            [show(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in self.rows
+        ]
+
+
+def show(value: Any, kind: Kind) -> str:
+    """A cell for people; empty for none."""
+    if value is None:
+        return ""
+    if kind == "count":
+        return f"{value:,.0f}"
+    if kind == "share":
+        return f"{100 * value:.1f}"
+    if kind == "points":
+        return f"{100 * value:+.1f}"
+    if kind == "number":
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if kind == "p":
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return str(value)
+
+
+def as_csv(table: Table) -> str:
+    """The raw values."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(name for name, _ in table.columns)
+    writer.writerows(table.rows)
+    return out.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """The cells for people, under the table's title and note."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+    names = line(name for name, _ in table.columns)
+    rule = line("---" if kind == "text" else "---:" for _, kind in table.columns)
+    rows = "\n".join(map(line, table.shown()))
+    return f"**{table.title}.** {_escaped(table.note)}\n\n{names}\n{rule}\n{rows}\n"
+
+
+def _escaped(text: str) -> str:
+    """Text for a cell of Markdown: on one line, and no HTML, link or column of its own."""
+    for char in "\\`*_[]<>|&":
+        text = text.replace(char, f"&#{ord(char)};" if char in "<>&|" else f"\\{char}")
+    return " ".join(text.split())

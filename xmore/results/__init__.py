@@ -1,0 +1,1 @@
+"""Runs: their records, views, costs, comparisons."""

@@ -1,0 +1,212 @@
+"""A run beside the paper's tables, or beside another run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from xmore.datasets.card import load_card
+from xmore.files.errors import RunError, XmoreError
+from xmore.files.paths import PROJECT_ROOT
+from xmore.methods.base import variant_name
+from xmore.results.runs import Run
+from xmore.results.views import open_views
+from xmore.statistics.significance import mcnemar_p
+
+REFERENCE = PROJECT_ROOT / "results" / "reference"
+PAPERS_M = 16
+OURS = (  # the paper's method, ours, its adjustment
+    ("CLIP", "clip", None),
+    ("Caption Ensemble", "caption-ensemble", None),
+    ("X-MoRe", "xmore", "minmax"),
+    ("X-MoRe", "xmore", "running-sum"),
+)
+AVERAGES: dict[
+    str, dict[str, tuple[str, tuple[str, ...]]]
+] = {  # file -> the paper's rows of averages, what we call them, and what is left out
+    "table1_zero_shot": {"Avg.": ("average of the ten", ())},
+    "table2_domain_generalization": {
+        "Avg.": ("average of the five", ()),
+        "Variants Avg.": ("average of the four variants", ("ImageNet",)),
+    },
+}
+
+_Numbers = tuple[float, float, float]  # top-1 and its bounds, in %
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One number of the paper beside ours, in percent."""
+
+    model: str
+    dataset: str  # the paper's name, or which average it is
+    method: str
+    paper: float
+    ours: float
+    interval: tuple[float, float] | None  # Wilson, 95 %, of ours; averages have none
+    errata: str
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the paper's number lies in our interval."""
+        return None if self.interval is None else self.interval[0] <= self.paper <= self.interval[1]
+
+
+def to_paper(run: Run) -> list[PaperRow]:
+    """Tables 1 and 2 beside the run's `clip`, `caption-ensemble` and both forms of `xmore`.
+
+    Raises RunError where the run has no dataset and model of theirs.
+    """
+    mine = _accuracies(run)
+    rows: list[PaperRow] = []
+    for file, averages in AVERAGES.items():
+        printed = _read(file)
+        datasets = dict.fromkeys(row["dataset"] for row in printed)
+        single = [name for name in datasets if name not in averages]
+        for row in printed:
+            for theirs, method, adjustment in OURS:
+                if row["method"] == theirs:
+                    key = (row["model"], method, adjustment)
+                    rows += _beside(row, mine.get(key, {}), averages, single, key)
+    if not rows:
+        raise RunError(
+            f"run {run.name}: nothing of it is in the paper's tables: they have "
+            f"RN50/openai and ViT-B-16/openai, M = {PAPERS_M}, and the datasets whose card has a "
+            "`paper_name` (see configs/paper.yaml)."
+        )
+    return rows
+
+
+def _beside(
+    printed: dict[str, str],
+    mine: dict[str, _Numbers],
+    averages: dict[str, tuple[str, tuple[str, ...]]],
+    single: list[str],
+    key: tuple[str, str, str | None],
+) -> Iterator[PaperRow]:
+    """The paper's row beside our number, if we have all that it takes."""
+    name = printed["dataset"]
+    shown, interval = name, None
+    if name in averages:
+        shown, left_out = averages[name]
+        wanted = [dataset for dataset in single if dataset not in left_out]
+        if not all(dataset in mine for dataset in wanted):
+            return
+        ours = sum(mine[dataset][0] for dataset in wanted) / len(wanted)
+    elif name in mine:
+        ours, *bounds = mine[name]
+        interval = (bounds[0], bounds[1])
+    else:
+        return
+    method = variant_name(key[1], key[2])
+    paper = float(printed["top1_percent"])
+    yield PaperRow(key[0], shown, method, paper, ours, interval, printed["errata"])
+
+
+def _accuracies(run: Run) -> dict[tuple[str, str, str | None], dict[str, _Numbers]]:
+    """(the paper's model, method, adjustment) -> the paper's dataset -> top-1 and bounds, in %."""
+    names = {}
+    for name in run.config["datasets"]:
+        with suppress(XmoreError):
+            card = load_card(name)
+            names[card.name] = card.paper_name
+    rows = open_views(run).execute(
+        "select dataset, model, method, adjustment, 100 * top1, 100 * ci_low, 100 * ci_high "
+        "from leaderboard where m is null or m = ?",
+        [PAPERS_M],
+    )
+    found: dict[tuple[str, str, str | None], dict[str, _Numbers]] = {}
+    for dataset, model, method, adjustment, *numbers in rows.fetchall():
+        architecture, _, tag = model.partition("/")
+        paper_name = names.get(dataset)
+        if paper_name and tag == "openai":
+            theirs = architecture.replace("ViT-B-", "ViT-B/")
+            found.setdefault((theirs, method, adjustment), {})[paper_name] = tuple(numbers)
+    return found
+
+
+def _read(file: str) -> list[dict[str, str]]:
+    with (REFERENCE / f"{file}.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@dataclass(frozen=True)
+class Flips:
+    """One variant in two runs, over the queries that both have (first order seed)."""
+
+    dataset: str
+    model: str
+    variant: str
+    n: int
+    both: int  # right in both runs
+    only_a: int
+    only_b: int
+
+    @property
+    def p(self) -> float:
+        """Two-sided exact sign test (McNemar) that flips to and fro are alike."""
+        return mcnemar_p(self.only_a, self.only_b)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs: what was asked differently, and what was answered differently."""
+
+    differences: list[tuple[str, Any, Any]]  # dotted key, value in a, value in b
+    flips: list[Flips]
+    examples: list[tuple[str, ...]]  # dataset, model, variant, uri, class, a says, b says
+
+
+def between(a: Run, b: Run, examples: int = 10) -> Comparison:
+    """Config differences and flipped queries of two runs; holds the answers of one order seed.
+
+    Raises RunError where they have no query and variant in common.
+    """
+    db = duckdb.connect()
+    for name, run in (("a", a), ("b", b)):
+        db.register(name, _answers(run))
+    by = "dataset, model, variant, uri"
+    joined = f"from a join b using ({by}, class_name)"
+    rows = db.execute(
+        "select dataset, model, variant, count(*), count(*) filter (a.correct and b.correct), "
+        "count(*) filter (a.correct and not b.correct), "
+        f"count(*) filter (b.correct and not a.correct) {joined} "
+        "group by dataset, model, variant order by all"
+    ).fetchall()
+    if not rows:
+        raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
+    flipped = db.execute(
+        f"select {by}, class_name, coalesce(a.says, ''), coalesce(b.says, '') {joined} "
+        f"where a.correct != b.correct order by {by} limit {int(examples)}"
+    ).fetchall()
+    theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
+    keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    differences = [(key, theirs.get(key), ours.get(key)) for key in sorted(keys)]
+    snapshots = (a.snapshot["name"], b.snapshot["name"])
+    if snapshots[0] != snapshots[1]:
+        differences.append(("(snapshot)", *snapshots))
+    return Comparison(differences, [Flips(*row) for row in rows], flipped)
+
+
+def _answers(run: Run) -> Any:
+    query = """
+        select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as says,
+               p.method || coalesce(' ' || adjustment, '') || coalesce(' M=' || m, '') as variant
+        from predictions p
+        left join classes c on c.dataset = p.dataset and c.label = p.prediction
+        where seed is null or seed = (select min(seed) from predictions)
+    """
+    return open_views(run).sql(query).to_arrow_table()
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

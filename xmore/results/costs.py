@@ -1,0 +1,106 @@
+"""What each method costs: seconds an image and memory, of all stages that its answers come from.
+
+An artifact that was there already costs what it did when it was made, by the newest run that made
+it. Not counted: listing the images, and all of a memory's making.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xmore.methods.registry import METHODS
+from xmore.results.runs import Run
+from xmore.store.artifacts import ArtifactRef, read_manifest
+
+COUNTED = (
+    "query_embeddings",
+    "view_embeddings",
+    "candidates",
+    "captions",
+    "scores",
+    "method_scores",
+    "predictions",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one method on one dataset under one model; None where no run says it."""
+
+    dataset: str
+    model: str
+    method: str
+    m: int | None
+    seconds_per_image: float | None
+    peak_memory_mb: float | None  # of the process, in whichever stage it was largest
+
+
+def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
+    """Costs of every method of `run`; `earlier` runs, the oldest first, made what it skipped.
+
+    One of them may be its own record, of before it was gone on with.
+    """
+    paid = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
+    found: dict[str, dict[str, _Made]] = defaultdict(dict)  # by dataset, then by digest
+    for ref in run.artifacts:
+        manifest = read_manifest(Path(ref.path))
+        made = _Made(paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", []))
+        found[ref.dataset][ref.digest] = made
+    return [
+        _cost(made, by_digest)
+        for by_digest in found.values()
+        for made in by_digest.values()
+        if made.ref.stage == "predictions"
+    ]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An artifact as the run that made it paid for it, and what its manifest says."""
+
+    ref: ArtifactRef
+    params: dict[str, Any]
+    inputs: list[str]  # digests
+
+    @property
+    def images(self) -> int:
+        """How many test images it is of."""
+        if self.ref.stage == "view_embeddings":
+            return self.ref.rows // self.params["count"]
+        if self.ref.stage == "predictions":
+            return self.ref.rows // len(self.params["variants"])
+        return self.ref.rows
+
+
+def _cost(answers: _Made, by_digest: dict[str, _Made]) -> Cost:
+    method = answers.params["method"][0]
+    chain = {made.ref.digest: made for made in _chain(answers, by_digest, method)}.values()
+    known = all(not made.ref.skipped for made in chain)
+    seconds = sum(made.ref.seconds / max(made.images, 1) for made in chain)
+    peak = max((made.ref.peak_rss_mb for made in chain if made.ref.peak_rss_mb), default=None)
+    return Cost(
+        answers.ref.dataset,
+        str(answers.ref.model),
+        method,
+        answers.params["m"],
+        seconds if known else None,
+        peak if known else None,
+    )
+
+
+def _chain(made: _Made, by_digest: dict[str, _Made], method: str) -> Iterator[_Made]:
+    """The artifacts that a method's answers come from, `made` first.
+
+    `scores` holds two opinions: a method that reads the image's alone has no use for captions.
+    """
+    inputs = [by_digest[digest] for digest in made.inputs if digest in by_digest]
+    if made.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
+        inputs = [each for each in inputs if each.ref.stage == "query_embeddings"]
+    elif made.ref.stage in COUNTED:
+        yield made
+    for each in inputs:
+        yield from _chain(each, by_digest, method)

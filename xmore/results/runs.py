@@ -1,0 +1,163 @@
+"""Runs: one small file each, saying what was asked, what was read and which artifacts answer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from xmore.config.benchmark import BenchmarkConfig
+from xmore.files.errors import RunError
+from xmore.files.locks import is_locked, locked
+from xmore.files.paths import write_whole
+from xmore.store.artifacts import ArtifactRef
+from xmore.store.contracts import RunFile, read_contract
+
+VERSIONS_OF = (
+    "xmore",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "numpy",
+    "pyarrow",
+    "faiss-cpu",
+    "autofaiss",
+    "prefect",
+)
+
+
+@dataclass
+class Run:
+    """results/runs/<name>/run.json."""
+
+    path: Path
+    config: dict[str, Any]
+    snapshot: dict[str, Any]
+    started: str
+    finished: str | None = None
+    seconds: float | None = None
+    error: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    artifacts: list[ArtifactRef] = field(default_factory=list)
+    costs: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # a row a method: `xmore.results.costs`
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def status(self) -> str:
+        """`completed`, `failed`, `running`, or `interrupted` if its process is gone."""
+        if self.finished:
+            return "completed"
+        if self.error:
+            return "failed"
+        return "running" if is_locked(self.path / "run.lock") else "interrupted"
+
+    def save(self) -> None:
+        """Write run.json whole."""
+        data = asdict(self) | {"path": None}
+        text = json.dumps(data, indent=1, sort_keys=True, default=str)
+        write_whole(self.path / "run.json", text.encode())
+
+
+def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
+    """A new run's folder, named after its config and the time in UTC."""
+    now = datetime.now(UTC)
+    stem = f"{config.name}-{now:%Y%m%d-%H%M%S}"
+    runs = config.results / "runs"
+    path, n = runs / stem, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            n += 1
+            path = runs / f"{stem}-{n}"
+    run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
+    run.versions = versions()
+    run.save()
+    return run
+
+
+def load_run(results: Path, name: str) -> Run:
+    """A run by its name, or the newest whose name begins so.
+
+    `latest`: the newest that is completed; if none is, the newest.
+    """
+    runs = all_runs(results)
+    if not runs:
+        raise RunError(f"no runs in {results / 'runs'} yet. Start one: xmore benchmark CONFIG.")
+    if name == "latest":
+        return ([run for run in runs if run.status == "completed"] or runs)[-1]
+    matches = [run for run in runs if run.name.startswith(name)]
+    exact = [run for run in matches if run.name == name]
+    if not matches:
+        raise RunError(f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them.")
+    return (exact or matches)[-1]
+
+
+def all_runs(results: Path) -> list[Run]:
+    """All readable runs, the oldest first."""
+    found = [_read(path) for path in (results / "runs").glob("*/run.json")]
+    return sorted((run for run in found if run), key=lambda run: (run.started, run.name))
+
+
+def config_of(run: Run) -> BenchmarkConfig:
+    """The config that a run was started with; raises RunError if it does not fit any more."""
+    try:
+        return BenchmarkConfig.model_validate(run.config)
+    except ValidationError as error:
+        raise RunError(f"run `{run.name}`: its config is of another version.") from error
+
+
+@contextmanager
+def under_way(run: Run) -> Iterator[None]:
+    """Mark `run` as running for as long as this process lives; note how it ended."""
+    begun = time.perf_counter()  # the clock may be set back
+    with locked(run.path / "run.lock"):
+        run.error, run.finished, run.artifacts, run.costs = None, None, [], []
+        try:
+            yield
+        except Exception as error:  # a signal leaves no error: the run is interrupted
+            run.error = f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                run.save()
+            raise
+        run.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        run.seconds = round(time.perf_counter() - begun, 1)
+        run.save()
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        data = read_contract(path, RunFile) | {"path": path.parent}
+        data["artifacts"] = [ArtifactRef(**record) for record in data["artifacts"]]
+        return Run(**data)
+    except (OSError, ValueError, TypeError):
+        return None  # a foreign or half-made folder is no run
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    packages = {name: _version(name) for name in VERSIONS_OF}
+    return packages | {"python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

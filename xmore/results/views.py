@@ -1,0 +1,156 @@
+"""views.sql of a run: DuckDB views over exactly the artifacts that it made or found."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from xmore.files.errors import ArtifactError, RunError
+from xmore.files.paths import PROJECT_ROOT, write_whole
+from xmore.files.sql import quote, quote_all
+from xmore.methods.adjust import ADJUSTMENTS
+from xmore.methods.registry import METHODS
+from xmore.results.runs import Run
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactRef, read_manifest
+
+FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
+RAW_NAMES = {  # the flat view of the name adds more
+    "predictions": "raw_predictions",
+    "leaks": "raw_leaks",
+}
+
+
+# Stages that an older run may not have: their views are empty then.
+OPTIONAL = {
+    "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
+    "comparisons": schemas.COMPARISONS,
+}
+WITH_MODEL = (
+    "query_embeddings",
+    "view_embeddings",
+    "candidates",
+    "captions",
+    "scores",
+    "method_scores",
+)
+
+
+def write_views(run: Run) -> Path:
+    """Write `<run>/views.sql`: one view a stage, then the flat views of results/views.sql."""
+    path = run.path / "views.sql"
+    write_whole(path, _views(run).encode())
+    return path
+
+
+def open_views(run: Run) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the run's views; it reads the run's results and nothing else.
+
+    Raises RunError where the run has no results yet, or its artifacts are gone.
+    """
+    if not run.artifacts:
+        raise RunError(f"run {run.name} is {run.status} and has no results to look at.")
+    results = run.path.parents[1]
+    connection = duckdb.connect()
+    connection.execute("set autoinstall_known_extensions = false")
+    connection.execute(f"set allowed_directories = [{quote(str(results))}]")
+    connection.execute("set enable_external_access = false")
+    try:
+        connection.execute(_views(run))
+    except (duckdb.Error, ArtifactError) as error:
+        raise RunError(
+            f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "
+            f"See `xmore verify {run.name}`."
+        ) from error
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def _views(run: Run) -> str:
+    by_stage = defaultdict(list)
+    for record in run.artifacts:
+        by_stage[record.stage].append(record)
+    header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
+    stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
+    stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
+    return "\n".join([header, *stages, flat_views(run.path)])
+
+
+def flat_views(run: Path) -> str:
+    """SQL of all views on top of the stages', for the run in folder `run`."""
+    return "\n".join(
+        [_place_macros(), _costs_view(run), _runs_view(run.parent), FLAT_VIEWS.read_text("utf-8")]
+    )
+
+
+def _place_macros() -> str:
+    """In which order methods and adjustments are listed: the order in which they are known."""
+    return "\n".join(
+        f"create or replace macro {kind}_place({kind}) as "
+        f"list_position([{quote_all(known)}], {kind});"
+        for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
+    )
+
+
+def _costs_view(run: Path) -> str:
+    """SQL of the view `costs`: what run.json says; a run of before says nothing."""
+    columns = (
+        "dataset varchar, model varchar, method varchar, m integer, seconds_per_image double, "
+        "peak_memory_mb double"
+    )
+    return (
+        "-- Of all stages that a method's answers come from, when they were made; null where no\n"
+        "-- run says it. Peak memory is the process', in the stage where it was largest.\n"
+        "create or replace view costs as\n"
+        "  select unnest(costs, recursive := true)\n"
+        f"  from read_json({quote(str(run / 'run.json'))}, "
+        f"columns = {{costs: 'struct({columns})[]'}});\n"
+    )
+
+
+def _runs_view(folder: Path) -> str:
+    """SQL of the view `runs`: all runs of `folder`, whose files it reads each time."""
+    files = quote(str(folder / "*" / "run.json"))
+    return (
+        "-- All runs of this results folder, the unfinished too.\n"
+        "create or replace view runs as\n"
+        "  select parse_path(filename)[-2] as run, config->>'name' as name, started, finished,\n"
+        "         seconds, error, snapshot->>'name' as snapshot, config, versions\n"
+        f"  from read_json({files}, filename = true, columns = {{started: 'timestamptz', "
+        "finished: 'timestamptz', seconds: 'double', error: 'varchar', snapshot: 'json', "
+        "config: 'json', versions: 'json'});\n"
+    )
+
+
+def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
+    selects = "\n  union all by name\n".join(_select(stage, record) for record in records)
+    return _create(stage, selects)
+
+
+def _empty_view(stage: str, schema: pa.Schema) -> str:
+    """A view with the columns of `schema` and no row."""
+    names = {pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double"}
+    names |= {pa.int32(): "integer", pa.string(): "varchar"}
+    columns = ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
+    return _create(stage, f"  select {columns} where false")
+
+
+def _create(stage: str, select: str) -> str:
+    return f"create or replace view {RAW_NAMES.get(stage, stage)} as\n{select};\n"
+
+
+def _select(stage: str, record: ArtifactRef) -> str:
+    path = Path(record.path)
+    files = [quote(str(path / part["file"])) for part in read_manifest(path)["parts"]]
+    model = f"{quote(record.model)} as model, " if stage in WITH_MODEL and record.model else ""
+    m = ""
+    if stage == "scores":
+        m = f"{read_manifest(path)['params']['m']}::integer as m, "
+    dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
+    return (
+        f"  select {dataset}{model}{m}* "
+        f"from read_parquet([{', '.join(files)}], hive_partitioning = false)"
+    )

@@ -1,0 +1,31 @@
+"""How sure a share or a mean difference is: 95 % intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# scipy and statsmodels are imported where they are used: half a second, which each command that
+# only prints what was computed would pay.
+LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
+RESAMPLES = 10_000
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `correct` among `n` > 0 (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, n).proportion_ci(1 - LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap of the mean of (N,) paired differences, N > 0.
+
+    Differences of answers take few values, so N draws with replacement are one draw from a
+    multinomial over those values: holds RESAMPLES x (number of values) integers, whatever N is.
+    """
+    values, counts = np.unique(difference, return_counts=True)
+    n = len(difference)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
+    low, high = np.quantile(drawn @ values / n, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)

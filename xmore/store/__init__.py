@@ -1,0 +1,1 @@
+"""Artifacts on disk: their schemas, digests and contracts."""

@@ -1,0 +1,136 @@
+"""Caption embeddings: each distinct text is encoded once per model, ever.
+
+    <store>/caption_embeddings/<model's name>/<digest>/part-*.parquet  manifest.json
+
+Unlike other artifacts this one grows: parts are appended, never changed, and its digest is of the
+model alone. In memory: 72 bytes a text for the index, one part while reading, and the answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmore.files.digests import digest_of, digest_text
+from xmore.files.locks import locked
+from xmore.files.paths import sweep, write_whole
+from xmore.models.encoder import TextFeatures
+from xmore.models.spec import ModelCard
+from xmore.store import schemas
+from xmore.store.artifacts import MANIFEST, read_manifest, write_part
+
+PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
+
+
+class CaptionStore:
+    """The embeddings of all texts that one model has ever encoded."""
+
+    def __init__(self, store: Path, card: ModelCard) -> None:
+        self.identity = card.identity
+        self.digest = digest_of(
+            ["caption_embeddings", schemas.STAGE_VERSIONS["caption_embeddings"], card.identity]
+        )
+        self.path = store / "caption_embeddings" / card.name.replace("/", "-") / self.digest
+        self._lock = store / ".locks" / f"caption_embeddings-{self.digest[:16]}.lock"
+        self._parts: list[dict] = []
+        self._keys = np.zeros(0, "S64")
+        self._where = np.zeros((0, 2), np.int32)  # (part, row) of each key
+        self._refresh()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, texts: Sequence[str], encode: Callable[[list[str]], TextFeatures]) -> int:
+        """Encode those of `texts` that are not there yet, part by part; returns how many."""
+        with self._exclusive():
+            new = self.missing(texts)
+            for start in range(0, len(new), PART_TEXTS):
+                chunk = new[start : start + PART_TEXTS]
+                self._append(chunk, encode(chunk))
+        return len(new)
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """The distinct texts that have no embedding yet, in order of appearance."""
+        distinct = list(dict.fromkeys(texts))
+        keys = np.array([digest_text(text) for text in distinct], "S64")
+        absent = self._find(keys) < 0
+        return [text for text, gone in zip(distinct, absent, strict=True) if gone]
+
+    def lookup(self, texts: Sequence[str]) -> TextFeatures:
+        """The features of `texts`, in their order; raises KeyError for one that was not added."""
+        found = self._find(np.array([digest_text(text) for text in texts], "S64"))
+        if (found < 0).any():
+            raise KeyError(texts[int(np.argmax(found < 0))])
+        where = self._where[found]
+        dim = pq.read_schema(self.path / self._parts[0]["file"]).field("embedding").type.list_size
+        features = TextFeatures(
+            np.empty((len(texts), dim), np.float32),
+            np.empty(len(texts), np.float32),
+            np.empty(len(texts), bool),
+        )
+        for part in np.unique(where[:, 0]):
+            at = where[:, 0] == part
+            table = pq.read_table(self.path / self._parts[part]["file"], partitioning=None)
+            rows = table.take(pa.array(where[at, 1]))
+            features.unit[at] = schemas.to_matrix(rows["embedding"])
+            features.norm[at] = rows["norm"].to_numpy()
+            features.truncated[at] = rows["truncated"].to_numpy()
+        return features
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with locked(self._lock):
+            self._refresh()  # another process may have added to it meanwhile
+            yield
+
+    def _refresh(self) -> None:
+        parts = read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
+        if len(parts) != len(self._parts):
+            tables = [
+                pq.read_table(self.path / part["file"], columns=["text_sha256"], partitioning=None)
+                for part in parts
+            ]
+            self._parts = parts
+            self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
+
+    def _index(self, keys: list[np.ndarray]) -> None:
+        flat = np.concatenate(keys)
+        where = [np.stack([np.full(len(k), i), np.arange(len(k))], 1) for i, k in enumerate(keys)]
+        order = np.argsort(flat)
+        self._keys, self._where = flat[order], np.concatenate(where).astype(np.int32)[order]
+
+    def _find(self, keys: np.ndarray) -> np.ndarray:
+        """Position of each key in the index, -1 for none."""
+        if not len(self._keys):
+            return np.full(len(keys), -1)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, at, -1)
+
+    def _append(self, texts: list[str], features: TextFeatures) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        sweep(self.path)
+        table = pa.table(
+            {
+                "text_sha256": [digest_text(text) for text in texts],
+                "embedding": schemas.fixed_lists(features.unit),
+                "norm": features.norm,
+                "truncated": features.truncated,
+            },
+            schema=schemas.caption_embeddings(features.unit.shape[1]),
+        )
+        part = write_part(self.path / f"part-{len(self._parts):05d}.parquet", table)
+        manifest = {
+            "stage": "caption_embeddings",
+            "digest": self.digest,
+            "params": self.identity,
+            "parts": [*self._parts, part],
+            "rows": sum(p["rows"] for p in self._parts) + part["rows"],
+        }
+        write_whole(self.path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        self._refresh()
