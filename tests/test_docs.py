@@ -1,4 +1,4 @@
-"""The commands of docs/ten-minutes.md, in order; and links between the documents."""
+"""The commands of docs/ten-minutes.md, in order; commands and links in all documents."""
 
 import os
 import re
@@ -18,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.S)
 BLOCKS = [text for _, text in BLOCK.findall((ROOT / "docs" / "ten-minutes.md").read_text())]
 METHOD = BLOCK.findall((ROOT / "docs" / "write-a-method.md").read_text())
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md")]
+)
+CLI = (ROOT / "docs" / "reference" / "cli.md").read_text()  # `make lint` compares it with the code
+COMMANDS = {
+    name: set(re.findall(r"^\* `(--[\w-]+)", text, re.M))
+    for name, text in re.findall(r"^##+ `xmore (.+?)`$(.*?)(?=^##+ |\Z)", CLI, re.M | re.S)
+}
 
 
 @pytest.fixture
@@ -56,9 +63,9 @@ def test_a_method_is_written_as_the_page_says(checkout):
     row = next(line for line in printed.splitlines() if line.strip().startswith("geometric"))
     assert re.search(r"\d\.\d", row)
     scores = read_scores(checkout)
-    joined = np.sqrt(scores[0] * scores[1])
-    joined /= joined.sum(1, keepdims=True)
-    np.testing.assert_allclose(scores[2], joined.max(1), rtol=1e-12)
+    combined = np.sqrt(scores[0] * scores[1])
+    combined /= combined.sum(1, keepdims=True)
+    np.testing.assert_allclose(scores[2], combined.max(1), rtol=1e-12)
 
 
 def read_scores(checkout):
@@ -94,3 +101,25 @@ def test_links_lead_somewhere(path):
             heads = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
             slugs = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
             assert anchor in slugs, link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_exist(path):
+    """Each `xmore COMMAND --option` in code; `xmore minmax` is a method and its adjustment."""
+    assert len(COMMANDS) > 20
+    for command in re.findall(r"(?<![\w/.-])(?:\.venv/bin/)?xmore ([a-z][^#;|&]*)", code_of(path)):
+        words = command.split()
+        name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), "")
+        if words[0] != "minmax":
+            assert name, command
+            assert set(re.findall(r"(?<!\S)--[\w-]+", command)) <= COMMANDS[name], command
+
+
+def code_of(path: Path) -> str:
+    """Code blocks and code spans of a document, separated by semicolons."""
+    fences = re.split(r"^```.*\n", path.read_text(), flags=re.M)
+    prose = "".join(fences[::2])
+    lines = [line for text in fences[1::2] for line in text.splitlines()]
+    lines += re.findall(r"^ {4,}(.*)", prose, re.M)
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^ {4,}.*", "", prose, flags=re.M))
+    return ";".join([*lines, *(" ".join(span.split()) for span in spans)])
