@@ -123,3 +123,14 @@ def code_of(path: Path) -> str:
     lines += re.findall(r"^ {4,}(.*)", prose, re.M)
     spans = re.findall(r"`([^`]+)`", re.sub(r"^ {4,}.*", "", prose, flags=re.M))
     return ";".join([*lines, *(" ".join(span.split()) for span in spans)])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_exist(path):
+    """Each file of the checkout that a document names, but for those that its reader writes."""
+    rooms = (
+        r"(?<![\w/.-])((?:flows|tasks|index_build|xmore|configs|benchmarks|tests)/[\w./-]+\.\w+)"
+    )
+    written = {"configs/mine.yaml", "xmore/methods/geometric.py"}
+    named = set(re.findall(rooms, path.read_text())) - written
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
