@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.comparisons import Judged, comparisons
+from tasks.comparisons import DatasetAnswers, comparisons
 from tasks.metrics import Scored, metrics
-from tasks.predictions import MethodRun, Opinions, predictions
+from tasks.predictions import MethodRun, ScoreSource, predictions
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.execution import ExecutionConfig
 from xmore.config.load import load_config
 from xmore.files.paths import PROJECT_ROOT
-from xmore.methods.base import Asked
+from xmore.methods.base import MethodRequest
 from xmore.methods.scoring import confidence
 from xmore.results.runs import Run, load_run, start_run, under_way
 from xmore.store import schemas
@@ -79,12 +79,12 @@ def enlarge(demo: Run, results: Path, queries: int) -> Path:
             ref = noisy_scores(work, old["scores", model], queries, rng)
             run.artifacts.append(ref)
             for name in config.methods:
-                asked = Asked(ref.dataset, 128, None if name == "clip" else 16)
-                how = MethodRun(name, asked, tuple(config.adjustments), tuple(config.seeds))
-                scored.append(Scored(how, ref, predictions(work, Opinions(ref), how)))
+                request = MethodRequest(ref.dataset, 128, None if name == "clip" else 16)
+                how = MethodRun(name, request, tuple(config.adjustments), tuple(config.seeds))
+                scored.append(Scored(how, ref, predictions(work, ScoreSource(ref), how)))
         run.artifacts += [each.predictions for each in scored]
         run.artifacts.append(metrics(work, listed, classes, scored))
-        run.artifacts.append(comparisons(work, [Judged(listed, scored)]))
+        run.artifacts.append(comparisons(work, [DatasetAnswers(listed, scored)]))
     return results
 
 

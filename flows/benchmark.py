@@ -9,11 +9,11 @@ from prefect import flow
 from flows.prefect_ui import show_results
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
-from tasks.comparisons import Judged, comparisons
+from tasks.comparisons import DatasetAnswers, comparisons
 from tasks.leaks import leaks
 from tasks.method_scores import MethodInputs, method_scores
 from tasks.metrics import Scored, metrics
-from tasks.predictions import MethodRun, Opinions, predictions
+from tasks.predictions import MethodRun, ScoreSource, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.scores import ScoreInputs, scores
@@ -28,7 +28,7 @@ from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
 from xmore.memory.adopt import open_memory
 from xmore.memory.snapshot import Snapshot
-from xmore.methods.base import Asked, Scorer
+from xmore.methods.base import MethodRequest, Scorer
 from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard, describe_model
 from xmore.report.page import write_report
@@ -39,7 +39,7 @@ from xmore.store.artifacts import ArtifactRef
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """A config with all that it names looked up: cards, models, the snapshot to read."""
 
     config: BenchmarkConfig
@@ -97,7 +97,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
     return run.name
 
 
-def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
+def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
     """Find the cards and models that `config` names; raises before any work is done."""
     cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
     names = [card.name for card in cards]
@@ -106,7 +106,7 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     cache = config.results / "cache"
     wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
-    plan = Plan(config, cards, models, snapshot)
+    plan = BenchmarkPlan(config, cards, models, snapshot)
     for card in cards:
         classes, _ = listing(card)  # a mistake there is told before there is a run
         class_prompts(classes, config.prompt or card.prompt, config.prompts)
@@ -114,16 +114,16 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> Plan:
     return plan
 
 
-def check_methods(plan: Plan, card: DatasetCard, classes: list[str]) -> None:
+def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:
     """Refuse a method that a model or a dataset cannot serve. Raises XmoreError."""
     for run in method_runs(plan.config, card.name):
         method = METHODS[run.method]
         if isinstance(method, Scorer):
             for name in plan.config.roles.inference:
-                method.check(run.asked, plan.models[name], classes)
+                method.check(run.request, plan.models[name], classes)
 
 
-def retrieve_on_cluster(plan: Plan) -> None:
+def retrieve_on_cluster(plan: BenchmarkPlan) -> None:
     """Embed all queries and find all candidates on a cluster's workers, ahead of the stages.
 
     A task is one dataset under one model: an artifact has one writer, whose parts are committed in
@@ -140,7 +140,7 @@ def retrieve_on_cluster(plan: Plan) -> None:
     spread(candidates, searches, config.execution)
 
 
-def run_dataset(plan: Plan, card: DatasetCard) -> tuple[list[ArtifactRef], Judged]:
+def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
     """All stages of one dataset, in the order in which a query walks them.
 
     Returns what they made, and of it what is compared over all datasets.
@@ -161,11 +161,11 @@ def run_dataset(plan: Plan, card: DatasetCard) -> tuple[list[ArtifactRef], Judge
         made, said = answer(plan, work, inputs, plan.models[name], left_out)
         refs += made
         scored += said
-    return [*refs, metrics(work, query, classes, scored)], Judged(query, scored)
+    return [*refs, metrics(work, query, classes, scored)], DatasetAnswers(query, scored)
 
 
 def answer(
-    plan: Plan,
+    plan: BenchmarkPlan,
     work: Workspace,
     inputs: MethodInputs,
     model: ModelCard,
@@ -186,14 +186,14 @@ def answer(
         refs.append(views)
         inputs = replace(inputs, views=views)
     for run in method_runs(config, inputs.card.name):
-        opinions = Opinions(by_m[run.m or next(iter(by_m))], left_out=left_out)
+        source = ScoreSource(by_m[run.m or next(iter(by_m))], left_out=left_out)
         if isinstance(METHODS[run.method], Scorer):
-            own = method_scores(work, inputs, model, run.method, run.asked)
+            own = method_scores(work, inputs, model, run.method, run.request)
             refs.append(own)
-            opinions = replace(opinions, own=own)
-        said = predictions(work, opinions, run)
+            source = replace(source, own=own)
+        said = predictions(work, source, run)
         refs.append(said)
-        scored.append(Scored(run, opinions.scores, said))
+        scored.append(Scored(run, source.scores, said))
     return refs, scored
 
 
@@ -210,7 +210,9 @@ class Retrieved:
         return [*self.embeddings.values(), self.candidates, self.captions]
 
 
-def retrieve(plan: Plan, work: Workspace, queries: ArtifactRef, card: DatasetCard) -> Retrieved:
+def retrieve(
+    plan: BenchmarkPlan, work: Workspace, queries: ArtifactRef, card: DatasetCard
+) -> Retrieved:
     """From queries to their captions: all stages that come before an inference model's scores."""
     embeddings = {
         model.digest: query_embeddings(work, queries, card, model) for model in plan.distinct_models
@@ -228,7 +230,7 @@ def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
     return [
         MethodRun(
             name,
-            Asked(dataset, config.retrieval.candidates, m, config.options),
+            MethodRequest(dataset, config.retrieval.candidates, m, config.options),
             tuple(config.adjustments),
             tuple(config.seeds),
         )

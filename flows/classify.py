@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import Plan, answer, check_methods, look_up, retrieve
+from flows.benchmark import BenchmarkPlan, answer, check_methods, look_up, retrieve
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
 from tasks.stage import Workspace
@@ -51,7 +51,7 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
 @contextmanager
 def classified(
     image: Path, labels: list[str], config: BenchmarkConfig, like: Run | None
-) -> Iterator[tuple[Explanation, Plan]]:
+) -> Iterator[tuple[Explanation, BenchmarkPlan]]:
     """The picture's whole way through memory and models of `config`.
 
     There is no stream, so `xmore` weighs by the raw confidences (`none`); with `like`, also by
@@ -113,7 +113,11 @@ def _inputs(
 
 
 def _stages(
-    plan: Plan, work: Workspace, queries: ArtifactRef, classes: ArtifactRef, card: DatasetCard
+    plan: BenchmarkPlan,
+    work: Workspace,
+    queries: ArtifactRef,
+    classes: ArtifactRef,
+    card: DatasetCard,
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
     """All artifacts, and among them the scores of each inference model."""
     got = retrieve(plan, work, queries, card)

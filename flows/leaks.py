@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from flows.benchmark import method_runs
 from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
-from tasks.predictions import Opinions, predictions
+from tasks.predictions import ScoreSource, predictions
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import RunError
@@ -132,8 +132,8 @@ def _answers(
         dataset = _only(refs, "queries").dataset
         for run in method_runs(config, dataset):
             ref = by_m[run.m or next(iter(by_m))]
-            opinions = Opinions(ref, own.get((run.method, run.m)), left_out)
-            scored.append(Scored(run, ref, predictions(work, opinions, run)))
+            source = ScoreSource(ref, own.get((run.method, run.m)), left_out)
+            scored.append(Scored(run, ref, predictions(work, source, run)))
     return scored
 
 

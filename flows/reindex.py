@@ -14,7 +14,7 @@ from index_build.base import history
 from index_build.base.batches import Batch, close, list_batches
 from index_build.base.takedown import keep
 from index_build.embed import to_embed
-from index_build.plan import Plan, already_published, make_plan
+from index_build.plan import ReindexPlan, already_published, make_plan
 from index_build.snapshot import changes, newest, point_current, tidy
 from tasks import reindex as tasks
 from tasks.spread import check_runner, spread
@@ -77,7 +77,7 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     return result
 
 
-def _unchanged(plan: Plan, name: str) -> Reindexed:
+def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     memory = plan.config.memory
     snapshot = open_snapshot(memory, name)
     withdrawn = name in history.withdrawn(memory)
@@ -87,7 +87,7 @@ def _unchanged(plan: Plan, name: str) -> Reindexed:
     return Reindexed(snapshot, skipped=True, withdrawn=withdrawn)
 
 
-def _made(plan: Plan) -> Reindexed:
+def _made(plan: ReindexPlan) -> Reindexed:
     memory, costs = plan.config.memory, _Costs()
     with costs.step("select"):
         wanted = tasks.list_rows(plan)
@@ -122,7 +122,7 @@ def _made(plan: Plan) -> Reindexed:
     return result
 
 
-def _embed(plan: Plan, batch: Batch) -> int:
+def _embed(plan: ReindexPlan, batch: Batch) -> int:
     """Here in one call; on a cluster's workers in one call a shard. Returns rows embedded."""
     execution, folder = plan.config.execution, batch.features(plan.model)
     numbers = to_embed(batch, folder)
@@ -132,12 +132,12 @@ def _embed(plan: Plan, batch: Batch) -> int:
     return sum(spread(tasks.embed, calls, execution))
 
 
-def _record(plan: Plan, made: Reindexed, costs: _Costs) -> None:
+def _record(plan: ReindexPlan, made: Reindexed, costs: _Costs) -> None:
     facts = {"rows": made.snapshot.rows, "added": made.added, "removed": made.removed}
     history.append(plan.config.memory, "published", made.snapshot.name, **facts, **vars(costs))
 
 
-def _finish(plan: Plan) -> None:
+def _finish(plan: ReindexPlan) -> None:
     """End what is open, and clear away what the next run has no use for."""
     keep(plan.config.memory, plan.taken)
     for batch in list_batches(plan.config.memory):

@@ -13,7 +13,7 @@ from index_build.base.tables import parquet
 from index_build.plan import make_plan
 from index_build.snapshot import check_rows, point_current, verify_snapshot
 from index_build.sources.look_up import want
-from index_build.upkeep.estimate import Estimate, estimate
+from index_build.upkeep.estimate import ReindexEstimate, estimate
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.errors import SnapshotError
@@ -130,7 +130,7 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         return current, target.name
 
 
-def foresee(config: ReindexConfig) -> Estimate:
+def foresee(config: ReindexConfig) -> ReindexEstimate:
     """What a re-index would come to; what it lists is kept for the re-index itself."""
     config = absolute(config)
     with changing(config.memory, "a re-index is running; plan after its end."):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from index_build.base.batches import Batch
-from index_build.base.shards import Features, Shard, load_shard
+from index_build.base.shards import Features, PairShard, load_shard
 from index_build.base.tables import write_table
 from xmore.config.execution import ExecutionConfig
 from xmore.files.digests import digest_file
@@ -82,7 +82,7 @@ def _record(folder: Path, number: int) -> Path:
 
 
 def _embed_shard(
-    shard: Shard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
+    shard: PairShard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
 ) -> dict[str, Any]:
     features = encode_images(shard.images, encoder, execution.batch_size, execution.workers)
     if features.kept:

@@ -30,7 +30,7 @@ from xmore.models.spec import ModelCard, describe_model
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReindexPlan:
     """A config with all that it names looked up."""
 
     config: ReindexConfig
@@ -55,15 +55,15 @@ class Plan:
         return self.config.memory / "making" / f"snapshot-{self.digest[:16]}"
 
 
-def make_plan(config: ReindexConfig) -> Plan:
+def make_plan(config: ReindexConfig) -> ReindexPlan:
     """Look up sources and model. Raises ConfigError, DatasetError, ModelError, SnapshotError."""
     check_spark(config)
     taken = read_take_down(config.take_down)
     model = describe_model(config.model_name, config.model, config.cache)
-    return Plan(config, model, [look_up(source, config) for source in config.sources], taken)
+    return ReindexPlan(config, model, [look_up(source, config) for source in config.sources], taken)
 
 
-def already_published(plan: Plan) -> str | None:
+def already_published(plan: ReindexPlan) -> str | None:
     """The snapshot made from this plan, where it is whole and nothing is left to try again."""
     memory = plan.config.memory
     for name in [*_current(memory), *history.names(memory)]:
@@ -75,7 +75,7 @@ def already_published(plan: Plan) -> str | None:
     return None
 
 
-def stop_if_too_many(plan: Plan, failures: Counter[str], asked: int) -> None:
+def stop_if_too_many(plan: ReindexPlan, failures: Counter[str], asked: int) -> None:
     """Raise SnapshotError where more rows have failed than the config allows."""
     failed = failures.total() - failures["taken down"]
     if not asked or failed == asked or failed > plan.config.max_rejected * asked:

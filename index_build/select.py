@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from index_build.base.batches import Batch, new_path, write_batch
 from index_build.base.tables import write_table, write_tables
 from index_build.ledger import bounds_of, open_ledger
-from index_build.plan import Plan
+from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
 
 
-def begin_batch(plan: Plan, wanted: list[Wanted], missing: list[int]) -> list[Batch]:
+def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> list[Batch]:
     """A batch for each source in `missing` (positions in `wanted`) that has rows to be tried.
 
     Memory: DuckDB's limit, and one shard.

@@ -24,7 +24,7 @@ from index_build.base import history
 from index_build.base.batches import features_name
 from index_build.base.tables import write_table
 from index_build.embed import KINDS, part, read_record, save_array
-from index_build.plan import Plan
+from index_build.plan import ReindexPlan
 from xmore.files.digests import digest_file, digest_of
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
@@ -49,7 +49,10 @@ class Assembled:
 
 
 def assemble(
-    plan: Plan, kept: Iterable[tuple[str, int, list[int]]], count: int, previous: Snapshot | None
+    plan: ReindexPlan,
+    kept: Iterable[tuple[str, int, list[int]]],
+    count: int,
+    previous: Snapshot | None,
 ) -> Assembled:
     """Lay out the `count` shards of `kept`, (batch, shard, positions), under `plan.work`.
 
@@ -97,7 +100,7 @@ def assemble(
     return made
 
 
-def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
+def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
     """Describe what lies in `plan.work`: files, digests and `facts`. Not published."""
     files = sorted(made.files, key=lambda file: file["file"])
     indices = [
@@ -124,7 +127,7 @@ def write_manifest(plan: Plan, made: Assembled, facts: dict[str, Any]) -> Snapsh
     return read_snapshot(plan.work)
 
 
-def publish(plan: Plan, snapshot: Snapshot) -> str:
+def publish(plan: ReindexPlan, snapshot: Snapshot) -> str:
     """Turn what lies in `plan.work` into a snapshot; returns its name. CURRENT is not moved.
 
     The name is of the rows' content and of the plan. Raises SnapshotError where `check_rows`
@@ -161,7 +164,7 @@ def point_current(memory: Path, name: str) -> None:
         write_whole(current, f"{name}\n".encode())
 
 
-def tidy(plan: Plan) -> None:
+def tidy(plan: ReindexPlan) -> None:
     """Clear away what the next run has no use for."""
     for leftover in plan.config.memory.glob(".*.tmp"):  # of a killed run
         leftover.unlink()
@@ -234,7 +237,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _forget_other_index(plan: Plan, rows: str) -> None:
+def _forget_other_index(plan: ReindexPlan, rows: str) -> None:
     """Remove an index of other rows that a stopped run left in `plan.work`."""
     known = plan.work.with_name(f"{plan.work.name}.rows")
     if not known.exists() or known.read_text() != rows:

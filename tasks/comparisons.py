@@ -22,7 +22,7 @@ ALL = "all"  # the datasets of a run, together
 
 
 @dataclass(frozen=True)
-class Judged:
+class DatasetAnswers:
     """A dataset's queries, and all that was answered to them."""
 
     queries: ArtifactRef
@@ -30,7 +30,7 @@ class Judged:
 
 
 @stage("comparisons")
-def comparisons(work: Workspace, judged: list[Judged]) -> ArtifactRef:
+def comparisons(work: Workspace, judged: list[DatasetAnswers]) -> ArtifactRef:
     """Set each method beside each that the config names before it -> a row a pair.
 
     Same dataset, inference model and M, on the queries that both were asked. Holm's correction is
@@ -64,7 +64,7 @@ class _Answers:
     correct: np.ndarray  # (S, N) bool, a row an order seed
 
 
-def _pairs(dataset: Judged) -> Iterator[dict[str, Any]]:
+def _pairs(dataset: DatasetAnswers) -> Iterator[dict[str, Any]]:
     by_model = defaultdict(list)
     for item in dataset.scored:
         by_model[item.predictions.model].append(item)

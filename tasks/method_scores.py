@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.pixels import Pictures, pictures
+from tasks.pixels import DatasetImages, pictures
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
-from xmore.methods.base import Asked, Bench, Scorer, Shard
+from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
 from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
@@ -46,7 +46,7 @@ class MethodInputs:
 
 @stage("method_scores {inputs.queries.dataset}, {model.name}, {method}")
 def method_scores(
-    work: Workspace, inputs: MethodInputs, model: ModelCard, method: str, asked: Asked
+    work: Workspace, inputs: MethodInputs, model: ModelCard, method: str, request: MethodRequest
 ) -> ArtifactRef:
     """Read what the method `needs` -> a distribution over the classes a query, float32.
 
@@ -58,18 +58,18 @@ def method_scores(
         raise TypeError(f"`{method}` has no scores of its own")
     params: dict[str, Any] = {
         "method": [scorer.name, scorer.version],
-        "asked": scorer.identity(asked),
+        "asked": scorer.identity(request),
     }
-    if asked.m is not None:
-        params["m"] = asked.m
+    if request.m is not None:
+        params["m"] = request.m
     digests = tuple(ref.digest for ref in inputs.of(scorer))
     key = ArtifactKey("method_scores", inputs.queries.dataset, params, digests, model.name)
     found = work.store.find(key)
     if found:
         return found
 
-    reader = _Reader(work, inputs, model, scorer, asked)
-    score = scorer.prepare(reader.bench)
+    reader = _Reader(work, inputs, model, scorer, request)
+    score = scorer.prepare(reader.context)
 
     def make_part(start: int, stop: int) -> pa.Table:
         ids = reader.ids[start:stop]
@@ -96,17 +96,17 @@ class _Reader:
     inputs: MethodInputs
     model: ModelCard
     scorer: Scorer
-    asked: Asked
+    request: MethodRequest
 
     @property
-    def bench(self) -> Bench:
+    def context(self) -> ScoringContext:
         from tasks.texts import TextEncoder
 
         texts = TextEncoder(self.work, self.model)
         classes = read_rows(self.inputs.classes)
         facts = read_manifest(Path(self.inputs.embeddings.path))["facts"]
-        return Bench(
-            asked=self.asked,
+        return ScoringContext(
+            request=self.request,
             class_names=classes["class_name"].to_pylist(),
             prompts=classes["prompts"].to_pylist(),
             tau=facts["logit_scale"],
@@ -125,7 +125,7 @@ class _Reader:
     def _views(self) -> ArtifactRef | None:
         return self.inputs.views if "view_embeddings" in self.scorer.needs else None
 
-    def shard(self, ids: np.ndarray) -> Shard:
+    def shard(self, ids: np.ndarray) -> QueryShard:
         """What the method needs of these queries."""
         needs = self.scorer.needs
         features = pixels = views = captions = None
@@ -140,11 +140,11 @@ class _Reader:
             views = schemas.to_matrix(rows["embedding"]).reshape(len(ids), count, -1)
         if "captions" in needs:
             listed = _rows(self.inputs.captions, ids)["captions"].to_pylist()
-            captions = [of_query[: self.asked.m] for of_query in listed]
-        return Shard(features, pixels, views, captions)
+            captions = [of_query[: self.request.m] for of_query in listed]
+        return QueryShard(features, pixels, views, captions)
 
     @cached_property
-    def _pictures(self) -> Pictures:
+    def _pictures(self) -> DatasetImages:
         return pictures(self.work, self.inputs.card, self.model)
 
     def _load(self) -> OpenClipEncoder:

@@ -82,7 +82,7 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
 
 
 def _hyperparameters(item: Scored, variant: Variant) -> str:
-    settings = METHODS[item.run.method].settings(item.run.asked, variant)
+    settings = METHODS[item.run.method].settings(item.run.request, variant)
     return json.dumps({name: asdict(setting) for name, setting in settings.items()})
 
 

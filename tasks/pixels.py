@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class DatasetImages:
     """The images of a card, as a model wants them."""
 
     card: DatasetCard
@@ -72,9 +72,9 @@ class Pictures:
             )
 
 
-def pictures(work: Workspace, card: DatasetCard, model: ModelCard) -> Pictures:
+def pictures(work: Workspace, card: DatasetCard, model: ModelCard) -> DatasetImages:
     """The images of `card` for `model`, which is loaded."""
     from xmore.models.encoder import load_encoder, pick_device
 
     encoder = load_encoder(model, pick_device(work.execution.device))
-    return Pictures(card, encoder, work.execution.batch_size, work.execution.workers)
+    return DatasetImages(card, encoder, work.execution.batch_size, work.execution.workers)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tasks.stage import Workspace, stage
 from xmore.files.errors import DatasetError
-from xmore.methods.base import Asked, Method, Scores, Stream, Variant, Weights
+from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
 from xmore.methods.registry import METHODS
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
@@ -25,14 +25,14 @@ class MethodRun:
     """A method, and what a config says of how it is to run."""
 
     method: str
-    asked: Asked
+    request: MethodRequest
     adjustments: tuple[str, ...]
     seeds: tuple[int, ...]
 
     @property
     def m(self) -> int | None:
         """Captions of a query; None where the method reads none."""
-        return self.asked.m
+        return self.request.m
 
     @property
     def variants(self) -> list[Variant]:
@@ -40,16 +40,16 @@ class MethodRun:
 
 
 @dataclass(frozen=True)
-class Opinions:
+class ScoreSource:
     """What a method joins, or has said itself."""
 
     scores: ArtifactRef
-    own: ArtifactRef | None = None  # its `method_scores`; none: it joins the two opinions
+    own: ArtifactRef | None = None  # its `method_scores`; none: it combines both scores
     left_out: ArtifactRef | None = None  # `leaks` whose queries are not in the stream
 
 
-@stage("predictions {opinions.scores.dataset}, {opinions.scores.model}, {run.method}, M={run.m}")
-def predictions(work: Workspace, opinions: Opinions, run: MethodRun) -> ArtifactRef:
+@stage("predictions {source.scores.dataset}, {source.scores.model}, {run.method}, M={run.m}")
+def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> ArtifactRef:
     """Read `scores`, or the method's own -> one row a query and variant of the method.
 
     Queries that are left out, or of which the method has no scores, are not in the stream: they
@@ -57,22 +57,22 @@ def predictions(work: Workspace, opinions: Opinions, run: MethodRun) -> Artifact
 
     Holds the confidences of the whole stream (16 bytes a query and variant) and one part.
     """
-    method, scores = METHODS[run.method], opinions.scores
+    method, scores = METHODS[run.method], source.scores
     params = {
         "method": [method.name, method.version],
         "model": scores.model,
         "m": run.m,
         "variants": [[v.adjustment, v.seed] for v in run.variants],
     }
-    inputs = tuple(ref.digest for ref in (scores, opinions.own, opinions.left_out) if ref)
+    inputs = tuple(ref.digest for ref in (scores, source.own, source.left_out) if ref)
     key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model)
     found = work.store.find(key)
     if found:
         return found
 
     ids = read_rows(scores, columns=["query_id"])["query_id"].to_numpy()
-    own = _Own(opinions.own) if opinions.own else None
-    kept = _kept(opinions, ids, own)
+    own = _Own(source.own) if source.own else None
+    kept = _kept(source, ids, own)
     stream = _stream(scores, kept)
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
@@ -129,16 +129,16 @@ class _Own:
         return schemas.to_matrix(rows["class_scores"].take(pa.array(at - at[0])))
 
 
-def _kept(opinions: Opinions, ids: np.ndarray, own: _Own | None) -> np.ndarray:
+def _kept(source: ScoreSource, ids: np.ndarray, own: _Own | None) -> np.ndarray:
     """(N,) bool: which queries come in the stream."""
     kept = np.isin(ids, own.ids) if own else np.ones(len(ids), bool)
-    if opinions.left_out is None:
+    if source.left_out is None:
         return kept
-    leaked = read_rows(opinions.left_out, columns=["query_id"])["query_id"].to_numpy()
+    leaked = read_rows(source.left_out, columns=["query_id"])["query_id"].to_numpy()
     kept &= ~np.isin(ids, leaked)
     if not kept.any():
         raise DatasetError(
-            f"{opinions.scores.dataset}: every test image is in the memory, so none is left. Raise "
+            f"{source.scores.dataset}: every test image is in the memory, so none is left. Raise "
             "`leaks.threshold`, or set `leaks.exclude: false`."
         )
     return kept

@@ -7,7 +7,7 @@ from typing import Any
 
 from index_build.base.batches import Batch
 from index_build.ledger import Totals
-from index_build.plan import Plan, stop_if_too_many
+from index_build.plan import ReindexPlan, stop_if_too_many
 from index_build.sources.look_up import Wanted
 from tasks.stage import step
 from xmore.memory.snapshot import Snapshot
@@ -23,7 +23,7 @@ class Fetched:
 
 
 @step("list rows of {plan.config.name}")
-def list_rows(plan: Plan) -> list[Wanted]:
+def list_rows(plan: ReindexPlan) -> list[Wanted]:
     """Read the sources -> the rows that they want in the memory."""
     from index_build.sources.look_up import want
 
@@ -31,7 +31,7 @@ def list_rows(plan: Plan) -> list[Wanted]:
 
 
 @step("select new rows of {plan.config.name}")
-def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
+def select_new(plan: ReindexPlan, wanted: list[Wanted]) -> list[Batch]:
     """Read the wanted rows and what was tried before -> a batch a source of what is to be tried.
 
     Batches that a stopped run left open come first; those of another plan are closed.
@@ -53,7 +53,7 @@ def select_new(plan: Plan, wanted: list[Wanted]) -> list[Batch]:
 
 
 @step("download {batch.name}")
-def download(plan: Plan, batch: Batch) -> Fetched:
+def download(plan: ReindexPlan, batch: Batch) -> Fetched:
     """Read a batch's rows -> webdataset shards, by img2dataset, and what each row came to."""
     from index_build.download.images import download_shards, write_outcomes
     from index_build.download.job import Job
@@ -73,7 +73,7 @@ def download(plan: Plan, batch: Batch) -> Fetched:
 
 
 @step("check what came of {plan.config.name}")
-def check(plan: Plan, wanted: list[Wanted]) -> None:
+def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
     """Stop where too many rows have failed, before anything is embedded."""
     from index_build.base.batches import list_batches
     from index_build.download.images import forget_failed
@@ -92,7 +92,7 @@ def check(plan: Plan, wanted: list[Wanted]) -> None:
 
 
 @step("embed {batch.name} from shard {numbers[0]}")
-def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
+def embed(plan: ReindexPlan, batch: Batch, numbers: list[int]) -> int:
     """Read a batch's shards -> image and text embeddings, metadata; returns rows embedded."""
     from index_build.embed import embed_shards
     from xmore.models.encoder import load_encoder, pick_device
@@ -103,7 +103,9 @@ def embed(plan: Plan, batch: Batch, numbers: list[int]) -> int:
 
 
 @step("assemble {plan.config.name}")
-def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tuple[Any, Totals]:
+def assemble(
+    plan: ReindexPlan, wanted: list[Wanted], previous: Snapshot | None
+) -> tuple[Any, Totals]:
     """Read the features and the wanted rows -> the snapshot's shards, linked or written."""
     from index_build import snapshot as build
     from index_build.ledger import open_ledger
@@ -116,7 +118,7 @@ def assemble(plan: Plan, wanted: list[Wanted], previous: Snapshot | None) -> tup
 
 
 @step("index {plan.config.name}")
-def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
+def index(plan: ReindexPlan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
     """Read the embeddings -> each index: kept, added to or built, tuned; and its recall."""
     from index_build.index.reuse import make_indices
 
@@ -124,7 +126,7 @@ def index(plan: Plan, assembled: Any, previous: Snapshot | None) -> dict[str, An
 
 
 @step("publish {plan.config.name}")
-def publish(plan: Plan, assembled: Any, totals: Totals, indices: dict[str, Any]) -> Snapshot:
+def publish(plan: ReindexPlan, assembled: Any, totals: Totals, indices: dict[str, Any]) -> Snapshot:
     """Verify what was made, and make it a snapshot of the memory."""
     from index_build import snapshot as build
     from xmore.memory.snapshot import open_snapshot

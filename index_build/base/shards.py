@@ -17,7 +17,7 @@ from xmore.models.features import ImageSource
 
 
 @dataclass(frozen=True)
-class Shard:
+class PairShard:
     """Pairs that are embedded together: image i of `images` belongs to row i of `rows`."""
 
     number: int
@@ -35,24 +35,24 @@ class Features:
     rows: pa.Table
 
 
-def load_shard(batch: Batch, number: int) -> Shard | Features:
+def load_shard(batch: Batch, number: int) -> PairShard | Features:
     """Shard `number` of a batch: the rows of its outcomes that have an image."""
     outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
     rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
     rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
     if batch.kind == "urls":
-        return Shard(number, _downloaded(batch, number, rows), rows)
+        return PairShard(number, _downloaded(batch, number, rows), rows)
     root = Path(str(batch.root))
     places = rows["image_path"].to_pylist()
     hashes = rows["memory_key"].to_pylist()
     offsets, sizes = rows["offset"].to_pylist(), rows["bytes"].to_pylist()
     rows = rows.drop_columns(["offset", "bytes"])
     if batch.kind == "images":
-        return Shard(number, ListedImages(Files(root), places, hashes), rows)
+        return PairShard(number, ListedImages(Files(root), places, hashes), rows)
     if batch.kind == "tars":
         tars = [place.partition("/")[0] for place in places]
         where = dict(zip(places, zip(tars, offsets, sizes, strict=True), strict=True))
-        return Shard(number, ListedImages(Tars(root, where), places, hashes), rows)
+        return PairShard(number, ListedImages(Tars(root, where), places, hashes), rows)
     return _features(number, root, rows, np.array(offsets))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from index_build.index.build import add_rows, build_index, can_add, tune_index, unpublished
-from index_build.plan import Plan
+from index_build.plan import ReindexPlan
 from index_build.snapshot import Assembled, identity
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import link_or_copy
@@ -20,7 +20,7 @@ GROWTH = 1.5  # rows to those that the index was built of: from there on it is b
 LOSS = 0.01  # of recall@128 that an index may lose by being added to
 
 
-def make_indices(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
+def make_indices(plan: ReindexPlan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
     """Put image.index, and text.index where it is asked for, into `plan.work` -> facts of each.
 
     They are named as in the manifest; `how` says what was done. Raises SnapshotError. Memory: see
@@ -31,7 +31,7 @@ def make_indices(plan: Plan, made: Assembled, previous: Snapshot | None) -> dict
 
 
 def make_index(
-    plan: Plan, made: Assembled, previous: Snapshot | None, kind: Kind = "image"
+    plan: ReindexPlan, made: Assembled, previous: Snapshot | None, kind: Kind = "image"
 ) -> dict[str, Any]:
     """Put one index into `plan.work` -> its facts. Raises SnapshotError."""
     old = seen_by(previous, kind) if previous else None
@@ -47,23 +47,23 @@ def make_index(
     return {**facts, **_asked(plan), "how": "built", "built_of": made.rows}
 
 
-def _asked(plan: Plan) -> dict[str, Any]:
+def _asked(plan: ReindexPlan) -> dict[str, Any]:
     return {"asked": plan.config.index.each}
 
 
-def _of_the_same_kind(plan: Plan, previous: Snapshot) -> bool:
+def _of_the_same_kind(plan: ReindexPlan, previous: Snapshot) -> bool:
     same_model = previous.manifest["model"]["identity"] == plan.model.identity
     return same_model and (previous.index or {}).get("asked") == _asked(plan)["asked"]
 
 
-def _keep(plan: Plan, previous: Snapshot) -> dict[str, Any]:
+def _keep(plan: ReindexPlan, previous: Snapshot) -> dict[str, Any]:
     target = plan.work / previous.index_path.name
     target.unlink(missing_ok=True)
     link_or_copy(previous.index_path, target)
     return {**(previous.index or {}), "how": "kept"}
 
 
-def _grow(plan: Plan, made: Assembled, previous: Snapshot) -> dict[str, Any] | None:
+def _grow(plan: ReindexPlan, made: Assembled, previous: Snapshot) -> dict[str, Any] | None:
     """Add the rows that came; none where the index cannot be added to, or would lose recall."""
     old = previous.index or {}
     try:

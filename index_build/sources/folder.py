@@ -15,7 +15,7 @@ from xmore.files.progress import track
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FolderPairs:
     """Image-text pairs in the order of their file. About 300 bytes a pair."""
 
     folder: Path
@@ -29,7 +29,7 @@ class Pairs:
         return digest_of([self.paths, self.captions, self.hashes])
 
 
-def read_pairs(source: ImageFolderConfig, cache: Path) -> Pairs:
+def read_pairs(source: ImageFolderConfig, cache: Path) -> FolderPairs:
     """Read the captions and hash the images (unchanged ones once). Raises DatasetError."""
     if not source.folder.is_dir():
         raise DatasetError(f"{source.folder}: no such folder of images. Correct `images.folder`.")
@@ -53,7 +53,7 @@ def read_pairs(source: ImageFolderConfig, cache: Path) -> Pairs:
     facts = FactCache(cache, source.folder, "memory")
     hashes = [_hash(source.folder, p, facts) for p in track(paths, "memory reading", "image")]
     facts.save(paths)
-    return Pairs(source.folder, paths, texts, hashes)
+    return FolderPairs(source.folder, paths, texts, hashes)
 
 
 def _hash(folder: Path, path: str, facts: FactCache) -> str | None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from index_build.base.tables import write_table
 from index_build.sources import urls
-from index_build.sources.folder import Pairs, read_pairs
+from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
 from index_build.sources.tars import list_tars, listings
 from xmore.config.memory import ReindexConfig
@@ -108,7 +108,7 @@ def _here(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
     return _embedded(listed.found)
 
 
-def _pairs(pairs: Pairs) -> Iterator[dict[str, Any]]:
+def _pairs(pairs: FolderPairs) -> Iterator[dict[str, Any]]:
     for path, caption, sha256 in zip(pairs.paths, pairs.captions, pairs.hashes, strict=True):
         if sha256 is None:
             there = (pairs.folder / path).exists()

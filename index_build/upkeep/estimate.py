@@ -14,7 +14,7 @@ from index_build.base import history
 from index_build.base.batches import list_batches
 from index_build.embed import to_embed
 from index_build.ledger import open_ledger
-from index_build.plan import Plan
+from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
 from xmore.models.encoder import OpenClipEncoder, load_encoder, pick_device
 from xmore.models.features import encode_images
@@ -37,7 +37,7 @@ class SourcePlan:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ReindexEstimate:
     """What the next re-index would do, and what it would take."""
 
     sources: list[SourcePlan]
@@ -49,7 +49,7 @@ class Estimate:
     hours: dict[str, float]
 
 
-def estimate(plan: Plan, wanted: list[Wanted]) -> Estimate:
+def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
     """Count what is new, and multiply by measured rates. Memory: DuckDB's, and the model."""
     config = plan.config
     with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
@@ -79,7 +79,7 @@ def estimate(plan: Plan, wanted: list[Wanted]) -> Estimate:
     }
     size = rates["image_bytes"][0] * to_download
     vectors = 2 * dim * (2 if encoder.has_text else 1) + 4 * dim  # float16 each, and the index
-    return Estimate(
+    return ReindexEstimate(
         sources=sources,
         to_download=to_download,
         to_embed=todo,
@@ -111,7 +111,7 @@ class _Noise:
         return self.data
 
 
-def _probe(encoder: OpenClipEncoder, plan: Plan) -> tuple[float, int, str]:
+def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str]:
     """Images a second that the model embeds here, decoding included; and its dimensions."""
     pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
     buffer = io.BytesIO()

@@ -176,7 +176,7 @@ def test_shuffled_labels_change_no_prediction(world, trained, done_again, unmove
 
 
 def test_another_memory_and_other_weights_are_other_scores(world, trained, memory, done_again):
-    from xmore.methods.base import Asked
+    from xmore.methods.base import MethodRequest
     from xmore.methods.registry import METHODS
 
     def identity(checkpoint, **changes):
@@ -184,7 +184,7 @@ def test_another_memory_and_other_weights_are_other_scores(world, trained, memor
         options = config.options.model_copy(
             update={"reco": config.options.reco.model_copy(update=changes)}
         )
-        return METHODS["reco"].identity(Asked("tiny", 24, None, options))
+        return METHODS["reco"].identity(MethodRequest("tiny", 24, None, options))
 
     mine = identity(trained.output)
     assert identity(trained.output, memory=memory) == mine, "the same snapshot by another way"

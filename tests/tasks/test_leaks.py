@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from flows.benchmark import xmore_benchmark
-from tasks.predictions import MethodRun, Opinions, predictions
+from tasks.predictions import MethodRun, ScoreSource, predictions
 from tasks.stage import Workspace
-from xmore.methods.base import Asked
+from xmore.methods.base import MethodRequest
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 from xmore.store import schemas
@@ -88,8 +88,8 @@ def test_a_part_of_which_no_query_is_left(leaky):
     table = pa.Table.from_pylist([{"query_id": i} for i in range(4)], schema=schemas.LEAKS)
     key = ArtifactKey("leaks", "tiny", {"planted": True})
     planted = work.store.write(key, [4], lambda *_: table)
-    how = MethodRun("xmore", Asked("tiny", 24, 8), ("minmax",), (0,))
-    ref = predictions(work, Opinions(scores, left_out=planted), how)
+    how = MethodRun("xmore", MethodRequest("tiny", 24, 8), ("minmax",), (0,))
+    ref = predictions(work, ScoreSource(scores, left_out=planted), how)
     said = read_rows(ref)
     assert said["query_id"].to_pylist() == list(range(4, 20))
     assert sorted(said["step"].to_pylist()) == list(range(1, 17))

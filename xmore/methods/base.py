@@ -62,7 +62,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Asked:
+class MethodRequest:
     """What a config asks of a method on one dataset."""
 
     dataset: str
@@ -108,7 +108,7 @@ class Method(ABC):
         """The ways in which a config's adjustments and seeds make this method run."""
         return [Variant()]
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
         """The hyper-parameters by name; none for a method that has none."""
         return {}
 
@@ -122,7 +122,7 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class Shard:
+class QueryShard:
     """What a Scorer needs of Q queries; None for what it does not."""
 
     features: np.ndarray | None = None  # (Q, D) float32 unit rows: "query_embeddings"
@@ -141,10 +141,10 @@ def needed(value: Value | None) -> Value:
 
 
 @dataclass(frozen=True)
-class Bench:
+class ScoringContext:
     """What a Scorer works with: the inference model, and the classes as texts."""
 
-    asked: Asked
+    request: MethodRequest
     class_names: list[str]
     prompts: list[list[str]]  # of each class
     tau: float
@@ -169,24 +169,24 @@ class Scorer(Method):
 
     part_rows: ClassVar[int] = 1024  # queries of a part at most: what a kill can lose
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         """Refuse in one line what cannot work, before the run starts. Raises XmoreError."""
 
     @abstractmethod
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        """What of `asked`, and of files that it names, the scores depend on."""
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        """What of `request`, and of files that it names, the scores depend on."""
 
     @abstractmethod
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         """Once before all shards; the value turns a shard into (Q, C) float64 probabilities."""
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return needed(scores.own).astype(np.float64)
 
 
-def retrieval_settings(asked: Asked) -> Settings:
+def retrieval_settings(request: MethodRequest) -> Settings:
     """K and M, as every method has them that reads captions."""
-    return {"K": setting(asked.candidates, PAPER_K), "M": setting(asked.m, PAPER_M)}
+    return {"K": setting(request.candidates, PAPER_K), "M": setting(request.m, PAPER_M)}
 
 
 def combine(scores: Scores, weights: Weights | None) -> np.ndarray:

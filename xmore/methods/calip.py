@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    ScoringContext,
+    Setting,
+    Settings,
+    Variant,
+    needed,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -26,36 +35,36 @@ class Calip(Scorer):
     name = "calip"
     needs = frozenset({"pixels"})
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         from xmore.models.spatial import check_spatial
 
         check_spatial(model)
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        beta2, beta3 = self.betas(asked)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        beta2, beta3 = self.betas(request)
         return {"beta2": Setting(beta2, "fixed"), "beta3": Setting(beta3, "fixed")}
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        return {"betas": list(self.betas(asked))}
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        return {"betas": list(self.betas(request))}
 
-    def betas(self, asked: Asked) -> tuple[float, float]:
+    def betas(self, request: MethodRequest) -> tuple[float, float]:
         """beta2 and beta3; beta1 is 1."""
-        return asked.options.calip.beta2, asked.options.calip.beta3
+        return request.options.calip.beta2, request.options.calip.beta3
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         import torch
         from scipy.special import softmax
 
         from xmore.models.spatial import spatial_features
 
-        encoder, betas = bench.load(), self.betas(bench.asked)
-        texts = torch.from_numpy(bench.class_features).to(encoder.device)
+        encoder, betas = context.load(), self.betas(context.request)
+        texts = torch.from_numpy(context.class_features).to(encoder.device)
 
-        def score(shard: Shard) -> np.ndarray:
+        def score(shard: QueryShard) -> np.ndarray:
             logits = []
             for pixels in needed(shard.pixels)():
                 whole, places = spatial_features(encoder, encoder.normalise(pixels))
-                logits.append(bench.tau * attended(whole, places, texts, betas).cpu().numpy())
+                logits.append(context.tau * attended(whole, places, texts, betas).cpu().numpy())
             return softmax(np.concatenate(logits).astype(np.float64), axis=1)
 
         return score

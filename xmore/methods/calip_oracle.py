@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xmore.files.errors import ConfigError
-from xmore.methods.base import Asked, Setting, Settings, Variant
+from xmore.methods.base import MethodRequest, Setting, Settings, Variant
 from xmore.methods.calip import Calip
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ class CalipOracle(Calip):
 
     name = "calip-oracle"
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        if asked.dataset not in PUBLISHED:
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
+        if request.dataset not in PUBLISHED:
             raise ConfigError(
                 f"`methods`: `calip-oracle` has published betas for {', '.join(PUBLISHED)}, none "
-                f"for `{asked.dataset}`. Take it out, or use `calip`."
+                f"for `{request.dataset}`. Take it out, or use `calip`."
             )
-        super().check(asked, model, class_names)
+        super().check(request, model, class_names)
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        beta2, beta3 = self.betas(asked)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        beta2, beta3 = self.betas(request)
         return {"beta2": Setting(beta2, "oracle"), "beta3": Setting(beta3, "oracle")}
 
-    def betas(self, asked: Asked) -> tuple[float, float]:
-        return PUBLISHED[asked.dataset]
+    def betas(self, request: MethodRequest) -> tuple[float, float]:
+        return PUBLISHED[request.dataset]
 
 
 METHOD = CalipOracle()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from xmore.methods.base import (
-    Asked,
     Method,
+    MethodRequest,
     Scores,
     Settings,
     Variant,
@@ -21,8 +21,8 @@ class CaptionEnsemble(Method):
     name = "caption-ensemble"
     needs = frozenset({"text_scores"})
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        return retrieval_settings(asked)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        return retrieval_settings(request)
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return scores.text.astype(np.float64)

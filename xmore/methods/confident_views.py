@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Settings, Shard, Variant, needed, setting
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    ScoringContext,
+    Settings,
+    Variant,
+    needed,
+    setting,
+)
 from xmore.methods.options import ViewsOptions
 
 PAPERS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
@@ -22,21 +31,21 @@ class ConfidentViews(Scorer):
     name = "confident-views"
     needs = frozenset({"view_embeddings"})
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        return view_settings(asked.options.views)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        return view_settings(request.options.views)
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        return {"keep": asked.options.views.keep}
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        return {"keep": request.options.views.keep}
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         from xmore.methods.scoring import class_probabilities
 
-        keep = bench.asked.options.views.keep
+        keep = context.request.options.views.keep
 
-        def score(shard: Shard) -> np.ndarray:
+        def score(shard: QueryShard) -> np.ndarray:
             scores = []
             for views in needed(shard.views):
-                probabilities = class_probabilities(views, bench.class_features, bench.tau)
+                probabilities = class_probabilities(views, context.class_features, context.tau)
                 scores.append(probabilities[confident(probabilities, keep)].mean(0))
             return np.stack(scores)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from xmore.methods.base import (
-    Asked,
     Method,
+    MethodRequest,
     Scores,
     Settings,
     Stream,
@@ -23,8 +23,8 @@ class Equal(Method):
     name = "equal"
     needs = frozenset({"image_scores", "text_scores"})
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        return retrieval_settings(asked)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        return retrieval_settings(request)
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         covered = ~np.isnan(stream.text_confidence)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    ScoringContext,
+    Setting,
+    Settings,
+    Variant,
+    needed,
+)
 from xmore.methods.confident_views import confident, view_settings
 
 if TYPE_CHECKING:
@@ -30,40 +39,40 @@ class Tpt(Scorer):
     needs = frozenset({"view_embeddings"})
     part_rows = 16
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         from xmore.models.prompt_tuning import check_tunable
 
         check_tunable(model)
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
         tuning = {"learning_rate": LEARNING_RATE, "steps": 1, "context": "a photo of a"}
-        return view_settings(asked.options.views) | {
+        return view_settings(request.options.views) | {
             name: Setting(value, "paper") for name, value in tuning.items()
         }
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        return {"keep": asked.options.views.keep}
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        return {"keep": request.options.views.keep}
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         import torch
 
         from xmore.methods.scoring import class_probabilities
         from xmore.models.prompt_tuning import PromptedClasses
 
-        encoder, keep = bench.load(), bench.asked.options.views.keep
-        classes = PromptedClasses(encoder, bench.class_names)
+        encoder, keep = context.load(), context.request.options.views.keep
+        classes = PromptedClasses(encoder, context.class_names)
         untuned = classes.features(classes.start)
 
-        def score(shard: Shard) -> np.ndarray:
+        def score(shard: QueryShard) -> np.ndarray:
             scores = []
             for views in needed(shard.views):
                 chosen = confident(
-                    class_probabilities(views, untuned.cpu().numpy(), bench.tau), keep
+                    class_probabilities(views, untuned.cpu().numpy(), context.tau), keep
                 )
                 kept = torch.from_numpy(views[chosen]).to(encoder.device)
-                context = tune(classes, untuned, kept, bench.tau)
-                tuned = classes.features(context).cpu().numpy()
-                scores.append(class_probabilities(views[:1], tuned, bench.tau)[0])
+                prompt_context = tune(classes, untuned, kept, context.tau)
+                tuned = classes.features(prompt_context).cpu().numpy()
+                scores.append(class_probabilities(views[:1], tuned, context.tau)[0])
             return np.stack(scores)
 
         return score
@@ -81,10 +90,10 @@ def tune(
 
     features = untuned.detach().clone().requires_grad_()
     (of_features,) = torch.autograd.grad(entropy_of_mean(tau * views @ features.T), features)
-    context = torch.nn.Parameter(classes.start.clone())
-    context.grad = classes.gradient(classes.start, of_features)
-    torch.optim.AdamW([context], lr=LEARNING_RATE).step()
-    return context.detach()
+    prompt_context = torch.nn.Parameter(classes.start.clone())
+    prompt_context.grad = classes.gradient(classes.start, of_features)
+    torch.optim.AdamW([prompt_context], lr=LEARNING_RATE).step()
+    return prompt_context.detach()
 
 
 def entropy_of_mean(logits: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 
 from xmore.methods.adjust import ADJUSTMENTS, stream_order
 from xmore.methods.base import (
-    Asked,
     Method,
+    MethodRequest,
     Scores,
     Settings,
     Stream,
@@ -34,8 +34,8 @@ class Xmore(Method):
             for seed in (seeds if ADJUSTMENTS[name].ordered else [None])
         ]
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        return retrieval_settings(asked) | {"adjustment": setting(variant.adjustment, "minmax")}
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        return retrieval_settings(request) | {"adjustment": setting(variant.adjustment, "minmax")}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         adjustment = ADJUSTMENTS[str(variant.adjustment)]

@@ -49,7 +49,7 @@ ToPixels = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Some images, decoded."""
 
     pixels: torch.Tensor | None  # (n, ...) uint8 as `to_pixels` gives it; none: all were rejected
@@ -103,7 +103,7 @@ def image_batches(
     workers: int = 0,
     to_pixels: ToPixels | None = None,
     views: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """The images of `source`, decoded in worker processes, in batches of `batch_size` inputs.
 
     `to_pixels` stands in for the model's resizing; it makes `views` inputs of an image. Memory
@@ -146,11 +146,11 @@ class _Decoding(Dataset):
             return i, error.cause
 
 
-def _collate(images: list[tuple[int, torch.Tensor | str]]) -> Batch:
+def _collate(images: list[tuple[int, torch.Tensor | str]]) -> ImageBatch:
     good = [(i, pixels) for i, pixels in images if isinstance(pixels, torch.Tensor)]
     causes = {i: cause for i, cause in images if isinstance(cause, str)}
     pixels = torch.stack([image for _, image in good]) if good else None
-    return Batch(pixels, [i for i, _ in good], causes)
+    return ImageBatch(pixels, [i for i, _ in good], causes)
 
 
 def _worker_count(images: int, batch_size: int, wanted: int, device: str) -> int:

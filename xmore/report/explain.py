@@ -10,10 +10,12 @@ from xmore.report.html import inline, render
 from xmore.results.explain import Explanation
 
 LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
-Pictures = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
+MemoryImages = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
 
 
-def write_page(found: Explanation, query_image: bytes | None, memory: Pictures, path: Path) -> None:
+def write_page(
+    found: Explanation, query_image: bytes | None, memory: MemoryImages, path: Path
+) -> None:
     """Write the same as one HTML file with its pictures inside; `memory` gives those of rows."""
     ids = [row.memory_id for row in found.captions]
     pictures = dict.fromkeys(ids) | {i: inline(data) for i, data in memory(ids)}

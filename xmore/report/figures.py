@@ -61,7 +61,7 @@ MANY = 12  # panels of a figure; more would not be read
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """An accuracy, or a difference of two, with its interval."""
 
     dataset: str
@@ -71,7 +71,7 @@ class Estimate:
     high: float
 
 
-def accuracies(found: Sequence[Estimate]) -> str:
+def accuracies(found: Sequence[IntervalEstimate]) -> str:
     """Dots with their intervals: a row a dataset, a colour a method."""
     datasets = list(dict.fromkeys(one.dataset for one in found))
     names = list(dict.fromkeys(one.name for one in found))

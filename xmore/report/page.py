@@ -99,7 +99,7 @@ def write_report(run: Run, folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A part of the page: its plots and tables, and whether a table is folded away."""
 
     id: str
@@ -109,10 +109,10 @@ class Section:
     tables: list[tuple[Table, bool]]
 
 
-def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[Section]:
+def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[ReportSection]:
     """The sections that have something to show."""
     for name, (title, intro, plot_names, table_names) in SECTIONS.items():
         mine = [plot for plot in drawn if plot.kind in plot_names]
         listed = [(t, t.name in FOLDED) for t in found if t.name in table_names]
         if mine or listed:
-            yield Section(name, title, intro, mine, listed)
+            yield ReportSection(name, title, intro, mine, listed)

@@ -19,7 +19,7 @@ from xmore.results.runs import Run
 
 
 @dataclass(frozen=True)
-class Pictures:
+class RunImages:
     """Bytes of images, none where they are gone."""
 
     reader: ImageReader | None  # of the test images
@@ -37,7 +37,7 @@ class Pictures:
 
 
 @contextmanager
-def pictures_of(run: Run, dataset: str) -> Iterator[Pictures]:
+def pictures_of(run: Run, dataset: str) -> Iterator[RunImages]:
     """What is still here of the dataset and the snapshot that the run has read."""
     reader, data_root = None, run.config.get("data_root")
     for name in run.config["datasets"]:
@@ -49,4 +49,4 @@ def pictures_of(run: Run, dataset: str) -> Iterator[Pictures]:
         snapshot = None
         with suppress(XmoreError):
             snapshot = stack.enter_context(open_memory(memory, cache, run.snapshot["name"]))
-        yield Pictures(reader, snapshot)
+        yield RunImages(reader, snapshot)

@@ -11,7 +11,7 @@ import duckdb
 
 from xmore.report import figures
 from xmore.report.curves import by_m, confidences, reliability, similarities
-from xmore.report.figures import Estimate
+from xmore.report.figures import IntervalEstimate
 from xmore.report.headline import Headline
 from xmore.report.table import Table
 from xmore.report.tables import gains
@@ -148,7 +148,9 @@ def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
         if m is None or m == of.m:
             most = sizes[dataset, model]
             label = name if n == most else f"{name} (n = {n})"
-            found.append(_Of(dataset, model, most, Estimate(dataset, label, top1, low, high)))
+            found.append(
+                _Of(dataset, model, most, IntervalEstimate(dataset, label, top1, low, high))
+            )
     return found
 
 

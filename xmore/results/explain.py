@@ -13,7 +13,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Opinions:
+class ModelScores:
     """What one inference model makes of the image, and of M captions."""
 
     model: str
@@ -57,7 +57,7 @@ class Explanation:
     query_id: int
     uri: str
     label: str | None
-    opinions: list[Opinions]
+    opinions: list[ModelScores]
     captions: list[Neighbour]  # as far as the largest M
     candidates: list[Neighbour]  # without their texts
     answers: list[Answer]
@@ -96,7 +96,7 @@ def _find(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> dic
     raise QueryError(f"no query {query!r}: {there}; a file's path does as well.")
 
 
-def _opinions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Opinions]:
+def _opinions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[ModelScores]:
     scored = _rows(
         db,
         "select model, m, image_confidence, text_confidence from scores "
@@ -104,7 +104,7 @@ def _opinions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Opin
         where,
     )
     return [
-        Opinions(
+        ModelScores(
             row["model"],
             row["m"],
             _top(db, where, row, "image_score"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.cli.terminal.console import safe, say, show_table, table_of
 from flows.upkeep import Difference, Entry
-from index_build.upkeep.estimate import Estimate
+from index_build.upkeep.estimate import ReindexEstimate
 from index_build.upkeep.gc import Freed
 from xmore.memory.snapshot import Snapshot
 from xmore.report.snapshot import index_name, most_common, recall_line
@@ -90,7 +90,7 @@ def show_freed(freed: Freed, dry_run: bool) -> None:
     )
 
 
-def show_estimate(found: Estimate) -> None:
+def show_estimate(found: ReindexEstimate) -> None:
     """What a re-index would come to."""
     table = table_of("source", "kind", "asked for", "filtered out", "new", first_columns_left=2)
     for source in found.sources:

@@ -8,7 +8,7 @@ import pytest
 from llm import answer, serving
 
 from flows.cli import main as cli
-from xmore.methods.base import Asked
+from xmore.methods.base import MethodRequest
 from xmore.methods.coder.texts import read_texts
 from xmore.methods.options import CoderOptions, MethodOptions
 from xmore.methods.registry import METHODS
@@ -60,7 +60,7 @@ def test_all_that_is_asked_becomes_a_file_that_coder_reads(server, texts, tmp_pa
     assert KEY not in kept.read_text() + path.read_text() + said
     assert read_texts(path, NAMES).undescribed == 0
     options = MethodOptions(coder=CoderOptions(texts=path))
-    METHODS["coder-rerank"].check(Asked("tiny", 24, 8, options), None, NAMES)
+    METHODS["coder-rerank"].check(MethodRequest("tiny", 24, 8, options), None, NAMES)
 
 
 def test_a_stopped_run_goes_on(server, texts, tmp_path):

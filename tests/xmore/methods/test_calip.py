@@ -10,7 +10,7 @@ from scipy.special import softmax
 from torch import nn
 
 from xmore.files.errors import ConfigError, ModelError
-from xmore.methods.base import Asked, Bench, Shard
+from xmore.methods.base import MethodRequest, QueryShard, ScoringContext
 from xmore.methods.calip import attended
 from xmore.methods.options import CalipOptions, MethodOptions
 from xmore.methods.registry import METHODS
@@ -122,11 +122,13 @@ def test_the_method_is_a_softmax_of_its_logits(encoder):
     texts = unit(rng, 3, width)
     pixels = torch.randint(0, 256, (4, 224, 224, 3), dtype=torch.uint8)
     betas = CalipOptions(beta2=0.7, beta3=0.05)
-    asked = Asked("x", 1, None, MethodOptions(calip=betas))
+    request = MethodRequest("x", 1, None, MethodOptions(calip=betas))
     names = ["a", "b", "c"]
-    bench = Bench(asked, names, [[n] for n in names], 100.0, lambda _: texts, lambda: encoder)
+    bench = ScoringContext(
+        request, names, [[n] for n in names], 100.0, lambda _: texts, lambda: encoder
+    )
     score = METHODS["calip"].prepare(bench)
-    got = score(Shard(pixels=lambda: iter([pixels[:3], pixels[3:]])))
+    got = score(QueryShard(pixels=lambda: iter([pixels[:3], pixels[3:]])))
     whole, places = spatial_features(encoder, encoder.normalise(pixels))
     logits = literal(whole.numpy(), places.numpy(), texts, (0.7, 0.05))
     np.testing.assert_allclose(got, softmax(logits, axis=1), atol=1e-5)
@@ -134,10 +136,10 @@ def test_the_method_is_a_softmax_of_its_logits(encoder):
 
 def test_the_published_pairs_are_oracles(world):
     method, card = METHODS["calip-oracle"], ModelCard("x", ModelSpec.from_name("RN50/openai"), {})
-    asked = Asked("eurosat", 128, None)
-    settings = method.settings(asked, None)
+    request = MethodRequest("eurosat", 128, None)
+    settings = method.settings(request, None)
     assert {(s.value, s.source) for s in settings.values()} == {(6.08, "oracle"), (0.06, "oracle")}
-    method.check(asked, card, [])
+    method.check(request, card, [])
     with pytest.raises(ConfigError, match="none for `tiny`"):
-        method.check(Asked("tiny", 128, None), card, [])
-    assert {s.source for s in METHODS["calip"].settings(asked, None).values()} == {"fixed"}
+        method.check(MethodRequest("tiny", 128, None), card, [])
+    assert {s.source for s in METHODS["calip"].settings(request, None).values()} == {"fixed"}

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 import xmore.methods.registry
 from xmore.methods.adjust import ADJUSTMENTS
-from xmore.methods.base import Asked, Bench, Scorer, Scores, Shard, Stream, Variant, Weights
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    Scores,
+    ScoringContext,
+    Stream,
+    Variant,
+    Weights,
+)
 from xmore.methods.registry import METHODS
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "methods.json").read_text())
@@ -132,7 +141,8 @@ def test_a_method_declares_what_it_needs_and_never_receives_a_label(method):
     received = [
         *(p for f in ("variants", "weights", "class_scores")
           for p in inspect.signature(getattr(method, f)).parameters),
-        *(field.name for kind in (Scores, Stream, Variant, Weights, Asked, Bench, Shard)
+        *(field.name for kind in (Scores, Stream, Variant, Weights, MethodRequest, ScoringContext,
+                                  QueryShard)
           for field in dataclasses.fields(kind)),
     ]  # fmt: skip
     assert not [name for name in received if "label" in name or "target" in name]

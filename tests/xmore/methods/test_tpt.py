@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop
 
 from xmore.files.errors import ModelError
-from xmore.methods.base import Asked, Bench, Shard
+from xmore.methods.base import MethodRequest, QueryShard, ScoringContext
 from xmore.methods.confident_views import confident
 from xmore.methods.options import MethodOptions, ViewsOptions
 from xmore.methods.registry import METHODS
@@ -74,20 +74,20 @@ def literal(encoder, views, tau, keep):
 
 
 def bench_of(encoder, keep, texts=None):
-    asked = Asked("x", 1, None, MethodOptions(views=ViewsOptions(keep=keep)))
+    request = MethodRequest("x", 1, None, MethodOptions(views=ViewsOptions(keep=keep)))
     prompts = [[f"a photo of a {name}."] for name in NAMES]
-    return Bench(asked, NAMES, prompts, 20.0, lambda _: texts, lambda: encoder)
+    return ScoringContext(request, NAMES, prompts, 20.0, lambda _: texts, lambda: encoder)
 
 
 def test_each_image_is_tuned_as_the_paper_tells(encoder):
     rng = np.random.default_rng(0)
     dim = start_features(encoder).shape[1]
     views = unit(rng, 3, 8, dim)
-    got = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(Shard(views=views))
+    got = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(QueryShard(views=views))
     for i in range(3):
         expected = literal(encoder, views[i], 20.0, 0.5)
         np.testing.assert_allclose(got[i], expected, atol=1e-5)
-    again = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(Shard(views=views[2:]))
+    again = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(QueryShard(views=views[2:]))
     np.testing.assert_array_equal(again[0], got[2])  # no image learns from another
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_tuned_is_refused(encoder, monkeypatch):
 def test_confident_views_are_a_mean_over_the_surest():
     rng = np.random.default_rng(2)
     texts, views = unit(rng, 3, 16), unit(rng, 2, 10, 16)
-    got = METHODS["confident-views"].prepare(bench_of(None, 0.25, texts))(Shard(views=views))
+    got = METHODS["confident-views"].prepare(bench_of(None, 0.25, texts))(QueryShard(views=views))
     for i in range(2):
         rows = []
         for view in views[i].astype(np.float64):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from xmore.methods.base import (
-    Asked,
-    Bench,
+    MethodRequest,
+    QueryShard,
     Scorer,
+    ScoringContext,
     Settings,
-    Shard,
     Variant,
     needed,
     retrieval_settings,
@@ -32,21 +32,21 @@ class CoderCaptions(Scorer):
     version = 2  # 1 gave each caption to its nearest class alone
     needs = frozenset({"query_embeddings", "captions"})
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        return retrieval_settings(asked)
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        return retrieval_settings(request)
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
         return {}
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         from xmore.methods.scoring import class_probabilities
 
-        def score(shard: Shard) -> np.ndarray:
+        def score(shard: QueryShard) -> np.ndarray:
             codes, distinct = coded(needed(shard.captions))
             features = needed(shard.features)
-            captions = bench.texts(distinct) if distinct else features[:0]
-            mixed = with_captions(features, captions, codes, bench.tau)
-            return class_probabilities(mixed, bench.class_features, bench.tau)
+            captions = context.texts(distinct) if distinct else features[:0]
+            mixed = with_captions(features, captions, codes, context.tau)
+            return class_probabilities(mixed, context.class_features, context.tau)
 
         return score
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.files.digests import digest_file
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    ScoringContext,
+    Setting,
+    Settings,
+    Variant,
+    needed,
+)
 from xmore.methods.coder.texts import read_texts, texts_file
 
 if TYPE_CHECKING:
@@ -26,34 +35,36 @@ class Coder(Scorer):
     name = "coder"
     needs = frozenset({"query_embeddings"})
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        path = texts_file(asked.options.coder.texts, asked.dataset)
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
+        path = texts_file(request.options.coder.texts, request.dataset)
         bare = read_texts(path, class_names).undescribed
         if bare:
             logging.warning(
                 "%s: %d of %d classes of `%s` have no attribute or analogue: `%s` scores them by "
                 "their names alone",
-                *(path, bare, len(class_names), asked.dataset, self.name),
+                *(path, bare, len(class_names), request.dataset, self.name),
             )
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        given = asked.options.coder.texts
-        return {"texts": Setting(given.name if given else f"{asked.dataset}.jsonl", "fixed")}
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        given = request.options.coder.texts
+        return {"texts": Setting(given.name if given else f"{request.dataset}.jsonl", "fixed")}
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        return {"texts": digest_file(texts_file(asked.options.coder.texts, asked.dataset))}
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        return {"texts": digest_file(texts_file(request.options.coder.texts, request.dataset))}
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         from scipy.special import softmax
 
         from xmore.methods.coder.neighbours import neighbours
 
-        asked = bench.asked
-        texts = read_texts(texts_file(asked.options.coder.texts, asked.dataset), bench.class_names)
-        around = neighbours(texts, bench.class_names, bench.prompts, bench.texts)
+        request = context.request
+        texts = read_texts(
+            texts_file(request.options.coder.texts, request.dataset), context.class_names
+        )
+        around = neighbours(texts, context.class_names, context.prompts, context.texts)
 
-        def score(shard: Shard) -> np.ndarray:
-            logits = np.float32(bench.tau) * around.similarities(needed(shard.features))
+        def score(shard: QueryShard) -> np.ndarray:
+            logits = np.float32(context.tau) * around.similarities(needed(shard.features))
             return softmax(logits.astype(np.float64), axis=1)
 
         return score

@@ -18,7 +18,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]  # N distinct texts -> (N, D) flo
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NeighbourFeatures:
     """The first stage's texts as features. C classes, S names and synonyms."""
 
     names: np.ndarray  # (S, D) float32 unit rows: each class's own, then its synonyms'
@@ -37,7 +37,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class VersusFeatures:
     """The second stage's texts: what tells two classes apart, both ways."""
 
     keys: np.ndarray  # (P,) int64, rising: c * C + o
@@ -65,7 +65,7 @@ class Pairs:
 
 def neighbours(
     texts: NeighbourTexts, names: Sequence[str], prompts: list[list[str]], encode: Encode
-) -> Neighbours:
+) -> NeighbourFeatures:
     """Encode the first stage's texts: descriptions as they stand, synonyms in the class's prompts.
 
     `names` and `prompts` of the C classes; a name of several prompts is their normalised mean.
@@ -80,10 +80,10 @@ def neighbours(
     sizes = np.array([1 + len(synonyms) for synonyms in texts.synonyms])
     counts = np.array([len(described) for described in texts.descriptions])
     sums = _sums(texts.descriptions, encode, features.shape[1])
-    return Neighbours(features, np.cumsum(sizes) - sizes, sums, counts)
+    return NeighbourFeatures(features, np.cumsum(sizes) - sizes, sums, counts)
 
 
-def pairs(texts: NeighbourTexts, classes: np.ndarray, encode: Encode) -> Pairs:
+def pairs(texts: NeighbourTexts, classes: np.ndarray, encode: Encode) -> VersusFeatures:
     """Encode the second stage's texts, as they stand; `classes` are (C, D).
 
     A pair with texts in one direction only is missing, as in the public code: one mean alone says
@@ -96,7 +96,7 @@ def pairs(texts: NeighbourTexts, classes: np.ndarray, encode: Encode) -> Pairs:
     means = _sums(listed, encode, classes.shape[1]) / counts[:, None]
     reverse = [row[pair[::-1]] for pair in both]
     keys = np.array([c * len(classes) + o for c, o in both], np.int64)
-    return Pairs(keys, (means - means[reverse]).astype(np.float32), len(classes))
+    return VersusFeatures(keys, (means - means[reverse]).astype(np.float32), len(classes))
 
 
 def reranked(probabilities: np.ndarray, evidence: np.ndarray, top: np.ndarray) -> np.ndarray:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.files.errors import ConfigError
-from xmore.methods.base import Asked, Bench, Setting, Settings, Shard, Variant, needed
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    ScoringContext,
+    Setting,
+    Settings,
+    Variant,
+    needed,
+)
 from xmore.methods.coder.coder import Coder
 from xmore.methods.coder.texts import read_texts, texts_file
 
@@ -26,33 +34,33 @@ class CoderRerank(Coder):
 
     name = "coder-rerank"
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        super().check(asked, model, class_names)
-        path = texts_file(asked.options.coder.texts, asked.dataset)
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
+        super().check(request, model, class_names)
+        path = texts_file(request.options.coder.texts, request.dataset)
         if not read_texts(path, class_names).versus:
             raise ConfigError(
                 f"{path}: has no `versus` texts, so that `coder-rerank` would be `coder`. Add some "
                 "or take it out of `methods`."
             )
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        options = asked.options.coder
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        options = request.options.coder
         own = {name: Setting(getattr(options, name), "fixed") for name in ("tau", "top")}
-        return super().settings(asked, variant) | dict(own)
+        return super().settings(request, variant) | dict(own)
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        options = asked.options.coder
-        return super().identity(asked) | {"tau": options.tau, "top": options.top}
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        options = request.options.coder
+        return super().identity(request) | {"tau": options.tau, "top": options.top}
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         from xmore.methods.coder.neighbours import pairs, reranked
 
-        first, options = super().prepare(bench), bench.asked.options.coder
-        path = texts_file(options.texts, bench.asked.dataset)
-        texts = read_texts(path, bench.class_names)
-        told_apart = pairs(texts, bench.class_features, bench.texts)
+        first, options = super().prepare(context), context.request.options.coder
+        path = texts_file(options.texts, context.request.dataset)
+        texts = read_texts(path, context.class_names)
+        told_apart = pairs(texts, context.class_features, context.texts)
 
-        def score(shard: Shard) -> np.ndarray:
+        def score(shard: QueryShard) -> np.ndarray:
             # As they are stored: where `coder`'s answer is a tie, so it is here.
             answered = first(shard).astype(np.float32)
             top = np.argsort(-answered, axis=1, kind="stable")[:, : options.top]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmore.files.errors import ConfigError, ModelError, SnapshotError
-from xmore.methods.base import Asked, Bench, Scorer, Setting, Settings, Shard, Variant, needed
+from xmore.methods.base import (
+    MethodRequest,
+    QueryShard,
+    Scorer,
+    ScoringContext,
+    Setting,
+    Settings,
+    Variant,
+    needed,
+)
 
 if TYPE_CHECKING:
     from xmore.methods.reco.checkpoint import RecoCheckpoint
@@ -30,8 +39,8 @@ class RecoMethod(Scorer):
     needs = frozenset({"query_embeddings"})
     part_rows = PART_ROWS
 
-    def check(self, asked: Asked, model: ModelCard, class_names: list[str]) -> None:
-        found = checkpoint_of(asked)
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
+        found = checkpoint_of(request)
         theirs = found.facts["model"]
         if theirs["identity"] != model.identity:
             raise ModelError(
@@ -39,15 +48,15 @@ class RecoMethod(Scorer):
                 f"not the inference model `{model.name}`. Change `roles.inference`, or train it "
                 "on a memory that this model has embedded."
             )
-        searchers_of(found, memory_of(found, asked))
+        searchers_of(found, memory_of(found, request))
 
-    def settings(self, asked: Asked, variant: Variant) -> Settings:
-        parameters = checkpoint_of(asked).facts["parameters"]
+    def settings(self, request: MethodRequest, variant: Variant) -> Settings:
+        parameters = checkpoint_of(request).facts["parameters"]
         return {name: Setting(parameters[name], "fixed") for name in ("k", "sides", "search")}
 
-    def identity(self, asked: Asked) -> dict[str, Any]:
-        found = checkpoint_of(asked)
-        memory = memory_of(found, asked)
+    def identity(self, request: MethodRequest) -> dict[str, Any]:
+        found = checkpoint_of(request)
+        memory = memory_of(found, request)
         searches = searchers_of(found, memory).items()
         return {
             "weights_sha256": found.facts["weights_sha256"],
@@ -56,21 +65,21 @@ class RecoMethod(Scorer):
             "indices": {side: search.index_sha256 for side, search in searches},
         }
 
-    def prepare(self, bench: Bench) -> Callable[[Shard], np.ndarray]:
+    def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
         from xmore.memory.snapshot import in_use
         from xmore.methods.scoring import class_probabilities
 
-        found = checkpoint_of(bench.asked)
-        memory = memory_of(found, bench.asked)
+        found = checkpoint_of(context.request)
+        memory = memory_of(found, context.request)
         path = memory.image.path
         held = in_use(path.parents[1], path.name)
         held.__enter__()  # until `score` is dropped, and with it the file that holds the lock
         refiner = Refiner(found, memory)
-        classes = refiner("text", bench.class_features)
+        classes = refiner("text", context.class_features)
 
-        def score(shard: Shard, held: object = held) -> np.ndarray:
+        def score(shard: QueryShard, held: object = held) -> np.ndarray:
             images = refiner("image", needed(shard.features))
-            return class_probabilities(images, classes, bench.tau)
+            return class_probabilities(images, classes, context.tau)
 
         return score
 
@@ -109,11 +118,11 @@ class Refiner:
             return self.layers.refine(side, query, rows, missing).numpy()
 
 
-def checkpoint_of(asked: Asked) -> RecoCheckpoint:
+def checkpoint_of(request: MethodRequest) -> RecoCheckpoint:
     """What `options.reco.checkpoint` names. Raises ConfigError, ModelError."""
     from xmore.methods.reco.checkpoint import read_checkpoint
 
-    folder = asked.options.reco.checkpoint
+    folder = request.options.reco.checkpoint
     if folder is None:
         raise ConfigError(
             "`reco` needs trained layers: name the folder that `xmore reco-train` wrote as "
@@ -122,7 +131,7 @@ def checkpoint_of(asked: Asked) -> RecoCheckpoint:
     return read_checkpoint(folder)
 
 
-def memory_of(checkpoint: RecoCheckpoint, asked: Asked) -> JointMemory:
+def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> JointMemory:
     """The memory that it was trained on, or the CURRENT of `options.reco.memory`.
 
     Raises SnapshotError where it is gone, or is of another model than the layers.
@@ -130,7 +139,7 @@ def memory_of(checkpoint: RecoCheckpoint, asked: Asked) -> JointMemory:
     from xmore.memory.snapshot import open_snapshot, resolve_current
     from xmore.methods.reco.neighbours import joint_memory
 
-    other = asked.options.reco.memory
+    other = request.options.reco.memory
     memory, name = (other, resolve_current(other)) if other else checkpoint.snapshot
     if not (memory / "snapshots" / name).is_dir():
         raise SnapshotError(

@@ -78,7 +78,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class TrainingPairs:
     """Rows of a memory, and the neighbours of each: 8 k + 8 bytes a row and side."""
 
     ids: np.ndarray  # (n,) int64
@@ -86,7 +86,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """B pairs' embeddings, and those of the other modality that each side has retrieved."""
 
     original: tuple[torch.Tensor, torch.Tensor]  # images, texts: (B, D)
@@ -101,7 +101,9 @@ class Batch:
         return image, text
 
 
-def batch_of(memory: JointMemory, pairs: Pairs, places: np.ndarray, device: str) -> Batch:
+def batch_of(
+    memory: JointMemory, pairs: TrainingPairs, places: np.ndarray, device: str
+) -> PairBatch:
     """The pairs at some places: (B,) int64."""
 
     def tensor(array: np.ndarray) -> torch.Tensor:
@@ -113,10 +115,10 @@ def batch_of(memory: JointMemory, pairs: Pairs, places: np.ndarray, device: str)
     for side, neighbours in pairs.neighbours.items():
         rows, missing = fused_rows(memory, side, neighbours[places])
         retrieved[side] = tensor(rows), tensor(missing)
-    return Batch((image, text), retrieved)
+    return PairBatch((image, text), retrieved)
 
 
-def prepare(training: Training) -> tuple[Pairs, Pairs]:
+def prepare(training: Training) -> tuple[TrainingPairs, TrainingPairs]:
     """Split the memory's rows and find their neighbours -> pairs to train on, and held-out ones.
 
     Near duplicates of a held-out row are trained on by nobody. What is on disk is not done again.
@@ -158,12 +160,12 @@ def prepare(training: Training) -> tuple[Pairs, Pairs]:
     }
     count = len(trained)
     return (
-        Pairs(trained, {side: rows[:count] for side, rows in neighbours.items()}),
-        Pairs(held_out, {side: rows[count:] for side, rows in neighbours.items()}),
+        TrainingPairs(trained, {side: rows[:count] for side, rows in neighbours.items()}),
+        TrainingPairs(held_out, {side: rows[count:] for side, rows in neighbours.items()}),
     )
 
 
-def train(training: Training, pairs: Pairs) -> tuple[Reco, list[float]]:
+def train(training: Training, pairs: TrainingPairs) -> tuple[Reco, list[float]]:
     """Train on `pairs`, from the last state on -> the layers, and the mean loss of each epoch.
 
     A state is written each `every` steps. The last pairs of an epoch that fill no batch are left
@@ -239,7 +241,7 @@ class _State:
         return int(told["step"]), json.loads(told["losses"])
 
 
-def retrieval(training: Training, model: Reco, pairs: Pairs) -> list[dict[str, Any]]:
+def retrieval(training: Training, model: Reco, pairs: TrainingPairs) -> list[dict[str, Any]]:
     """recall@1, @5, @10 among held-out pairs, both ways, with the original and refined embeddings.
 
     A row a direction and k: `n`, and of `before` and `after` the share with Wilson's 95 % interval;
@@ -268,7 +270,7 @@ def retrieval(training: Training, model: Reco, pairs: Pairs) -> list[dict[str, A
 
 
 def _both(
-    training: Training, model: Reco, pairs: Pairs
+    training: Training, model: Reco, pairs: TrainingPairs
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Images and texts of pairs, (n, D) float32 each: as they are, and refined."""
     parts = []

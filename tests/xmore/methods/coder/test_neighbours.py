@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 from xmore.files.errors import ConfigError
-from xmore.methods.base import Asked, Bench, Shard, Variant
+from xmore.methods.base import MethodRequest, QueryShard, ScoringContext, Variant
 from xmore.methods.coder.neighbours import pairs, reranked, reworded
 from xmore.methods.coder.texts import read_texts
 from xmore.methods.options import CoderOptions, MethodOptions
@@ -64,7 +64,9 @@ def texts(tmp_path):
 @pytest.fixture
 def bench(texts):
     options = MethodOptions(coder=CoderOptions(texts=texts, tau=0.3))
-    return Bench(Asked("any", 24, 8, options), NAMES, PROMPTS, TAU, encode, lambda: None)
+    return ScoringContext(
+        MethodRequest("any", 24, 8, options), NAMES, PROMPTS, TAU, encode, lambda: None
+    )
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def stage_2(image, top):
 
 
 def test_coder_equals_its_formula(bench, images):
-    got = METHODS["coder"].prepare(bench)(Shard(images))
+    got = METHODS["coder"].prepare(bench)(QueryShard(images))
     assert got.shape == (150, CLASSES) and got.dtype == np.float64
     np.testing.assert_allclose(got, [softmax(stage_1(image)) for image in images], atol=1e-5)
     plain = softmax(TAU * images @ np.stack([name_feature(c) for c in range(CLASSES)]).T, axis=1)
@@ -132,18 +134,18 @@ def test_coder_equals_its_formula(bench, images):
 
 
 def test_a_gap_of_tau_is_no_close_call(bench, images):
-    options = bench.asked.options.coder.model_copy(update={"tau": 0})
-    asked = replace(bench.asked, options=MethodOptions(coder=options))
+    options = bench.request.options.coder.model_copy(update={"tau": 0})
+    request = replace(bench.request, options=MethodOptions(coder=options))
     names, prompts = [*NAMES, NAMES[0]], [*PROMPTS, PROMPTS[0]]
     alike = replace(  # p1 = p2 for some
         bench,
-        asked=asked,
+        request=request,
         class_names=names,
         prompts=prompts,
         texts=lambda t: np.stack([*map(unit, t)]),
     )
-    first = METHODS["coder"].prepare(alike)(Shard(images)).astype(np.float32)
-    got = METHODS["coder-rerank"].prepare(alike)(Shard(images))
+    first = METHODS["coder"].prepare(alike)(QueryShard(images)).astype(np.float32)
+    got = METHODS["coder-rerank"].prepare(alike)(QueryShard(images))
     gaps = -np.diff(-np.sort(-first, axis=1)[:, :2], axis=1)
     assert (gaps == 0).any()
     np.testing.assert_array_equal(got.astype(np.float32), first)
@@ -151,10 +153,10 @@ def test_a_gap_of_tau_is_no_close_call(bench, images):
 
 @pytest.mark.parametrize(("tau", "top"), [(0.3, 5), (1, 3), (0, 5), (1, 100)])
 def test_coder_rerank_equals_its_formula(bench, images, tau, top):
-    options = bench.asked.options.coder.model_copy(update={"tau": tau, "top": top})
-    bench = replace(bench, asked=replace(bench.asked, options=MethodOptions(coder=options)))
-    first = METHODS["coder"].prepare(bench)(Shard(images))
-    got = METHODS["coder-rerank"].prepare(bench)(Shard(images))
+    options = bench.request.options.coder.model_copy(update={"tau": tau, "top": top})
+    bench = replace(bench, request=replace(bench.request, options=MethodOptions(coder=options)))
+    first = METHODS["coder"].prepare(bench)(QueryShard(images))
+    got = METHODS["coder-rerank"].prepare(bench)(QueryShard(images))
     changed = []
     for image, before, after in zip(images, first, got, strict=True):
         probabilities = softmax(stage_1(image))
@@ -201,7 +203,7 @@ def test_coder_captions_equals_its_formula(bench, images):
     captions = [[f"caption {i}" for i in rng.permutation(60)[: rng.integers(0, 9)]] for _ in images]
     captions[0] = []
     captions[1] *= 2  # repeated ones count as often as they are there
-    got = METHODS["coder-captions"].prepare(bench)(Shard(images, captions=captions))
+    got = METHODS["coder-captions"].prepare(bench)(QueryShard(images, captions=captions))
     classes = np.stack([name_feature(c) for c in range(CLASSES)])
     expected = [
         softmax(of_captions(image, classes, own))
@@ -216,7 +218,7 @@ def test_coder_captions_equals_its_formula(bench, images):
 def test_queries_without_any_caption_are_clips(bench, images):
     from xmore.methods.scoring import class_probabilities
 
-    got = METHODS["coder-captions"].prepare(bench)(Shard(images, captions=[[]] * len(images)))
+    got = METHODS["coder-captions"].prepare(bench)(QueryShard(images, captions=[[]] * len(images)))
     clip = class_probabilities(images, bench.class_features, TAU)
     np.testing.assert_array_equal(got, clip)
 
@@ -232,9 +234,10 @@ def test_shards_do_not_change_answers(bench, images):
     captions = [[f"caption {i}", "shared"] for i in range(len(images))]
     for name in ("coder", "coder-rerank", "coder-captions"):
         score = METHODS[name].prepare(bench)
-        whole = score(Shard(images, captions=captions))
+        whole = score(QueryShard(images, captions=captions))
         parts = [
-            score(Shard(images[i : i + 7], captions=captions[i : i + 7])) for i in range(0, 150, 7)
+            score(QueryShard(images[i : i + 7], captions=captions[i : i + 7]))
+            for i in range(0, 150, 7)
         ]
         np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
 
@@ -242,7 +245,7 @@ def test_shards_do_not_change_answers(bench, images):
 def test_classes_that_share_a_name_share_its_texts(texts, bench, images):
     names, prompts = [*NAMES, NAMES[0]], [*PROMPTS, PROMPTS[0]]
     twice = replace(bench, class_names=names, prompts=prompts)
-    got = METHODS["coder"].prepare(twice)(Shard(images))
+    got = METHODS["coder"].prepare(twice)(QueryShard(images))
     np.testing.assert_allclose(got[:, 0], got[:, -1], atol=1e-6)
 
 
@@ -255,25 +258,25 @@ def test_synonyms_take_the_names_place():
 
 
 def test_what_they_depend_on(bench, texts):
-    asked = bench.asked
-    before = {name: METHODS[name].identity(asked) for name in ("coder", "coder-rerank")}
+    request = bench.request
+    before = {name: METHODS[name].identity(request) for name in ("coder", "coder-rerank")}
     texts.write_text(texts.read_text().replace("attribute 0 0", "attribute 0 zero"))
     for name, old in before.items():
-        assert METHODS[name].identity(asked)["texts"] != old["texts"]
-    changed = replace(asked, options=MethodOptions(coder=CoderOptions(texts=texts, tau=0.2)))
-    assert METHODS["coder"].identity(changed) == METHODS["coder"].identity(asked)
-    assert METHODS["coder-rerank"].identity(changed) != METHODS["coder-rerank"].identity(asked)
+        assert METHODS[name].identity(request)["texts"] != old["texts"]
+    changed = replace(request, options=MethodOptions(coder=CoderOptions(texts=texts, tau=0.2)))
+    assert METHODS["coder"].identity(changed) == METHODS["coder"].identity(request)
+    assert METHODS["coder-rerank"].identity(changed) != METHODS["coder-rerank"].identity(request)
     assert METHODS["coder-captions"].identity(changed) == {}
 
 
 def test_settings_say_where_values_are_from(bench):
-    found = METHODS["coder-rerank"].settings(bench.asked, Variant())
+    found = METHODS["coder-rerank"].settings(bench.request, Variant())
     assert {name: (s.value, s.source) for name, s in found.items()} == {
         "texts": ("texts.jsonl", "fixed"),
         "tau": (0.3, "fixed"),
         "top": (5, "fixed"),
     }
-    found = METHODS["coder-captions"].settings(bench.asked, Variant())
+    found = METHODS["coder-captions"].settings(bench.request, Variant())
     assert found["M"].value == 8
 
 
@@ -281,17 +284,17 @@ def test_rerank_without_pairs_is_refused(bench, texts):
     kept = [line for line in texts.read_text().splitlines(True) if '"versus"' not in line]
     texts.write_text("".join(kept))
     with pytest.raises(ConfigError, match="no `versus` texts"):
-        METHODS["coder-rerank"].check(bench.asked, None, NAMES)
+        METHODS["coder-rerank"].check(bench.request, None, NAMES)
 
 
 def test_classes_by_their_names_alone_are_counted(bench, caplog):
-    METHODS["coder"].check(bench.asked, None, NAMES)
+    METHODS["coder"].check(bench.request, None, NAMES)
     assert "1 of 8 classes" in caplog.text
 
 
 def test_a_dataset_without_texts_is_refused(bench):
-    asked = replace(bench.asked, dataset="nowhere", options=MethodOptions())
+    request = replace(bench.request, dataset="nowhere", options=MethodOptions())
     for name in ("coder", "coder-rerank"):
         with pytest.raises(ConfigError, match="xmore texts nowhere --out FILE"):
-            METHODS[name].check(asked, None, NAMES)
-    METHODS["coder-captions"].check(asked, None, NAMES)
+            METHODS[name].check(request, None, NAMES)
+    METHODS["coder-captions"].check(request, None, NAMES)

@@ -5,7 +5,7 @@ import pytest
 from xmore.datasets.card import load_card, named_classes
 from xmore.datasets.sources import plain
 from xmore.files.errors import ConfigError
-from xmore.methods.base import Asked
+from xmore.methods.base import MethodRequest
 from xmore.methods.coder.texts import FOLDER, KINDS, MAX_CHARACTERS, Row, read_rows, read_texts
 from xmore.methods.registry import METHODS
 
@@ -106,7 +106,7 @@ def test_shipped_texts_are_valid_for_their_card(path):
     assert {row.kind for _, row in read_rows(path)} == set(KINDS)
     one_way = [pair for pair in texts.versus if pair[::-1] not in texts.versus]
     assert not one_way, "a pair counts only where both directions have texts"
-    METHODS["coder-rerank"].check(Asked(card.name, 128, None), None, names)
+    METHODS["coder-rerank"].check(MethodRequest(card.name, 128, None), None, names)
 
 
 def test_texts_are_shipped_for_the_demo():

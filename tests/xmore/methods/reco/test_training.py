@@ -25,7 +25,7 @@ from xmore.methods.reco.neighbours import (
     joint_memory,
     split_rows,
 )
-from xmore.methods.reco.training import Pairs, Training, batch_of, prepare, retrieval, train
+from xmore.methods.reco.training import Training, TrainingPairs, batch_of, prepare, retrieval, train
 from xmore.models.spec import ModelCard, ModelSpec
 
 DIM = 32  # of what both sides share, and of each trait
@@ -103,7 +103,7 @@ def test_neighbours_take_noise_away_and_those_of_a_shuffled_memory_do_not(tmp_pa
     def shuffled(pairs):
         """Each pair with other pairs' neighbours."""
         sides = pairs.neighbours.items()
-        return Pairs(pairs.ids, {side: rng.permutation(rows) for side, rows in sides})
+        return TrainingPairs(pairs.ids, {side: rng.permutation(rows) for side, rows in sides})
 
     other = training_of(tmp_path, training.memory.image, epochs=1, output=tmp_path / "shuffled")
     other.folder.mkdir(parents=True)
@@ -207,7 +207,7 @@ def test_a_side_fuses_the_other_modality(small, tmp_path):
     assert not rows[0, 1].any()
     rows, _ = fused_rows(memory, "text", ids)
     np.testing.assert_array_equal(rows[0, 0], embeddings_of(memory.image, ids[0, :1])[0])
-    pairs = Pairs(np.array([2, 9]), {"text": ids})
+    pairs = TrainingPairs(np.array([2, 9]), {"text": ids})
     batch = batch_of(memory, pairs, np.array([1]), "cpu")
     np.testing.assert_array_equal(batch.original[1], embeddings_of(memory.text, np.array([9])))
     assert list(batch.retrieved) == ["text"]
