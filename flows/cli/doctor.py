@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+
 from flows.cli.terminal.console import console, safe
 from xmore.files.paths import PROJECT_ROOT
 
@@ -66,9 +68,19 @@ def _python() -> Check:
     return Check("Python", "failed", version, "use Python 3.11 or 3.12")
 
 
+def _pins(lock: Path) -> dict[str, str]:
+    """Version by name of what the lock holds for this Python; hashes and comments are indented."""
+    lines = [line for line in lock.read_text().splitlines() if line[:1].isalnum()]
+    pins = [Requirement(line.rstrip("\\")) for line in lines]
+    return {
+        pin.name: str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+    }
+
+
 def _packages() -> Iterator[Check]:
-    lock = PROJECT_ROOT / "requirements.lock"
-    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", lock.read_text(), re.M))
+    pins = _pins(PROJECT_ROOT / "requirements.lock")
     missing = [name for name in pins if _version(name) is None]
     other = [
         f"{name} {have} (lock: {pin})"

@@ -61,3 +61,16 @@ def test_another_version_than_the_locks_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda n: "0.0.1" if n == "tqdm" else real(n))
     check = verdicts(tmp_path)["packages"]
     assert check.verdict == "warning" and "tqdm 0.0.1 (lock: " in check.found
+
+
+def test_the_lock_is_read_with_its_hashes_and_markers(tmp_path, monkeypatch):
+    (tmp_path / "requirements.lock").write_text(
+        "# made by make lock\n"
+        "tqdm==0.0.1 \\\n    --hash=sha256:00\n    # via xmore\n"
+        "rich==0.0.2 ; python_full_version >= '3.11' \\\n    --hash=sha256:00\n"
+        "nowhere==1.0 ; python_full_version < '3.11' \\\n    --hash=sha256:00\n"
+    )
+    monkeypatch.setattr(doctor, "PROJECT_ROOT", tmp_path)
+    check = verdicts(tmp_path)["packages"]
+    assert check.verdict == "warning" and "nowhere" not in check.found
+    assert "(lock: 0.0.1)" in check.found and "(lock: 0.0.2)" in check.found
