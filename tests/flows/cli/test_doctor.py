@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from flows.cli import doctor
-from flows.cli.doctor import examine
-from flows.cli.terminal.upkeep import show_checks
+from flows.cli.doctor import examine, show_checks
 
 
 @pytest.fixture(autouse=True)
