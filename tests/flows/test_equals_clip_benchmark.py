@@ -1,4 +1,11 @@
-"""`clip` against CLIP_benchmark's zero-shot classification: the same numbers to the last digit."""
+"""`clip` against CLIP_benchmark's zero-shot classification: the same numbers to the last digit.
+
+Its side is built by its own loader, so that a mistake in how we load a model or resize an image is
+seen. It knows no folders: for the demo's tower, open_clip's factory is called as its loader calls
+it, with what that cannot be told: the towers' classes, mean and standard deviation.
+"""
+
+import json
 
 import open_clip
 import pytest
@@ -8,15 +15,35 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from flows.benchmark import xmore_benchmark
-from xmore.models.encoder import _load
-from xmore.models.spec import describe_model
+from xmore.models.conse import register_towers
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
 builder = pytest.importorskip("clip_benchmark.datasets.builder", reason="no clip-benchmark here")
 from clip_benchmark.metrics import zeroshot_classification  # noqa: E402
+from clip_benchmark.models import load_clip  # noqa: E402
 
 TEMPLATES = ["a photo of a {}.", "a drawing of the {}.", "one {}, seen from afar"]
+
+
+def demo_tower(folder, tmp_path):
+    """Model, preprocessing and tokenizer of a folder of ours, by open_clip alone."""
+    register_towers()
+    told = json.loads((folder / "open_clip_config.json").read_text())
+    text = told["model_cfg"]["text_cfg"]
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        text[key] = str(folder / text[key])
+    (tmp_path / "peers.json").write_text(json.dumps(told["model_cfg"]))
+    open_clip.add_model_config(tmp_path / "peers.json")
+    (weights,) = folder.glob("open_clip_model.*")
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        "peers",
+        pretrained=str(weights),
+        pretrained_hf=False,
+        image_mean=told["preprocess_cfg"]["mean"],
+        image_std=told["preprocess_cfg"]["std"],
+    )
+    return model.eval(), preprocess, open_clip.get_tokenizer("peers")
 
 
 def test_top1_and_top5_are_clip_benchmarks(world, webdataset, tmp_path):
@@ -43,10 +70,12 @@ def test_top1_and_top5_are_clip_benchmarks(world, webdataset, tmp_path):
             "select model, top1, top5 from leaderboard"
         )
         ours |= {(model, count): (top1, top5) for model, top1, top5 in rows.fetchall()}
-    for name in ("lite0", "RN50"):
-        model, preprocess, tokenizer = _load(
-            describe_model(name, config.model(name), tmp_path / "cache"), "cpu"
-        )
+    theirs = {
+        "lite0": demo_tower(world.root / "models" / "lite0", tmp_path),
+        "RN50": load_clip("open_clip", "RN50", str(tmp_path / "RN50.safetensors"), None, "cpu"),
+    }
+    for name, (model, preprocess, tokenizer) in theirs.items():
+        model.eval()
         dataset = builder.build_dataset(
             "wds/demo", root=str(webdataset), transform=preprocess, split="test", download=False
         )

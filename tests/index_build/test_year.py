@@ -15,7 +15,6 @@ import pytest
 from flows.reindex import Reindexed, xmore_reindex
 from flows.upkeep import check, compare, entries, roll_back
 from index_build.base import history
-from index_build.ledger import PASSING
 from index_build.upkeep.gc import collect
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file
@@ -296,7 +295,3 @@ def test_a_take_down_list_that_cannot_be_read(world, tmp_path, line, says):
     with pytest.raises(ConfigError, match=says):
         xmore_reindex.fn(world.memory_config(memory=tmp_path / "m", take_down=path))
     assert not (tmp_path / "m" / "batches").exists()
-
-
-def test_what_may_pass_is_what_fetch_says():
-    assert "timeout" in PASSING and "HTTP 404" not in PASSING
