@@ -1,1 +1,1 @@
-"""Files, locks, digests, YAML, SQL literals, progress: nothing of the field."""
+"""Files, locks, digests, YAML, SQL literals and progress: nothing specific to the field."""

@@ -1,7 +1,7 @@
-"""Paths in a YAML file: relative to the folder of that file.
+"""Paths in a YAML file, which are relative to the folder of that file.
 
-Whoever validates a model with `context={"base": folder}` gets its relative paths made absolute from
-there; without a context they stay as they are.
+If a model is validated with `context={"base": folder}`, its relative paths are resolved against
+that folder. Without a context they stay as they are.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ Value = TypeVar("Value")
 
 
 def from_base(value: Value, info: ValidationInfo) -> Value | str:
-    """A relative path made absolute; `~` is the user's home."""
+    """Return a relative path as an absolute one; `~` is the user's home.
+
+    Without a base in the context, return `value` unchanged. Raises ValueError for an unknown user.
+    """
     base = (info.context or {}).get("base")
     if base is None or not isinstance(value, str):
         return value
     try:
         return os.path.normpath(base / Path(value).expanduser())
-    except RuntimeError as error:  # a `~user` that is none
+    except RuntimeError as error:  # a `~user` that does not exist
         raise ValueError(str(error)) from error
 
 
@@ -31,6 +34,6 @@ def _unless_url(value: str, info: ValidationInfo) -> str:
 
 
 AnchoredPath = Annotated[Path, BeforeValidator(from_base)]
-"""A path."""
+"""A path, resolved against the context's base."""
 AnchoredAddress = Annotated[str, AfterValidator(_unless_url)]
-"""A path, or an address with a scheme, which stays as it is."""
+"""Such a path, or an address with a scheme, which stays as it is."""

@@ -1,4 +1,4 @@
-"""What a user can do something about: each of these ends as one line and exit code 2."""
+"""Errors that a user can fix: each is shown as one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class XmoreError(Exception):
 
 
 class ConfigError(XmoreError):
-    """A config or card is wrong: the message names the file, the key, what it got, what to do."""
+    """A config or card is wrong: the message names the file, key, value and what to do."""
 
 
 class DatasetError(XmoreError):
-    """A test dataset's folder does not hold what its card says."""
+    """A test dataset's folder does not match its card."""
 
 
 class ModelError(XmoreError):
@@ -24,19 +24,19 @@ class ModelError(XmoreError):
 
 
 class SnapshotError(XmoreError):
-    """A memory's snapshot is absent, damaged, or made by another model than the config's."""
+    """A memory's snapshot is absent, damaged, or built with another model than the config's."""
 
 
 class LockedError(XmoreError):
-    """Another process works on what this one would change."""
+    """Another process is working on files that this one would change."""
 
 
 class ArtifactError(XmoreError):
-    """An artifact is damaged; the message says which file and how to make it again."""
+    """An artifact is damaged: the message names the file and how to rebuild it."""
 
 
 class QueryError(XmoreError):
-    """A question to a run's results that cannot be answered."""
+    """An SQL query, or another request for a run's results, cannot be executed."""
 
 
 class ServiceError(XmoreError):
@@ -44,4 +44,4 @@ class ServiceError(XmoreError):
 
 
 class RunError(XmoreError):
-    """A run is not known, or cannot be resumed."""
+    """A run is unknown or cannot be resumed."""

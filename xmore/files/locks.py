@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> Iterator[int]:
-    """Hold `path` locked, waiting for whoever holds it now; says so once if it has to wait.
+    """Hold a lock on `path`; if another process holds it, log one warning and wait.
 
-    The value is the file descriptor. With `refuse`, raises LockedError(refuse) instead of waiting.
+    Yields the file descriptor. With `refuse`, raises LockedError(refuse) instead of waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -27,13 +27,13 @@ def locked(path: Path, *, shared: bool = False, refuse: str | None = None) -> It
         except BlockingIOError:
             if refuse:
                 raise LockedError(refuse) from None
-            log.warning("waiting for another process that works on %s", path.stem)
+            log.warning("waiting for another process that is working on %s", path.stem)
             fcntl.flock(stream, kind)
         yield stream.fileno()
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds `path`, shared or not."""
+    """Return whether any process holds a lock on `path`, shared or exclusive."""
     if not path.exists():
         return False
     with path.open("a") as stream:

@@ -1,4 +1,4 @@
-"""Where the checkout lies, and how files reach the disk whole."""
+"""The path of the checkout, and durable, atomic writes of files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def fsync_dir(folder: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Make the bytes of `path` durable, whoever wrote them."""
+    """Make the bytes of `path` durable, even if another process wrote them."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one."""
+    """Write `data` to `path` atomically: the old file or the new one exists, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as stream:
@@ -37,7 +37,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """Make `target` the same file as `path`, or durably one of the same bytes."""
+    """Create `target` as a hard link to `path`, or else as a durable copy of it."""
     try:
         os.link(path, target)
     except OSError:  # a file system without hard links, or a file with too many
@@ -46,6 +46,6 @@ def link_or_copy(path: Path, target: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left under `folder`; call it under the folder's lock."""
+    """Remove temporary files that killed writers left under `folder`; needs the folder's lock."""
     for leftover in folder.rglob(".*.tmp"):
         leftover.unlink()

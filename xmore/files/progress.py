@@ -1,4 +1,4 @@
-"""Progress of what takes time: a bar on a terminal, and whoever listens."""
+"""Progress of long work: a bar on a terminal, and an optional listener."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 Listener = Callable[[str, int, int], None]
-"""Told a piece of work's name, how much of it is done, and how much there is."""
+"""Called with the name of the work, the number of items done, and their total."""
 
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def track(items: Iterable[Item], name: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with progress shown as each is done; `total` where they have no length."""
+    """Yield the items and show progress after each; give `total` if they have no length."""
     count = len(items) if isinstance(items, Sized) else total or 0
     with counting(name, count, unit) as done:
         for number, item in enumerate(items):
@@ -27,16 +27,16 @@ def track(items: Iterable[Item], name: str, unit: str, total: int | None = None)
 
 @contextmanager
 def counting(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """The value is called with how many of `total` are done."""
-    told = listener.get()
-    # `disable=None`: no bar where there is no terminal.
+    """Show progress; yields a function to call with the number of items done out of `total`."""
+    listen = listener.get()
+    # `disable=None`: no bar without a terminal.
     with tqdm(
         desc=name, total=total, unit=unit, disable=None, leave=False, dynamic_ncols=True
     ) as bar:
 
         def done(count: int) -> None:
             bar.update(count - bar.n)
-            if told:
-                told(name, count, total)
+            if listen:
+                listen(name, count, total)
 
         yield done

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def quote_all(texts: Iterable[object]) -> str:
-    """Texts or paths as SQL literals, with commas between: for a list or an `in (...)`."""
+    """Return texts or paths as comma-separated SQL literals: for a list or an `in (...)`."""
     return ", ".join(quote(str(text)) for text in texts)
 
 
 def quote(text: str) -> str:
-    """A SQL string literal."""
+    """Return `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

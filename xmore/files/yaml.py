@@ -1,4 +1,4 @@
-"""YAML files, and what is wrong with one in a line that names the key."""
+"""YAML files, and their problems in one line that names the key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
 class Section(BaseModel, frozen=True, extra="forbid"):
-    """A YAML file's keys, or those under one of its keys; an unknown key is a mistake."""
+    """The keys of a YAML file, or the keys under one of them; unknown keys are refused."""
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; raises ConfigError."""
+    """Read a YAML mapping. Raises ConfigError if it cannot be read or is no mapping."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -32,18 +32,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
         AttributeError,
         RecursionError,
         OverflowError,
-    ) as error:  # PyYAML's own constructors raise what they like
+    ) as error:  # PyYAML's own constructors raise all of these
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{path}{where}: not valid YAML ({what}).") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold keys and values, got {type(data).__name__}.")
+        raise ConfigError(f"{path}: must contain keys and values, got {type(data).__name__}.")
     return data
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """pydantic's first complaint as one sentence, with the nearest key for a misspelt one."""
+    """Return pydantic's first error as one sentence; for an unknown key, name the closest one."""
     complaints = error.errors()
     unknown = [c for c in complaints if c["type"] == "extra_forbidden"]
     first = (unknown or complaints)[0]  # a misspelt required key is also missing
@@ -66,14 +66,14 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
 def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     fields = kind.model_fields
     for part in location:
-        # Anything else is an item of a list or a dictionary of sections, whose keys are these.
+        # Any other part is an item of a list or dictionary of sections: the keys stay the same.
         if part in fields and (section := _section(fields[str(part)].annotation)):
             fields = section.model_fields
     return list(fields)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds: alone, as `Model | None`, or in a list or a dictionary."""
+    """Return the model in a field's type: alone, in `Model | None`, a list or a dictionary."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
