@@ -1,1 +1,1 @@
-"""Bytes of images, and their decoding within bounds."""
+"""Reading the bytes of images, and decoding them within bounds."""

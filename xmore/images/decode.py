@@ -1,4 +1,4 @@
-"""Images from outside, decoded within bounds: an RGB picture, or the cause why not."""
+"""Decoding of untrusted images within bounds: an RGB image, or the cause of its rejection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PIXELS = 100_000_000  # 300 MB as RGB; the largest photo that a camera commo
 
 
 class ImageRejected(Exception):
-    """An image that cannot be used; `cause` is one of a few fixed words, to be counted."""
+    """An image cannot be used; `cause` is one of a few fixed phrases, so that it can be counted."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -25,10 +25,11 @@ class ImageRejected(Exception):
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Bytes -> an upright RGB image, transparency on white, the first frame of an animation.
+    """Decode bytes to an upright RGB image; transparency becomes white.
 
-    Raises ImageRejected: `empty file`, `not an image`, `too many pixels` (told by the header,
-    before any pixel is decoded) or `truncated or damaged`.
+    Only the first frame of an animation is read. Raises ImageRejected: `empty file`, `not an
+    image`, `too many pixels` (read from the header, before any pixel is decoded) or `truncated or
+    damaged`.
     """
     image = _open(data, max_pixels)
     try:
@@ -40,7 +41,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise ImageRejected as `decode_image` would, at a fraction of its cost for JPEG."""
+    """Raise ImageRejected as `decode_image` does; for JPEG at a fraction of its cost."""
     image = _open(data, max_pixels)
     try:
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
@@ -50,7 +51,7 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file; raises ImageRejected (`no such file`, `unreadable file`)."""
+    """Return the bytes of a file. Raises ImageRejected (`no such file`, `unreadable file`)."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -64,7 +65,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageRejected("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: our bound is the one
+            warnings.simplefilter("ignore")  # Pillow's bomb warning: `max_pixels` is the bound
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageRejected("too many pixels") from error
@@ -77,7 +78,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips 16-bit grey at 255 where it should scale.
+        # Pillow clips 16-bit grey at 255 instead of scaling it.
         grey = np.asarray(image, dtype=np.float64)
         scale = 255.0 / 65535.0 if image.mode.startswith("I") else 1.0
         return Image.fromarray((grey * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -1,6 +1,6 @@
-"""The bytes of images, by their `uri`: files, members of tars, items of torchvision.
+"""The bytes of images by their `uri`: files, members of tars, items of torchvision datasets.
 
-Readers can be sent to worker processes. All raise ImageRejected, whose cause is to be counted.
+Readers can be sent to worker processes. All raise ImageRejected, with a cause to be counted.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from xmore.images.decode import ImageRejected, read_image
 
 
 class ImageReader(Protocol):
-    """Images by their uri."""
+    """Reads images by their uri."""
 
     def read(self, uri: str) -> bytes:
-        """The bytes of an image; raises ImageRejected."""
+        """Return the bytes of an image. Raises ImageRejected."""
 
     def file_of(self, uri: str) -> str | None:
-        """The file under the root whose size and time tell of a change; none: there is none."""
+        """Return the file under the root whose size and time reveal a change; None if none does."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files under a root, which they must not leave."""
+    """Image files under a root; links that lead out of it are rejected."""
 
     root: Path
 
@@ -46,7 +46,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Tars:
-    """Members of tars, read where they lie: nothing is ever unpacked."""
+    """Members of tars, read in place: nothing is unpacked."""
 
     root: Path
     places: Mapping[str, tuple[str, int, int]]  # uri -> tar under the root, offset, size
@@ -68,9 +68,9 @@ class Tars:
 
 @dataclass(frozen=True)
 class TorchvisionImages:
-    """Items of a torchvision dataset, as PNG: torchvision hands out pixels, not files.
+    """Items of a torchvision dataset as PNG, as torchvision returns pixels and not files.
 
-    So every reading decodes and encodes: 10 to 50 ms an image. Pillow's own bound on pixels holds.
+    Each read decodes and encodes again: 10 to 50 ms per image. Pillow's bound on pixels applies.
     """
 
     dataset: Any
@@ -79,7 +79,7 @@ class TorchvisionImages:
         out = io.BytesIO()
         try:
             self.dataset[int(Path(uri).stem)][0].save(out, "PNG", compress_level=1)
-        except Exception as error:  # whatever its loader raises
+        except Exception as error:  # its loader may raise anything
             raise ImageRejected("truncated or damaged") from error
         return out.getvalue()
 
@@ -89,17 +89,17 @@ class TorchvisionImages:
 
 @dataclass(frozen=True)
 class ListedImages:
-    """Some images of a reader by their number, whose bytes must still be those that were listed."""
+    """Images of a reader by number; their bytes must be the same as when they were listed."""
 
     reader: ImageReader
     names: list[str]  # uris
-    hashes: Sequence[str | None]  # sha256 (hex) of each; none: nobody else can have changed it
+    hashes: Sequence[str | None]  # sha256 (hex) of each; None: no check, as it cannot change
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, i: int) -> bytes:
-        """The bytes of image `i`; raises ImageRejected."""
+        """Return the bytes of image `i`. Raises ImageRejected."""
         data = self.reader.read(self.names[i])
         if self.hashes[i] and hashlib.sha256(data).hexdigest() != self.hashes[i]:
             raise ImageRejected("changed since it was listed")
