@@ -1,1 +1,1 @@
-"""CLIP models: which, and what they make of images and texts."""
+"""CLIP models: their specification, and the features of images and texts."""

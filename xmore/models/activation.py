@@ -1,8 +1,9 @@
-"""QuickGELU or GELU: weights under the wrong one lose points, and open_clip says nothing.
+"""QuickGELU or GELU: under the wrong one weights lose accuracy, and open_clip does not warn.
 
-OpenAI's weights, and some others, were trained with QuickGELU; open_clip's `RN50` has GELU, its
-`RN50-quickgelu` has not. A tag (`RN50/openai`) knows what it needs. A file does not, so this looks
-at what tells of its origin, and refuses what contradicts it.
+OpenAI's weights, and some others, were trained with QuickGELU. open_clip's `RN50` has GELU, its
+`RN50-quickgelu` has QuickGELU. A tag (`RN50/openai`) determines its activation; a file does not.
+This module therefore looks for signs of a file's origin, and refuses an architecture that
+contradicts them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ TELLTALES = ("visual.conv1.weight", "text_projection", "positional_embedding")
 def check_activation(
     name: str, architecture: str, quick_gelu: bool, weights: Path, sha256: str
 ) -> None:
-    """Raise ModelError where the weights in a file need the other activation.
+    """Raise ModelError if the weights in a file need the other activation.
 
-    `quick_gelu` is what `architecture` has; `sha256` is that of the file.
+    `quick_gelu`: whether `architecture` has QuickGELU. `sha256`: the hash of the file.
     """
     found = _known_file(weights, sha256) or _config_beside(weights) or _openai_values(weights)
     if found is None or found[0] == quick_gelu:
@@ -33,13 +34,13 @@ def check_activation(
     right = f"{plain}-quickgelu" if needed else plain
     raise ModelError(
         f"model `{name}`: {weights} needs {'QuickGELU' if needed else 'GELU'} ({why}), but "
-        f"{architecture} has the other, which loses points silently. Write `architecture: {right}`"
-        f", or `activation: {'gelu' if needed else 'quick_gelu'}` if you know better."
+        f"{architecture} has the other, which silently lowers accuracy. Set `architecture: {right}`"
+        f", or `activation: {'gelu' if needed else 'quick_gelu'}` if you are sure."
     )
 
 
 def _known_file(weights: Path, sha256: str) -> tuple[bool, str] | None:
-    """By its hash or its place in the hub's cache, one of open_clip's own."""
+    """Recognise one of open_clip's own files by its hash or its path in the hub's cache."""
     place = weights.absolute().as_posix()
     for architecture, tag, config in _tags():
         url, hub = config.get("url") or "", (config.get("hf_hub") or "").rstrip("/")
@@ -62,25 +63,25 @@ def _tags() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _config_beside(weights: Path) -> tuple[bool, str] | None:
-    """What the open_clip_config.json in the file's folder says."""
+    """Read the activation from the open_clip_config.json in the file's folder."""
     path = weights.parent / "open_clip_config.json"
     try:
         config = json.loads(path.read_bytes())["model_cfg"]
-        return bool(config.get("quick_gelu", False)), f"{path.name} beside it says so"
+        return bool(config.get("quick_gelu", False)), f"according to {path.name} next to it"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _openai_values(weights: Path) -> tuple[bool, str] | None:
-    """OpenAI published halves: every value of theirs fits 16 bits, and the scale is at its bound.
+    """Recognise OpenAI's weights: all values fit float16, and the scale is at its bound of 100.
 
-    Others who save halves with a scale of 100 are taken for them; `activation` is their way out.
+    Other float16 weights with a scale of 100 are mistaken for OpenAI's; `activation` overrides it.
     """
     import torch
 
     try:
         tensors = _read(weights)
-    except Exception:  # not a checkpoint at all: loading it will say so
+    except Exception:  # not a checkpoint: loading it reports that
         return None
     scale = tensors.get("logit_scale")
     values = [tensors[key] for key in TELLTALES if key in tensors]
@@ -93,7 +94,7 @@ def _openai_values(weights: Path) -> tuple[bool, str] | None:
 
 
 def _read(weights: Path) -> dict[str, Any]:
-    """The telltale tensors of a checkpoint; nothing else is read, and nothing unpickled."""
+    """Read the telltale tensors of a checkpoint and nothing else; nothing is unpickled."""
     wanted = (*TELLTALES, "logit_scale")
     if weights.suffix == ".safetensors":
         from safetensors import safe_open

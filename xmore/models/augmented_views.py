@@ -1,4 +1,4 @@
-"""Augmented views of an image, as test-time prompt tuning takes them (Shu et al. 2022)."""
+"""Augmented views of an image, as in test-time prompt tuning (Shu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-AUGMIX_SEVERITY = 1  # as TPT's public code
+AUGMIX_SEVERITY = 1  # as in TPT's public code
 
 
 @dataclass(frozen=True)
 class ViewMaker:
-    """The clean view, then random resized crops with flips; the same for the same image.
+    """Makes the clean view and random resized crops with flips; equal images get equal views.
 
-    With `augmix` each crop is mixed with chains of further augmentations (Hendrycks et al. 2020),
-    by torchvision.
+    With `augmix` each crop is mixed with chains of additional augmentations (Hendrycks et al. 2020,
+    torchvision's implementation).
     """
 
     resize: Any  # the model's own, for the clean view
@@ -29,7 +29,7 @@ class ViewMaker:
     seed: int
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """(count, H, W, 3) uint8."""
+        """Return (count, H, W, 3) uint8; the clean view is first."""
         crop = [v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip()]
         mix = [v2.AugMix(severity=AUGMIX_SEVERITY, all_ops=False)] if self.augmix else []
         augment = v2.Compose([*crop, *mix])

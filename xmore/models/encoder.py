@@ -1,4 +1,4 @@
-"""The one way images and texts become features: an open_clip model in inference mode."""
+"""Features of images and texts, from an open_clip model in inference mode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xmore.models.spec import ModelCard, folder_config, weights_path
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """Of N texts: unit rows, their lengths before normalising, and which were cut."""
+    """The features of N texts: unit rows, their norms before normalising, and truncation."""
 
     unit: np.ndarray  # (N, D) float32
     norm: np.ndarray  # (N,) float32
@@ -32,7 +32,7 @@ class TextFeatures:
 
 
 class OpenClipEncoder:
-    """An open_clip model; features are float32 on the CPU, whatever the device."""
+    """An open_clip model; its features are float32 on the CPU, whatever the device."""
 
     def __init__(self, card: ModelCard, device: str) -> None:
         """Load the weights (never by unpickling code). Raises ModelError."""
@@ -50,30 +50,30 @@ class OpenClipEncoder:
 
     @property
     def has_text(self) -> bool:
-        """Whether this encoder has a text side: pooled features have none."""
+        """Whether this encoder encodes texts; one of pooled features does not."""
         return not self.card.spec.pooled
 
     @property
     def logit_scale(self) -> float:
-        """tau: what inner products of unit features are multiplied with."""
+        """tau: the factor of the inner products of unit features."""
         return float(self.model.logit_scale.detach().exp())
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of what the image tower takes."""
+        """(H, W) of the image tower's input."""
         size = self.model.visual.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
     @property
     def pad_id(self) -> int:
-        """The token that fills texts up: a Hugging Face tokenizer has its own."""
+        """The padding token; a Hugging Face tokenizer has its own."""
         return getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", None) or 0
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 on the device, as the weights want it.
+        """Convert (N, H, W, 3) uint8 to (N, 3, H, W) float32 on the device, normalised.
 
-        To the last bit what ToTensor and Normalize give. On the CPU image by image, which stays
-        in the cache and takes a fifth of the time.
+        Equal bit for bit to ToTensor and Normalize. On the CPU one image at a time, which stays in
+        the cache and takes a fifth of the time.
         """
         raw = pixels.to(self.device).flatten(1)
         mean, std = (
@@ -89,7 +89,7 @@ class OpenClipEncoder:
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
-        """(N, 3, H, W) float32 -> (N, D) float32 unit rows."""
+        """Encode (N, 3, H, W) float32 to (N, D) float32 unit rows."""
         batch = pixels.to(self.device, memory_format=torch.channels_last)
         if self.card.spec.pooled:
             trunk = self.model.visual.trunk
@@ -100,15 +100,20 @@ class OpenClipEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """One batch of texts; sort by length beforehand, as padding is cut to the longest."""
+        """Encode one batch of texts, padded to the longest: sort texts by length beforehand.
+
+        Raises ModelError if the model has no text tower.
+        """
         if not self.has_text:
-            raise ModelError(f"model `{self.card.name}` has images only; give it the coarse role.")
+            raise ModelError(
+                f"model `{self.card.name}` encodes images only; use it for the coarse role."
+            )
         limit = self.tokenizer.context_length
         tokens = self.tokenizer(list(texts), limit + 1)
         truncated = tokens[:, limit] != self.pad_id
         tokens = self.tokenizer(list(texts), limit) if truncated.any() else tokens[:, :limit]
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
-            # Only these towers mask their padding; CLIP's own wants its full length.
+            # Only these towers mask their padding; CLIP's own needs its full length.
             tokens = tokens[:, : int((tokens != self.pad_id).sum(1).max())]
         features = self.model.encode_text(tokens.to(self.device)).float()
         norm = features.norm(dim=-1)
@@ -117,21 +122,22 @@ class OpenClipEncoder:
 
 
 def _split(preprocess: Compose) -> tuple[Compose, Sequence[float], Sequence[float]]:
-    """open_clip's preprocessing as what needs an image, and the mean and deviation after it.
+    """Split open_clip's preprocessing: transforms of the image, then mean and standard deviation.
 
-    The first part runs in worker processes, which hand on bytes instead of four times as many.
+    The transforms run in worker processes, which pass on bytes: a quarter of the size of floats.
+    Raises ModelError if the form is unknown.
     """
     *resize, _to_rgb, to_tensor, normalize = preprocess.transforms  # our images are RGB already
     if not (isinstance(to_tensor, ToTensor) and isinstance(normalize, Normalize)):
-        raise ModelError(f"open_clip's preprocessing has changed its shape: {preprocess}.")
+        raise ModelError(f"open_clip's preprocessing has an unknown form: {preprocess}.")
     return Compose(resize), normalize.mean, normalize.std
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep large blocks that are freed, to give them out again.
+    """Make glibc keep large freed blocks for reuse.
 
-    It returns each layer's output to the system and faults its pages in anew for the next: two
-    thirds of a forward pass. Costs up to 2 GB that stay with the process.
+    By default it returns each layer's output to the system and faults the pages in again for the
+    next: two thirds of a forward pass. Memory: up to 2 GB that the process keeps.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
     with suppress(OSError, AttributeError, TypeError):  # not glibc
@@ -144,7 +150,10 @@ _loaded: dict[str, OpenClipEncoder] = {}
 
 
 def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
-    """The encoder of `card`, kept until another is asked for: one model in memory at a time."""
+    """Return the encoder of `card`; it stays loaded until another one is requested.
+
+    Memory: one model at a time. Raises ModelError.
+    """
     key = digest_of([card.identity, device])
     if key not in _loaded:
         _loaded.clear()
@@ -153,7 +162,7 @@ def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` -> cuda where there is one, else cpu; raises ModelError for one that is absent."""
+    """Resolve `auto` to cuda if present, else cpu. Raises ModelError if the device is absent."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
@@ -190,12 +199,12 @@ def _load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
 
 
 def _register_folder(folder: Path, scratch: Path) -> tuple[str, dict[str, Any]]:
-    """Make a model folder known to open_clip: its name there, and its preprocessing."""
+    """Register a model folder with open_clip; returns its name there and its preprocessing."""
     register_towers()
     config = folder_config(folder)
     model_config = config["model_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
-        # open_clip takes these relative to the working directory; here they are the folder's.
+        # open_clip resolves these against the working directory; here they belong to the folder.
         inside = folder / str(model_config["text_cfg"].get(key, ""))
         if key in model_config["text_cfg"] and inside.is_dir():
             model_config["text_cfg"][key] = str(inside.resolve())

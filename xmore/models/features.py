@@ -1,4 +1,4 @@
-"""Streams of images and texts through an encoder, in batches."""
+"""Features of many images and texts, encoded in batches."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from xmore.models.encoder import OpenClipEncoder, TextFeatures
 
 log = logging.getLogger(__name__)
 
-FEW = 512  # images that are decoded sooner than worker processes are up
-AHEAD = 2  # batches that each worker decodes ahead
+FEW = 512  # for this many images, starting worker processes takes longer than decoding
+AHEAD = 2  # batches that each worker decodes in advance
 
 
 class ImageSource(Protocol):
-    """Images by their number; can be sent to another process."""
+    """Images by number; can be sent to another process."""
 
     def __len__(self) -> int: ...
 
     def read(self, i: int) -> bytes:
-        """The bytes of image `i`; raises ImageRejected."""
+        """Return the bytes of image `i`. Raises ImageRejected."""
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Of a run of images: rows of those that decoded, and the causes of those that did not."""
+    """The features of the images that could be decoded, and the causes for those that could not."""
 
-    unit: np.ndarray  # (n, D) float32 unit rows; views of one image next to each other
+    unit: np.ndarray  # (n, D) float32 unit rows; augmented views of one image are adjacent
     kept: list[int]  # their positions in the source
     rejected: dict[int, str]  # position -> cause
 
 
 ToPixels = Callable[[Image.Image], torch.Tensor]
-"""A decoded image -> uint8, (H, W, 3) or (V, H, W, 3): as the model wants it, or views of it."""
+"""A decoded image -> uint8: (H, W, 3), the model's input, or (V, H, W, 3), its augmented views."""
 
 
 @dataclass(frozen=True)
 class ImageBatch:
     """Some images, decoded."""
 
-    pixels: torch.Tensor | None  # (n, ...) uint8 as `to_pixels` gives it; none: all were rejected
+    pixels: torch.Tensor | None  # (n, ...) uint8 from `to_pixels`; None if all were rejected
     kept: list[int]
     rejected: dict[int, str]
 
@@ -65,10 +65,10 @@ def encode_images(
     to_pixels: ToPixels | None = None,
     views: int = 1,
 ) -> ImageFeatures:
-    """Features of all images of `source`, or of the `views` that `to_pixels` makes of each.
+    """Encode all images of `source`, or the `views` augmented views that `to_pixels` makes of each.
 
-    `workers` processes decode while the model works (0: as many as pay). Memory holds AHEAD batches
-    a worker, and the features.
+    `workers` processes decode while the model runs; 0 chooses the number. Memory: AHEAD batches per
+    worker, and the features.
     """
     rows, kept, rejected = [], [], {}
     for batch in image_batches(source, encoder, batch_size, workers, to_pixels, views):
@@ -82,7 +82,10 @@ def encode_images(
 
 
 def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int) -> TextFeatures:
-    """Features of texts, in their order; run sorted by length, so that little is padding."""
+    """Encode texts and return the features in their order.
+
+    Batches are sorted by length, which keeps padding short.
+    """
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
     parts = [
         encoder.encode_texts([texts[i] for i in order[start : start + batch_size]])
@@ -104,10 +107,10 @@ def image_batches(
     to_pixels: ToPixels | None = None,
     views: int = 1,
 ) -> Iterator[ImageBatch]:
-    """The images of `source`, decoded in worker processes, in batches of `batch_size` inputs.
+    """Yield the images of `source`, decoded in worker processes, in batches of `batch_size` inputs.
 
-    `to_pixels` stands in for the model's resizing; it makes `views` inputs of an image. Memory
-    holds AHEAD batches a worker.
+    `to_pixels` replaces the model's resizing and makes `views` inputs per image. Memory: AHEAD
+    batches per worker.
     """
     workers = _worker_count(len(source) * views, batch_size, workers, encoder.device)
     options: dict[str, Any] = {"multiprocessing_context": _context()} if workers else {}
@@ -131,7 +134,7 @@ class _Resized:
 
 
 class _Decoding(Dataset):
-    """`source` as a torch dataset: (position, pixels), or (position, cause) of a rejected one."""
+    """`source` as a torch dataset: (position, pixels), or (position, cause) if rejected."""
 
     def __init__(self, source: ImageSource, to_pixels: ToPixels) -> None:
         self.source, self.to_pixels = source, to_pixels
@@ -154,20 +157,20 @@ def _collate(images: list[tuple[int, torch.Tensor | str]]) -> ImageBatch:
 
 
 def _worker_count(images: int, batch_size: int, wanted: int, device: str) -> int:
-    """How many processes decode; 0: this one does, as they would not pay or not fit."""
+    """Return the number of decoding processes; 0 means this process (few images, or no memory)."""
     if images <= FEW:
         return 0
     cores = os.cpu_count() or 1
-    # A model on the CPU wants the cores for itself; one beside it keeps up with it.
+    # A model on the CPU needs the cores itself; one decoding process keeps up with it.
     workers = wanted or (1 if device == "cpu" else max(1, min(16, cores - 1)))
     needed = workers * (AHEAD + 1) * batch_size * 3 * 336**2
     try:
         stat = os.statvfs("/dev/shm")
-    except OSError:  # not Linux: shared memory is not a folder there
+    except OSError:  # not Linux, where shared memory is a folder
         return workers
     if stat.f_bavail * stat.f_frsize < needed:
         log.warning(
-            "/dev/shm is too small for %d decoding processes (%d MB wanted): decoding in this one. "
+            "/dev/shm is too small for %d decoding processes (%d MB needed): decoding in this one. "
             "Give the container more shared memory, or lower execution.workers or batch_size.",
             workers,
             needed >> 20,
@@ -178,9 +181,9 @@ def _worker_count(images: int, batch_size: int, wanted: int, device: str) -> int
 
 @cache
 def _context() -> BaseContext:
-    """Workers are forked from a clean server process.
+    """Return a context that forks workers from a clean server process.
 
-    Not from this one: its threads (Prefect's, torch's) would leave locks held in a fork.
+    If they were forked from this process, locks held by its threads would stay locked in the fork.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -1,4 +1,4 @@
-"""Class texts behind a context of token embeddings that can be tuned (CoOp's, as TPT uses it)."""
+"""Class texts after a tunable context of token embeddings (CoOp's, as TPT uses it)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from xmore.models.encoder import OpenClipEncoder
 from xmore.models.spec import ModelCard, architecture_config
 
 CONTEXT = "a photo of a"
-TOKENS = 4  # of that context
-CHUNK = 64  # classes whose activations are held at a time
+TOKENS = 4  # in that context
+CHUNK = 64  # classes whose activations are in memory at a time
 
 
 def check_tunable(model: ModelCard) -> None:
-    """Raise ModelError where a text tower cannot take a context; told by the model's config."""
+    """Raise ModelError if a text tower cannot take a context; reads only the model's config."""
     text = architecture_config(model)["text_cfg"]
     if text.get("embed_cls"):
         raise ModelError(
-            f"model `{model.name}`: its text tower appends a class token (CoCa's way), which `tpt` "
-            "cannot tune. Take that out of `methods`, or choose another inference model."
+            f"model `{model.name}`: its text tower appends a class token (as CoCa's), so `tpt` "
+            "cannot tune it. Remove `tpt` from `methods`, or choose another inference model."
         )
 
 
 class PromptedClasses:
-    """C texts "{context} {class}.", whose context may be any (TOKENS, W) embeddings."""
+    """C texts "{context} {class}."; the context is any (TOKENS, W) embeddings."""
 
     def __init__(self, encoder: OpenClipEncoder, class_names: Sequence[str]) -> None:
-        """Raises ModelError where the context is not TOKENS tokens to this model."""
+        """Tokenise the texts. Raises ModelError unless CONTEXT is TOKENS tokens to this model."""
         self._model: Any = encoder.model
         self._tower: Any = getattr(encoder.model, "text", encoder.model)
         limit = encoder.tokenizer.context_length
@@ -41,10 +41,10 @@ class PromptedClasses:
         there = slice(1, TOKENS + 1)  # after the start token
         if int((bare != pad).sum()) != TOKENS + 2 or (tokens[:, there] != bare[there]).any():
             raise ModelError(
-                f"model `{encoder.card.name}`: {CONTEXT!r} is not {TOKENS} tokens to it, so `tpt` "
-                "cannot start there. Take that out of `methods`."
+                f"model `{encoder.card.name}`: `tpt` starts from {CONTEXT!r}, which its tokenizer "
+                f"does not split into {TOKENS} tokens. Remove `tpt` from `methods`."
             )
-        if self._hugging or self._causal:  # padding says nothing there
+        if self._hugging or self._causal:  # padding has no effect there
             self._tokens = self._tokens[:, : int((tokens != pad).sum(1).max())]
         with torch.no_grad():
             self._embedded = self._embed(self._tokens).float()
@@ -52,13 +52,13 @@ class PromptedClasses:
 
     @torch.no_grad()
     def features(self, context: torch.Tensor) -> torch.Tensor:
-        """(TOKENS, W) -> (C, D) unit rows."""
+        """Encode a (TOKENS, W) context to (C, D) unit rows."""
         return torch.cat([self._encode(context, part) for part in self._chunks()])
 
     def gradient(self, context: torch.Tensor, of_features: torch.Tensor) -> torch.Tensor:
-        """The gradient in a (TOKENS, W) context, given that (C, D) in the unit features.
+        """Return the gradient (TOKENS, W) by the context, given that by the unit features (C, D).
 
-        Holds the activations of CHUNK classes.
+        Memory: the activations of CHUNK classes.
         """
         leaf = context.detach().clone().requires_grad_()
         total = torch.zeros_like(context)
@@ -73,7 +73,7 @@ class PromptedClasses:
 
     @property
     def _pool(self) -> str | None:
-        """Which place a native tower's feature is of; the one in CLIP itself has another name."""
+        """The position that a native tower pools; CLIP itself uses another name for it."""
         return getattr(self._tower, "text_pool_type", getattr(self._tower, "pool_type", None))
 
     @property
@@ -102,7 +102,7 @@ class PromptedClasses:
         return self._tower.proj(self._tower.pooler(out, mask))
 
     def _native(self, inputs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """What open_clip's text towers do after their token embedding."""
+        """Run the part of open_clip's text towers that follows the token embedding."""
         tower, length = self._tower, tokens.shape[1]
         mask = tower.attn_mask if tower.attn_mask is None else tower.attn_mask[:length, :length]
         hidden = inputs + tower.positional_embedding[:length]

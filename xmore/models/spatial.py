@@ -1,4 +1,4 @@
-"""Spatial features: an image tower's map, each place projected as the whole image is (CALIP)."""
+"""Spatial features: each position of an image tower's map, projected as the image is (CALIP)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xmore.models.spec import ModelCard, architecture_config
 
 
 def check_spatial(model: ModelCard) -> None:
-    """Raise ModelError where an image tower's places cannot be projected one by one.
+    """Raise ModelError if an image tower's spatial positions cannot be projected one by one.
 
-    Told by the model's config, before any weight is read.
+    Determined from the model's config, before any weight is read.
     """
     vision = architecture_config(model)["vision_cfg"]
     pools = {
@@ -32,7 +32,7 @@ def check_spatial(model: ModelCard) -> None:
         if value not in fine[name]:
             raise ModelError(
                 f"model `{model.name}`: its image tower pools by attention (`{name}: {value}`), so "
-                "it has no spatial features for `calip`. Take that out of `methods`, or choose "
+                "it has no spatial features for `calip`. Remove `calip` from `methods`, or choose "
                 "another inference model."
             )
 
@@ -41,11 +41,11 @@ def check_spatial(model: ModelCard) -> None:
 def spatial_features(
     encoder: OpenClipEncoder, pixels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 3, H, W) float32 -> the image's (N, D) and its P places' (N, P, D), unit rows.
+    """Encode (N, 3, H, W) float32 to image features (N, D) and those of P positions (N, P, D).
 
-    Places are what CALIP (Guo et al. 2023, section 3.1) takes: all outputs of a ResNet's attention
-    pool, a ViT's patch tokens after the last norm and projection, and a timm tower's feature map
-    through its head. They stay on the device: N x P x D is not to be kept.
+    All rows are unit vectors. Positions are those of CALIP (Guo et al. 2023, section 3.1): all
+    outputs of a ResNet's attention pool, a ViT's patch tokens after the last norm and projection,
+    and a timm tower's feature map through its head. They stay on the device, as N x P x D is large.
     """
     visual: Any = encoder.model.visual
     batch = pixels.to(encoder.device, memory_format=torch.channels_last)
@@ -62,13 +62,13 @@ def spatial_features(
 
 
 def _timm(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each place of the last map, or each token of a transformer, as if it were all there is."""
+    """Project each position of the last map, or each token, as if the map consisted of it alone."""
     features = visual.trunk.forward_features(batch)
     whole = visual.head(visual.trunk.forward_head(features))
     if features.ndim == 4:  # (N, C, H, W)
         n, channels = features.shape[:2]
         alone = features.flatten(2).transpose(1, 2).reshape(-1, channels, 1, 1)
-    else:  # (N, tokens, C), where those before the places are no places: a head skips or takes them
+    else:  # (N, tokens, C); prefix tokens come before the positions: a head skips or pools them
         prefix = getattr(visual.trunk, "num_prefix_tokens", 0)
         n, channels = len(features), features.shape[-1]
         alone = features[:, prefix:].reshape(-1, 1, channels).expand(-1, prefix + 1, -1)
@@ -77,7 +77,7 @@ def _timm(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _resnet(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """open_clip's attention pool keeps the first output alone; here it gives all of them."""
+    """Return all outputs of the attention pool; open_clip's own keeps only the first."""
     pool = visual.attnpool
     grid = visual.stem(batch)
     for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
@@ -109,7 +109,7 @@ def _resnet(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _vit(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """open_clip's own forward pass up to the tokens; the projection it gives the class token."""
+    """Run open_clip's forward pass up to the tokens, then project each as the class token is."""
     tokens = visual.transformer(visual._embeds(batch))
     pooled, places = visual._pool(tokens)
     if visual.final_ln_after_pool:

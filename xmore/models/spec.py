@@ -1,8 +1,8 @@
-"""Which model a config means, and what makes two models the same. Light: no torch until needed.
+"""The models that a config names, and their identity. torch is imported only if needed.
 
-A model is `ARCHITECTURE/TAG` (open_clip's own, e.g. `RN50/openai`), a folder laid out as on
-open_clip's hub (`open_clip_config.json` beside the weights), or an architecture with a
-checkpoint file.
+A model is `ARCHITECTURE/TAG` (open_clip's own, e.g. `RN50/openai`), a folder in the layout of
+open_clip's hub (`open_clip_config.json` next to the weights), or an architecture with a checkpoint
+file.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class ModelSpec(Section):
     architecture: str | None = Field(None, description="open_clip's name, e.g. RN50.")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag, e.g. openai.")
     checkpoint: AnchoredPath | None = Field(
-        None, description="File with weights of the architecture."
+        None, description="File with weights for the architecture."
     )
     pooled: bool = Field(
         False,
-        description="Take a timm tower's pooled features, before its projection: images only.",
+        description="Use a timm tower's pooled features, before its projection: images only.",
     )
 
     activation: Literal["gelu", "quick_gelu"] | None = Field(
-        None, description="Of a checkpoint's towers; none: the architecture's."
+        None, description="Activation of a checkpoint's towers. Default: the architecture's."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.activation is not None and self.checkpoint is None:
-            raise ValueError("`activation` is for a `checkpoint`; tags and folders know theirs")
+            raise ValueError("`activation` needs a `checkpoint`; tags and folders define theirs")
         if self.activation == "gelu" and str(self.architecture).endswith("-quickgelu"):
             raise ValueError(f"`activation: gelu` contradicts `architecture: {self.architecture}`")
         given = (self.folder is not None, self.architecture is not None)
@@ -60,27 +60,27 @@ class ModelSpec(Section):
 
     @classmethod
     def from_name(cls, name: str) -> ModelSpec:
-        """`RN50/openai` -> the spec of open_clip's architecture and tag."""
+        """Parse `RN50/openai`: open_clip's architecture and tag."""
         architecture, _, tag = name.rpartition("/")
         return cls(architecture=architecture.replace("/", "-"), pretrained=tag)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model as the pipeline passes it on: its name in tables, its spec, its identity."""
+    """A model in the pipeline: its name in tables, its spec and its identity."""
 
     name: str
     spec: ModelSpec
-    identity: dict[str, Any]  # what enters the digests: weights and preprocessing
+    identity: dict[str, Any]  # weights and preprocessing, which enter the digests
 
     @property
     def digest(self) -> str:
-        """Equal for two names or roles of one model."""
+        """The same for all names and roles of one model."""
         return digest_of(self.identity)
 
 
 def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
-    """Find the weights and hash them (once: `cache` keeps hashes). Raises ModelError."""
+    """Find the weights and hash them; `cache` keeps the hashes. Raises ModelError."""
     weights = weights_path(name, spec)
     sha256 = cached_digest(weights, cache)
     if spec.checkpoint is not None and spec.activation is None:
@@ -98,12 +98,15 @@ def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
 
 
 def weights_path(name: str, spec: ModelSpec) -> Path:
-    """The file with the model's weights; a tag's are downloaded by open_clip if need be."""
+    """Return the file of the model's weights; open_clip downloads a tag's if absent.
+
+    Raises ModelError.
+    """
     if spec.folder is not None:
         found = [spec.folder / file for file in WEIGHT_FILES if (spec.folder / file).is_file()]
         if not (spec.folder / "open_clip_config.json").is_file() or not found:
             raise ModelError(
-                f"model `{name}`: {spec.folder} must hold open_clip_config.json and one of "
+                f"model `{name}`: {spec.folder} must contain open_clip_config.json and one of "
                 f"{', '.join(WEIGHT_FILES)}. For the demo's models run `xmore demo` once."
             )
         return found[0]
@@ -115,7 +118,10 @@ def weights_path(name: str, spec: ModelSpec) -> Path:
 
 
 def folder_config(folder: Path) -> dict[str, Any]:
-    """A model folder's open_clip_config.json, with `model_cfg` and perhaps `preprocess_cfg`."""
+    """Read a model folder's open_clip_config.json: `model_cfg`, and `preprocess_cfg` if present.
+
+    Raises ModelError.
+    """
     path = folder / "open_clip_config.json"
     try:
         config = json.loads(path.read_text())
@@ -126,7 +132,7 @@ def folder_config(folder: Path) -> dict[str, Any]:
 
 
 def architecture_config(card: ModelCard) -> dict[str, Any]:
-    """open_clip's config of a model: embed_dim, vision_cfg, text_cfg. Raises ModelError."""
+    """Return open_clip's config of a model: embed_dim, vision_cfg, text_cfg. Raises ModelError."""
     if card.spec.folder is not None:
         return folder_config(card.spec.folder)["model_cfg"]
     return _architecture_config(card.name, str(card.spec.architecture))
@@ -171,7 +177,7 @@ def _download(name: str, spec: ModelSpec) -> Path:
         tags = pretrained.list_pretrained_tags_by_model(spec.architecture)
         raise ModelError(
             f"model `{name}`: no pretrained tag `{spec.pretrained}` for {spec.architecture}. "
-            f"There are: {', '.join(tags)}."
+            f"Available: {', '.join(tags)}."
         )
     try:
         return Path(pretrained.download_pretrained(config))
@@ -179,5 +185,5 @@ def _download(name: str, spec: ModelSpec) -> Path:
         raise ModelError(
             f"model `{name}`: its weights could not be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Download them where there is a network, then name them with `checkpoint`."
+            "Download them on a machine with network access, then set `checkpoint` to the file."
         ) from error

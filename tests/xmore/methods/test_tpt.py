@@ -115,7 +115,7 @@ def test_what_cannot_be_tuned_is_refused(encoder, monkeypatch):
     with pytest.raises(ModelError, match="`mine`: its text tower appends a class token"):
         check_tunable(coca)
     monkeypatch.setattr("xmore.models.prompt_tuning.CONTEXT", "a photo of")
-    with pytest.raises(ModelError, match="is not 4 tokens to it"):
+    with pytest.raises(ModelError, match="does not split into 4 tokens"):
         PromptedClasses(encoder, NAMES)
 
 

@@ -59,7 +59,7 @@ def test_a_config_beside_the_weights_is_believed(tmp_path, quick_gelu):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     right, wrong = ("ViT-B-16-quickgelu", "ViT-B-16")[:: 1 if quick_gelu else -1]
     describe(path, right, tmp_path)
-    with pytest.raises(ModelError, match=f"beside it says so.*architecture: {right}`"):
+    with pytest.raises(ModelError, match=f"next to it.*architecture: {right}`"):
         describe(path, wrong, tmp_path)
 
 

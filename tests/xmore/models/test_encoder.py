@@ -85,7 +85,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 def test_absent_folders_and_devices(tmp_path):
-    with pytest.raises(ModelError, match=r"must hold open_clip_config\.json"):
+    with pytest.raises(ModelError, match=r"must contain open_clip_config\.json"):
         describe(ModelSpec(folder=tmp_path), tmp_path)
     with pytest.raises(ModelError, match="no file"):
         describe(ModelSpec(architecture="RN50", checkpoint=tmp_path / "no.pt"), tmp_path)
