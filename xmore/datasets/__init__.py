@@ -1,1 +1,1 @@
-"""Test datasets: cards, sources, prompts, downloads."""
+"""Test datasets: cards, sources, prompts and downloads."""

@@ -1,4 +1,4 @@
-"""A test dataset's card: where its images and labels are, and what it should hold."""
+"""A test dataset's card: where its images and labels are, and its expected size."""
 
 from __future__ import annotations
 
@@ -19,47 +19,51 @@ from xmore.files.paths import PROJECT_ROOT
 from xmore.files.yaml import NAME, Section, explain, load_yaml
 
 CARDS = PROJECT_ROOT / "data"
-DATA_ROOT = CARDS / "datasets"  # where datasets lie that are to be got, unless a config says
+DATA_ROOT = CARDS / "datasets"  # default folder of the datasets to obtain
 
 
 class Expected(Section):
-    """What a whole dataset holds; anything else is not the published test set."""
+    """The counts of the complete dataset; with other counts it is not the published test set."""
 
-    classes: int = Field(ge=2, description="Classes.")
-    images: int = Field(ge=1, description="Test images.")
-    source: str = Field("", description="Where these numbers are from.")
+    classes: int = Field(ge=2, description="Number of classes.")
+    images: int = Field(ge=1, description="Number of test images.")
+    source: str = Field("", description="Where these numbers were published.")
 
 
 class Obtain(Section):
-    """How a dataset is to be got, by hand; what a command can get, its source says."""
+    """How to obtain a dataset by hand. Whether `xmore datasets get` can depends on its source."""
 
-    page: str = Field("", description="Its authors' page.")
-    steps: list[str] = Field([], description="What to do, step by step, in the dataset's folder.")
+    page: str = Field("", description="The authors' page.")
+    steps: list[str] = Field([], description="Steps to do by hand, in the dataset's folder.")
 
 
 class DatasetCard(Section):
-    """A test dataset: where its images and labels are, and what it should hold."""
+    """A test dataset: where its images and labels are, and its expected size."""
 
-    name: str = Field(pattern=NAME, description="In configs, tables and the store.")
-    version: int = Field(1, ge=1, description="Of the card: it rises when its meaning changes.")
-    task: Literal["classification"] = "classification"
-    title: str = Field("", description="What it is, in a line.")
-    paper_name: str | None = Field(None, description="What the paper's tables call it.")
-    licence: str = Field("", description="Of the images, as far as it is known.")
-    root: Path = Field(Path(), description="Holds the images; relative to the card.")
-    folder: str | None = Field(
-        None, description="Instead of `root`: its folder under the config's `data_root`."
+    name: str = Field(pattern=NAME, description="Its name in configs, tables and the store.")
+    version: int = Field(
+        1, ge=1, description="The card's version; increase it when its meaning changes."
     )
-    source: Source = Field(FolderSource(), description="Where its images and labels are.")
+    task: Literal["classification"] = "classification"
+    title: str = Field("", description="One line about the dataset.")
+    paper_name: str | None = Field(None, description="Its name in the paper's tables.")
+    licence: str = Field("", description="Licence of the images, as far as it is known.")
+    root: Path = Field(Path(), description="Folder of the images, relative to the card.")
+    folder: str | None = Field(
+        None, description="Instead of `root`: the folder under the config's `data_root`."
+    )
+    source: Source = Field(FolderSource(), description="Layout of its images and labels.")
     classes: dict[str, str] | Path | None = Field(
         None,
-        description="Folder -> class name; or a text file with a name a line, for folders "
-        "`folder<TAB>name`; none: the source's own, of folders all, underscores become spaces.",
+        description="Folder -> class name; or a text file with one name per line "
+        "(`folder<TAB>name` for folders). Default: the source's own names; for folders, the name "
+        "of each, with spaces for underscores.",
     )
     alternatives: dict[str, Path] = Field(
-        default_factory=dict, description="Other files of class names, by a name for a config."
+        default_factory=dict,
+        description="Other files of class names, by the name that a config's `class_names` uses.",
     )
-    expected: Expected | None = Field(None, description="What it holds when it is whole.")
+    expected: Expected | None = Field(None, description="Counts of the complete dataset.")
     prompt: str = Field(PAPERS_PROMPT, description="`{}` is the class name.")
     obtain: Obtain = Obtain()
 
@@ -77,9 +81,9 @@ class DatasetCard(Section):
 def load_card(
     name_or_path: str, data_root: Path | None = None, class_names: str | None = None
 ) -> DatasetCard:
-    """A card by its name in data/, or by its path, with its paths made absolute.
+    """Load a card by its name in data/, or by its path; its paths become absolute.
 
-    `data_root` is where datasets lie whose card names a `folder`; `class_names` one of the card's
+    `data_root` contains the datasets whose card has a `folder`. `class_names` is one of the card's
     alternatives. Raises ConfigError.
     """
     path = Path(name_or_path)
@@ -88,7 +92,7 @@ def load_card(
         if not path.is_file():
             raise ConfigError(
                 f"dataset `{name_or_path}`: no card of that name in {CARDS} "
-                f"(there: {', '.join(all_cards())}). Write one, or give the path of its YAML."
+                f"(available: {', '.join(all_cards())}). Write one, or give the path of its YAML."
             )
     try:
         card = DatasetCard.model_validate(load_yaml(path))
@@ -99,10 +103,10 @@ def load_card(
     changes: dict[str, object] = {"root": root.resolve()}
     if class_names is not None:
         if class_names not in card.alternatives:
-            there = ", ".join(card.alternatives) or "none"
+            available = ", ".join(card.alternatives) or "none"
             raise ConfigError(
-                f"{path}: has no class names `{class_names}` (there: {there}). Correct "
-                "`class_names`, or take it out for the card's own."
+                f"{path}: has no class names `{class_names}` (available: {available}). Correct "
+                "`class_names`, or remove it to use the card's own."
             )
         changes["classes"] = base / card.alternatives[class_names]
     elif isinstance(card.classes, Path):
@@ -111,12 +115,15 @@ def load_card(
 
 
 def all_cards() -> list[str]:
-    """The names of the cards in data/."""
+    """Return the names of the cards in data/, sorted."""
     return sorted(card.stem for card in CARDS.glob("*.yaml"))
 
 
 def named_classes(card: DatasetCard) -> list[tuple[str, str]] | None:
-    """(folder or '', class name) in label order, as the card has them; raises DatasetError."""
+    """Return the card's (folder or '', class name) in label order; None if it has no classes.
+
+    Raises DatasetError.
+    """
     if card.classes is None:
         return None
     if isinstance(card.classes, dict):
@@ -132,7 +139,7 @@ def named_classes(card: DatasetCard) -> list[tuple[str, str]] | None:
 
 
 def _check_distinct(pairs: list[tuple[str, str]]) -> None:
-    """Published lists may name two classes alike (ImageNet's do); what users write may not."""
+    """Raise DatasetError for equal names; only for users' own, as published lists may have them."""
     twice = [name for name, n in Counter(name for _, name in pairs).items() if n > 1]
     if twice:
         raise DatasetError(f"two classes are named {twice[0]!r}.")

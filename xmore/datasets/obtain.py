@@ -1,4 +1,4 @@
-"""`xmore datasets get`: what a command can download, and only when it is asked to."""
+"""`xmore datasets get`: the only command that downloads a test dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT = 60  # seconds without a byte
 
 
 def can_get(card: DatasetCard) -> bool:
-    """Whether a command can download the dataset; else it is to be got by hand."""
+    """Return whether the dataset can be downloaded; else it must be obtained by hand."""
     source = card.source
     return isinstance(source, TorchvisionSource) or (
         isinstance(source, WebdatasetSource) and source.url is not None
@@ -26,9 +26,9 @@ def can_get(card: DatasetCard) -> bool:
 
 
 def get(card: DatasetCard) -> None:
-    """Download the dataset into the card's root; files that are there whole are kept.
+    """Download the dataset into the card's root; complete files are kept.
 
-    Raises DatasetError.
+    Does nothing if `can_get` is false. Raises DatasetError.
     """
     if isinstance(card.source, TorchvisionSource):
         card.root.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def _get_webdataset(url: str, split: str, root: Path) -> None:
     _fetch(f"{url}/{split}/nshards.txt", root / split / "nshards.txt")
     try:
         _fetch(f"{url}/classnames.txt", root / "classnames.txt")
-    except DatasetError:  # it is optional: the card may have the names
+    except DatasetError:  # optional: the card may have the names
         (root / "classnames.txt").unlink(missing_ok=True)
     shards = range(shard_count(root / split))
     for shard in track(shards, f"{root.name} downloading", "shard", len(shards)):
@@ -54,12 +54,12 @@ def _get_webdataset(url: str, split: str, root: Path) -> None:
 
 
 def _fetch(url: str, target: Path) -> None:
-    """Stream `url` to `target`, which appears whole or not at all."""
+    """Stream `url` to `target` atomically. Raises DatasetError."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, temporary.open("wb") as out:
-            shutil.copyfileobj(answer, out, 1 << 20)
-            announced = answer.headers.get("Content-Length")
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, temporary.open("wb") as out:
+            shutil.copyfileobj(response, out, 1 << 20)
+            announced = response.headers.get("Content-Length")
             if announced and out.tell() != int(announced):
                 raise OSError(f"got {out.tell()} of {announced} bytes")
         fsync_file(temporary)
@@ -67,7 +67,8 @@ def _fetch(url: str, target: Path) -> None:
         fsync_dir(target.parent)
     except (OSError, ValueError) as error:  # urllib's errors are OSErrors
         raise DatasetError(
-            f"{url}: could not be downloaded ({error}). What is whole is kept; run it again."
+            f"{url}: could not be downloaded ({error}). Complete files are kept. "
+            "Run it again to resume."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

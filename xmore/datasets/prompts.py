@@ -1,4 +1,4 @@
-"""What the text model reads of a class: one sentence, templates, or descriptions from a file."""
+"""Prompts of a class: one sentence, templates, or descriptions from a file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from xmore.files.errors import ConfigError
 
 PAPERS_PROMPT = "a photo of a {}."
-MAX_PROMPTS = 10_000  # of one class
+MAX_PROMPTS = 10_000  # per class
 
 
 def class_prompts(names: list[str], template: str, file: Path | None) -> list[list[str]]:
-    """The sentences of each class; its feature is the normalised mean of theirs.
+    """Return the sentences of each class; its feature is the normalised mean of theirs.
 
-    Without `file`, `template` alone (the paper's way). A `.txt` file holds templates, one a line,
-    `{}` for the class name (CLIP's 80 are in data/prompts); a `.json` file maps each class name to
-    its own sentences. Raises ConfigError.
+    Without `file`, each class has one: `template` (as in the paper). A `.txt` file contains one
+    template per line, with `{}` for the class name (CLIP's 80 are in data/prompts). A `.json` file
+    maps each class name to its own sentences. Raises ConfigError.
     """
     if file is None:
         return [[template.replace("{}", name)] for name in names]
@@ -28,7 +28,8 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
         raise ConfigError(f"{file}: a template needs `{{}}` for the class name, got {wrong!r}.")
     if not 1 <= len(templates) <= MAX_PROMPTS:
         raise ConfigError(
-            f"{file}: must hold 1 to {MAX_PROMPTS} templates, one a line, got {len(templates)}."
+            f"{file}: must contain 1 to {MAX_PROMPTS} templates, one per line, "
+            f"got {len(templates)}."
         )
     return [[line.replace("{}", name) for line in templates] for name in names]
 

@@ -1,4 +1,4 @@
-"""The images that a dataset really holds: listed, hashed, checked."""
+"""The images that a dataset actually contains: listed, hashed and checked."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class QueryImage:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a dataset really holds. About 300 bytes an image."""
+    """The contents of a dataset. Memory: about 300 bytes per image."""
 
     class_names: list[str]
-    queries: list[QueryImage]  # sorted by uri: the position is the query_id
+    queries: list[QueryImage]  # sorted by uri; the position is the query_id
     rejected: list[tuple[str, str]]  # (uri, cause)
 
 
 def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
-    """List, hash and check every image of a dataset; raises DatasetError.
+    """List, hash and check every image of a dataset.
 
-    Unchanged files are not read again (`cache`). An image that cannot be used is set aside with
-    its cause; more than `max_rejected` of them stop the run.
+    Unchanged files are not read again (`cache`). Unusable images are returned with their causes.
+    Raises DatasetError if their share is above `max_rejected`.
     """
     names, found = listing(card)
     uris = sorted(found.labels)
@@ -66,15 +66,15 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
         raise DatasetError(
             f"dataset `{card.name}`: {len(rejected)} of {len(uris)} images cannot be used "
             f"({causes}), the first is {card.root / rejected[0][0]}. "
-            "Mend them or raise `max_rejected`."
+            "Fix them or raise `max_rejected`."
         )
     return Scan(names, queries, rejected)
 
 
 def listing(card: DatasetCard) -> tuple[list[str], Listing]:
-    """Class names in label order, and all test images, none of them read yet.
+    """Return the class names in label order, and all test images, without reading any.
 
-    Raises DatasetError where what is there is not what the card says.
+    Raises DatasetError if the folder does not match the card.
     """
     if not card.root.is_dir():
         todo = f"see `xmore datasets get {card.name}`" if card.folder else "correct `root`"
@@ -98,21 +98,21 @@ def listing(card: DatasetCard) -> tuple[list[str], Listing]:
 
 
 def open_images(card: DatasetCard) -> ImageReader:
-    """What reads the card's images by their uri; raises DatasetError."""
+    """Return a reader of the card's images by uri. Raises DatasetError."""
     if isinstance(card.source, FolderSource | CoopSource | TableSource):
         return Files(card.root)
     return listing(card)[1].reader
 
 
 def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
-    """(folder, class name) in label order; folders and card must agree."""
-    there = sorted(p.name for p in card.root.iterdir() if p.is_dir() and p.name[0] not in "._")
+    """Return (folder, class name) in label order; raise DatasetError if folders and card differ."""
+    existing = sorted(p.name for p in card.root.iterdir() if p.is_dir() and p.name[0] not in "._")
     folders = named_classes(card)
     if folders is None:
-        folders = [(folder, plain(folder)) for folder in there]
+        folders = [(folder, plain(folder)) for folder in existing]
         _check_distinct(folders)
     else:
-        differ = {folder for folder, _ in folders} ^ set(there)
+        differ = {folder for folder, _ in folders} ^ set(existing)
         if differ:
             raise DatasetError(
                 f"`classes` and the folders of {card.root} differ in "
@@ -120,8 +120,8 @@ def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
             )
     if len(folders) < 2:
         raise DatasetError(
-            f"{len(folders)} class folders in {card.root}; it takes at least two classes, one "
-            "folder each."
+            f"{len(folders)} class folders in {card.root}; at least two classes are needed, with "
+            "one folder each."
         )
     return folders
 
@@ -130,7 +130,7 @@ def _check_split(path: Path, sha256: str | None) -> None:
     if sha256 is not None and path.is_file() and (found := digest_file(path)) != sha256:
         raise DatasetError(
             f"{path}: is not the published split: its sha256 is {found[:12]}..., not "
-            f"{sha256[:12]}.... Get it again."
+            f"{sha256[:12]}.... Download it again."
         )
 
 
@@ -144,7 +144,7 @@ def _check_counts(card: DatasetCard, classes: int, images: int) -> None:
         if wanted != got:
             raise DatasetError(
                 f"dataset `{card.name}`: {card.root} has {got} {what}, the card expects {wanted}. "
-                "Complete it; for a part of it write a card of your own."
+                "Complete the dataset; for a part of it write your own card."
             )
 
 

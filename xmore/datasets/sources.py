@@ -1,7 +1,7 @@
-"""Where a dataset's test images lie: five layouts, one way to list them and one to read them.
+"""Five layouts of a dataset's test images, with one interface to list and to read them.
 
-A layout lists its images without decoding them; an image is named by its `uri`, which is its path
-under the dataset's root, or its place in an archive (`test/0.tar/s0000000.jpg`).
+A layout lists its images without decoding them. An image's `uri` is its path under the dataset's
+root, or its path in an archive (`test/0.tar/s0000000.jpg`).
 """
 
 from __future__ import annotations
@@ -25,45 +25,47 @@ from xmore.images.decode import IMAGE_SUFFIXES
 from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
 
 MAX_SHARDS = 100_000
-WDS_IMAGES = ("webp", "png", "jpg", "jpeg")  # what CLIP_benchmark's builder looks for
+WDS_IMAGES = ("webp", "png", "jpg", "jpeg")  # extensions that CLIP_benchmark's builder accepts
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The test images of a dataset. About 250 bytes an image."""
+    """The test images of a dataset. Memory: about 250 bytes per image."""
 
     labels: dict[str, int]  # uri -> label
-    names: list[str] | None  # the source's own class names, in label order; none: it has none
+    names: list[str] | None  # the source's own class names, in label order; None if it has none
     reader: ImageReader
 
 
 class _Source(Section):
-    """`listing(root, names)` gives all test images under `root`, or raises DatasetError.
+    """`listing(root, names)` returns all test images under `root`, or raises DatasetError.
 
-    `names` are the card's class names; none: the source must have its own.
+    `names` are the card's class names; if None, the source must have its own.
     """
 
 
 class FolderSource(_Source):
-    """One folder a class; which folders, and their names, are the card's affair."""
+    """One folder per class; the card defines which folders, and their class names."""
 
     kind: Literal["folder"] = "folder"
 
 
 class CoopSource(_Source):
-    """A split of CoOp's: `split_zhou_*.json`, of which `test` is read."""
+    """A split of CoOp's: the list `test` in `split_zhou_*.json`."""
 
     kind: Literal["coop"]
     split: str = Field(description="The JSON file, relative to the dataset's root.")
-    images: str = Field(".", description="Folder that its paths are relative to, under the root.")
-    sha256: str | None = Field(None, description="Of the JSON file, where it is known.")
+    images: str = Field(".", description="Folder under the root; the paths are relative to it.")
+    sha256: str | None = Field(None, description="Hash of the JSON file, if known.")
 
     def listing(self, root: Path, names: list[str] | None) -> Listing:
         path = root / self.split
         try:
             rows = json.loads(path.read_bytes())["test"]
         except OSError as error:
-            raise DatasetError(f"{path}: no split ({error.strerror}). Put it there.") from error
+            raise DatasetError(
+                f"{path}: no split ({error.strerror}). Put the file there."
+            ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetError(f"{path}: not a split of CoOp's: no list `test` in it.") from error
         found = _Rows(path)
@@ -75,18 +77,18 @@ class CoopSource(_Source):
                 file, label, name = None, None, None
             found.add(f"test[{number}]", self.images, file, label)
             own.setdefault(label, str(name))
-        whole = set(own) == set(range(len(own)))  # a label of a trillion makes no list
-        theirs = [own[label] for label in range(len(own))] if whole else None
+        complete = set(own) == set(range(len(own)))  # a huge label must not make a huge list
+        theirs = [own[label] for label in range(len(own))] if complete else None
         return Listing(found.checked(names or theirs), theirs, Files(root))
 
 
 class TableSource(_Source):
-    """A Parquet or CSV file with a path and a label (a number, or a class's name) in each row."""
+    """A Parquet or CSV file; each row has a path and a label (a number or a class name)."""
 
     kind: Literal["table"]
     file: str = Field(description="The table, relative to the dataset's root.")
-    path: str = Field("path", description="Column of the images' paths, relative to the root.")
-    label: str = Field("label", description="Column of their labels: numbers from 0, or names.")
+    path: str = Field("path", description="Column of image paths, relative to the root.")
+    label: str = Field("label", description="Column of labels: numbers from 0, or class names.")
 
     def listing(self, root: Path, names: list[str] | None) -> Listing:
         file = root / self.file
@@ -114,9 +116,9 @@ class WebdatasetSource(_Source):
     """CLIP_benchmark's own layout: `<split>/nshards.txt`, `<split>/<i>.tar`, `classnames.txt`."""
 
     kind: Literal["webdataset"]
-    split: str = Field("test", description="Folder of its tars.")
+    split: str = Field("test", description="Folder of the tars.")
     url: str | None = Field(
-        None, description="Where `xmore datasets get` downloads it from: the folder of `split`."
+        None, description="URL of the folder that contains `split`, for `xmore datasets get`."
     )
 
     def listing(self, root: Path, names: list[str] | None) -> Listing:
@@ -135,16 +137,16 @@ class WebdatasetSource(_Source):
 
 
 class TorchvisionSource(_Source):
-    """A dataset class of torchvision's; nothing is downloaded but by `xmore datasets get`."""
+    """A dataset class of torchvision; only `xmore datasets get` downloads it."""
 
     kind: Literal["torchvision"]
-    dataset: str = Field(description="The class in torchvision.datasets: FGVCAircraft.")
+    dataset: str = Field(description="The class in torchvision.datasets, e.g. FGVCAircraft.")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Its arguments, but for root and download."
+        default_factory=dict, description="Its arguments, except root and download."
     )
 
     def open(self, root: Path, **more: Any) -> Any:
-        """The dataset itself; raises DatasetError."""
+        """Return the torchvision dataset. Raises DatasetError."""
         from torchvision import datasets
 
         kind = getattr(datasets, self.dataset, None)
@@ -156,9 +158,9 @@ class TorchvisionSource(_Source):
             )
         try:
             return kind(root, **self.options, **more)
-        except Exception as error:  # each of them raises its own
+        except Exception as error:  # each class raises its own errors
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DatasetError(f"{root}: torchvision's {self.dataset} says: {first}") from error
+            raise DatasetError(f"{root}: torchvision's {self.dataset} failed: {first}") from error
 
     def listing(self, root: Path, names: list[str] | None) -> Listing:
         dataset = self.open(root)
@@ -181,7 +183,7 @@ Source = Annotated[
 
 
 def folder_listing(root: Path, folders: Iterable[str]) -> Listing:
-    """Images of class folders, whose order is that of the labels. Raises DatasetError."""
+    """Return the images of class folders; labels follow their order. Raises DatasetError."""
     labels = {}
     for label, folder in enumerate(folders):
         place = root / folder
@@ -199,29 +201,30 @@ def folder_listing(root: Path, folders: Iterable[str]) -> Listing:
 
 
 def plain(name: str) -> str:
-    """A class name as it is shown and prompted: underscores are spaces."""
+    """Return a class name for display and prompts: underscores become spaces."""
     return name.replace("_", " ")
 
 
 def shard_count(folder: Path) -> int:
-    """The number in a webdataset's `nshards.txt`; raises DatasetError."""
+    """Return the number in a webdataset's `nshards.txt`. Raises DatasetError."""
     path = folder / "nshards.txt"
     try:
         count = int(path.read_text())
     except OSError as error:
         raise DatasetError(
-            f"{path}: no webdataset ({error.strerror}). Correct the root, or `xmore datasets get`."
+            f"{path}: no webdataset ({error.strerror}). Correct the root, or run "
+            "`xmore datasets get`."
         ) from error
     except ValueError as error:
-        raise DatasetError(f"{path}: must hold the number of shards.") from error
+        raise DatasetError(f"{path}: must contain the number of shards.") from error
     if not 1 <= count <= MAX_SHARDS:
         raise DatasetError(f"{path}: must be in [1, {MAX_SHARDS}], got {count}.")
     return count
 
 
 def _members(path: Path) -> Iterable[tuple[str, tuple[int, int], int]]:
-    """(name, (offset, size), label) of each image of a shard."""
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}  # by key: the path up to its first dot
+    """Yield (name, (offset, size), label) of each image of a shard. Raises DatasetError."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}  # key: the path up to its first dot
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -240,22 +243,22 @@ def _members(path: Path) -> Iterable[tuple[str, tuple[int, int], int]]:
                 try:
                     label = int(text)
                 except ValueError as error:
-                    raise DatasetError(f"{path}: {key}.cls: no number: {text!r}.") from error
+                    raise DatasetError(f"{path}: {key}.cls: not a number: {text!r}.") from error
                 yield image.name, (image.offset_data, image.size), label
     except OSError as error:
-        raise DatasetError(f"{path}: no shard ({error.strerror}). Get it again.") from error
+        raise DatasetError(f"{path}: no shard ({error.strerror}). Download it again.") from error
     except tarfile.TarError as error:
-        raise DatasetError(f"{path}: not a whole tar ({error}). Get it again.") from error
+        raise DatasetError(f"{path}: not a complete tar ({error}). Download it again.") from error
 
 
 class _Rows:
-    """Labels by uri, as a file lists them, each row checked; raises DatasetError."""
+    """Labels by uri, from a file whose rows are each checked."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.labels, self.places = file, dict[str, int](), dict[str, str]()
 
     def add(self, where: str, folder: str, path: Any, label: Any) -> None:
-        """One row; `where` names it in what is said of it."""
+        """Add one row; `where` names it in errors. Raises DatasetError."""
         if not isinstance(path, str) or isinstance(label, bool) or not isinstance(label, int):
             raise DatasetError(
                 f"{self.file}: {where}: must be a path and a label, got {path!r} and {label!r}."
@@ -269,7 +272,7 @@ class _Rows:
         self.labels[uri], self.places[uri] = label, where
 
     def checked(self, names: list[str] | None) -> dict[str, int]:
-        """All of them, if their labels are numbers of `names`."""
+        """Return all labels; raise DatasetError if one is not a position in `names`."""
         if not self.labels:
             raise DatasetError(f"{self.file}: lists no test image.")
         if not names:

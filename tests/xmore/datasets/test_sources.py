@@ -219,7 +219,7 @@ BAD = {
     "what torchvision refuses": (
         "torchvision",
         edit_card("torchvision", source={"dataset": "DTD", "options": {"split": "test"}}),
-        ["torchvision's DTD says: Dataset not found"],
+        ["torchvision's DTD failed: Dataset not found"],
     ),
 }
 
