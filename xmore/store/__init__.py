@@ -1,1 +1,1 @@
-"""Artifacts on disk: their schemas, digests and contracts."""
+"""Artifacts on disk: schemas, digests and contracts."""

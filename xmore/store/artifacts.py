@@ -1,10 +1,10 @@
-"""Artifacts: immutable directories of Parquet, addressed by what they were made from.
+"""Artifacts: immutable directories of Parquet, addressed by their inputs and parameters.
 
     <root>/<stage>/<dataset>/<digest>/part-00000.parquet ... manifest.json
 
-A stage's parts are committed one by one in `<digest>.partial/`, under a lock; the manifest there
-names those that are whole, so a killed run is continued and not repeated. A last rename
-publishes. This module is the only writer of Parquet artifacts and the only judge of what is done.
+A stage's parts are committed one by one in `<digest>.partial/`, under a lock. The manifest there
+names the complete ones, so a killed run is resumed and not repeated. A final rename publishes the
+artifact. Only this module writes Parquet artifacts, and only it decides which are complete.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ArtifactKey:
-    """What an artifact is made from; equal keys mean equal content."""
+    """The inputs and parameters of an artifact; equal keys mean equal content."""
 
     stage: str
     dataset: str
     params: dict[str, Any]  # the stage's own part of the config, model identities
     inputs: tuple[str, ...] = ()  # digests of the artifacts and snapshots it reads
-    model: str | None = None  # its name, for people: not in the digest
+    model: str | None = None  # its display name; not in the digest
 
     @property
     def digest(self) -> str:
@@ -53,7 +53,7 @@ class ArtifactKey:
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A small pointer to a whole artifact, and what it cost: what tasks hand on, never data."""
+    """A pointer to a complete artifact, with its cost; tasks pass these on instead of data."""
 
     stage: str
     dataset: str
@@ -61,7 +61,7 @@ class ArtifactRef:
     digest: str
     path: str
     rows: int
-    skipped: bool = False  # it was there already
+    skipped: bool = False  # it already existed
     seconds: float = 0.0
     peak_rss_mb: float | None = None
 
@@ -73,16 +73,17 @@ class ArtifactStore:
         self.root = root
 
     def find(self, key: ArtifactKey) -> ArtifactRef | None:
-        """The artifact of `key` if it is there and whole, by existence and sizes alone.
+        """Return the artifact of `key`, or None if it is absent or damaged.
 
-        A damaged one is moved aside (`.broken-<n>`), so that it is made again.
+        Checks only that its files exist with the right sizes. A damaged artifact is moved aside
+        (`.broken-<n>`), so that it is rebuilt.
         """
         path = self._path(key)
         if not path.exists():
             return None
-        faults = check_sizes(path)
-        if faults:
-            log.warning("%s; making it again", faults[0])
+        problems = check_sizes(path)
+        if problems:
+            log.warning("%s; rebuilding it", problems[0])
             move_aside(path)
             return None
         return self._ref(key, read_manifest(path)["rows"], skipped=True)
@@ -94,11 +95,11 @@ class ArtifactStore:
         make_part: Callable[[int, int], pa.Table],
         facts: Callable[[], dict[str, Any]] = dict,
     ) -> ArtifactRef:
-        """Make the artifact of `key`, unless it is there; continue what a killed run has begun.
+        """Build the artifact of `key` unless it exists; resume it if a run was killed.
 
-        `part_rows` holds the number of items of each part; `make_part(start, stop)` returns the
-        rows of items [start, stop). `facts` is asked once, at the end, for what else the
-        manifest should say; it must depend on the key alone. Holds one part in memory.
+        `part_rows` is the number of items of each part; `make_part(start, stop)` returns the rows
+        of items [start, stop). `facts` is called once, at the end, and returns more entries of the
+        manifest; they must depend on the key alone. Memory: one part.
         """
         with locked(self._lock(key)):
             found = self.find(key)
@@ -133,7 +134,7 @@ class ArtifactStore:
 
 
 def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:
-    """Part sizes for `total` rows: at most `rows`, and at most MAX_PART_BYTES, each."""
+    """Return part sizes for `total` rows; each part has at most `rows` and MAX_PART_BYTES."""
     if row_bytes:
         rows = max(1, min(rows, MAX_PART_BYTES // row_bytes))
     full, rest = divmod(total, rows)
@@ -141,7 +142,7 @@ def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:
 
 
 def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
-    """Write one part durably and return what a manifest says of it."""
+    """Write one part durably and return its manifest entry."""
     temporary = path.with_suffix(".tmp")
     pq.write_table(table, temporary, compression="zstd", row_group_size=max(1, table.num_rows))
     fsync_file(temporary)
@@ -152,7 +153,7 @@ def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """An artifact's manifest; raises ArtifactError if it cannot be read."""
+    """Read an artifact's manifest. Raises ArtifactError."""
     try:
         return read_contract(path / MANIFEST, ArtifactManifest)
     except (OSError, ValueError) as error:
@@ -160,28 +161,28 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def check_sizes(path: Path) -> list[str]:
-    """Faults of an artifact that cost no reading to find: files absent or of another size."""
+    """Return the problems found without reading the parts: files absent or of another size."""
     try:
         parts = read_manifest(path)["parts"]
     except ArtifactError as error:
         return [str(error)]
-    faults = []
+    problems = []
     for part in parts:
         file = path / part["file"]
         size = file.stat().st_size if file.is_file() else None
         if size != part["bytes"]:
             have = "is absent" if size is None else f"has {size} bytes"
-            faults.append(f"{file} {have}, its manifest says {part['bytes']}")
-    return faults
+            problems.append(f"{file} {have}, its manifest says {part['bytes']}")
+    return problems
 
 
 def check_hashes(path: Path) -> list[str]:
-    """Faults of an artifact, each of its bytes read."""
-    faults = check_sizes(path)
-    if faults:
-        return faults
+    """Return the problems found in an artifact by reading every byte."""
+    problems = check_sizes(path)
+    if problems:
+        return problems
     return [
-        f"{path / part['file']}: its bytes are not those that were written (sha256 differs)"
+        f"{path / part['file']}: its bytes differ from those that were written (sha256)"
         for part in read_manifest(path)["parts"]
         if digest_file(path / part["file"]) != part["sha256"]
     ]
@@ -198,7 +199,10 @@ def move_aside(path: Path) -> Path:
 def read_rows(
     ref: ArtifactRef, start: int = 0, stop: int | None = None, columns: list[str] | None = None
 ) -> pa.Table:
-    """Rows [start, stop) of an artifact, reading only the parts that hold them."""
+    """Read rows [start, stop) of an artifact; only the parts that contain them are read.
+
+    Raises ArtifactError if there are no such rows.
+    """
     path = Path(ref.path)
     stop = ref.rows if stop is None else min(stop, ref.rows)
     tables: list[pa.Table] = []
@@ -216,14 +220,14 @@ def read_rows(
 
 
 def read_parts(ref: ArtifactRef, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The parts of an artifact, one in memory at a time."""
+    """Yield the parts of an artifact. Memory: one part."""
     path = Path(ref.path)
     for part in read_manifest(path)["parts"]:
         yield pq.read_table(path / part["file"], columns=columns, partitioning=None)
 
 
 def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, Any]:
-    """The manifest to go on from: that of a killed run up to its last whole part, or a new one."""
+    """Return a killed run's manifest, up to its last complete part, or a new one."""
     fresh: dict[str, Any] = {
         "stage": key.stage,
         "version": schemas.STAGE_VERSIONS[key.stage],
@@ -251,12 +255,12 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, 
         if not file.is_file() or digest_file(file) != part["sha256"]:
             break
         fresh["parts"].append(part)
-    whole = {MANIFEST, *(part["file"] for part in fresh["parts"])}
-    for stray in [path for path in partial.iterdir() if path.name not in whole]:
+    complete = {MANIFEST, *(part["file"] for part in fresh["parts"])}
+    for stray in [path for path in partial.iterdir() if path.name not in complete]:
         stray.unlink()
     if fresh["parts"]:
         log.info(
-            "%s %s: %d of %d parts are there",
+            "%s %s: %d of %d parts already exist",
             key.dataset,
             key.stage,
             len(fresh["parts"]),

@@ -1,6 +1,6 @@
-"""What our files on disk must hold, checked when they are read: manifests and run.json.
+"""The required keys of our JSON files, checked when they are read: manifests and run.json.
 
-More keys than these may be there. Values are not converted: a number in quotes is refused.
+Additional keys are allowed. Values are not converted: a number in quotes is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 
 def _inside(name: str) -> str:
-    """A relative path that stays in its folder."""
+    """Return a relative path that stays in its folder. Raises ValueError for any other."""
     if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
         raise ValueError("must stay inside its folder")
     return name
@@ -28,7 +28,7 @@ _STRICT = ConfigDict(strict=True)
 
 @with_config(_STRICT)
 class File(TypedDict):
-    """A file that a manifest vouches for."""
+    """A file in a manifest, with its size and hash."""
 
     file: _Inside
     bytes: _Count
@@ -49,7 +49,7 @@ class ArtifactManifest(TypedDict):
     parts: list[Part]
     rows: _Count
     params: dict[str, Any]
-    part_rows: NotRequired[list[_Count]]  # items of each part; what is appended to has none
+    part_rows: NotRequired[list[_Count]]  # items of each part; absent if parts are appended
     facts: NotRequired[dict[str, Any]]
 
 
@@ -160,10 +160,10 @@ class RecoFile(TypedDict):
 
 
 def read_contract(path: Path, kind: Any) -> dict[str, Any]:
-    """A JSON file that holds what `kind` wants; raises OSError, or ValueError in one line."""
+    """Read a JSON file that satisfies `kind`. Raises OSError, or ValueError with one line."""
     try:
         data = json.loads(path.read_bytes())
         TypeAdapter(kind).validate_python(data)
-    except (ValueError, RecursionError) as error:  # pydantic's and json's are ValueErrors
+    except (ValueError, RecursionError) as error:  # includes pydantic's and json's errors
         raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
     return data

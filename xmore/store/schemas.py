@@ -1,7 +1,7 @@
-"""Every artifact's columns, in one place. Bump a stage's version when its arithmetic changes.
+"""The columns of every artifact. Increase a stage's version when its arithmetic changes.
 
-All per-query artifacts have one row a query (predictions: one per query, adjustment and seed),
-sorted by query_id, so that rows [a, b) of each speak of the same queries.
+All per-query artifacts have one row per query (predictions: one per query, adjustment and seed),
+sorted by query_id, so that rows [a, b) of each belong to the same queries.
 """
 
 from __future__ import annotations
@@ -26,74 +26,75 @@ STAGE_VERSIONS = {
     "comparisons": 1,
 }
 
-COLUMNS = {  # what each column is, in whichever artifact it stands
+COLUMNS = {  # the meaning of each column, the same in every artifact
     "dataset": "The card's name.",
-    "model": "An inference model; of query_embeddings any model, of candidates the coarse one, of "
+    "model": "An inference model; in query_embeddings any model, in candidates the coarse one, in "
     "captions the fine one.",
-    "query_id": "A test image: its place among the dataset's, by uri.",
-    "label": "A class, from 0.",
-    "class_name": "Its name.",
+    "query_id": "A test image: its position among the dataset's images, sorted by uri.",
+    "label": "A class, numbered from 0.",
+    "class_name": "The name of the class.",
     "uri": "A test image's file, relative to the card's root.",
-    "sha256": "Of the file's bytes.",
+    "sha256": "The sha256 of the file's bytes.",
     "prompt": "The first of the class's prompts.",
-    "prompts": "All of them; the class is their mean.",
+    "prompts": "All prompts of the class; its feature is the mean over them.",
     "cause": "Why the image cannot be used.",
     "embedding": "Features of unit length.",
     "view": "Which augmented view; 0 is the clean one.",
-    "memory_ids": "Rows of the memory snapshot, the best first.",
+    "memory_ids": "Rows of the memory snapshot, best first.",
     "memory_keys": "The sha256 of these rows' images.",
-    "similarities": "Inner products: coarse, image to image; of captions fine, image to text, or "
-    "coarse where `retrieval.fine` is `indirect`.",
+    "similarities": "Inner products: in candidates coarse, image to image; in captions fine, image "
+    "to text, or coarse if `retrieval.fine` is `indirect`.",
     "memory_id": "A row of the memory snapshot.",
-    "memory_key": "The sha256 of its image.",
+    "memory_key": "The sha256 of the row's image.",
     "kind": "`same bytes` or `near`.",
-    "similarity": "In the coarse space; null where the row is no candidate of the query.",
-    "captions": "The texts that were kept, as far as the largest M.",
-    "truncated_count": "Of these captions, those cut by the model's text limit.",
-    "text_sha256": "Of the text.",
-    "norm": "Length of the features before they were normalised.",
+    "similarity": "Inner product in the coarse space; null if the row is not among the candidates.",
+    "captions": "The texts that were kept, up to the largest M.",
+    "truncated_count": "Number of these captions that the model's text limit cut.",
+    "text_sha256": "The sha256 of the text.",
+    "norm": "Norm of the features before they were normalised.",
     "truncated": "Whether the text is longer than the model's native limit.",
-    "image_scores": "Probability of each class, by the image.",
-    "text_scores": "The same by its captions; null without captions.",
-    "class_scores": "Probability of each class, by the method.",
-    "image_confidence": "1 - entropy / log C of the image's scores.",
-    "text_confidence": "The same of the captions'; null without captions.",
-    "caption_count": "Captions that were scored, at most M.",
+    "image_scores": "Probability of each class, from the image.",
+    "text_scores": "Probability of each class, from the captions; null without captions.",
+    "class_scores": "Probability of each class, from the method.",
+    "image_confidence": "1 - entropy / log C of the image scores.",
+    "text_confidence": "1 - entropy / log C of the text scores; null without captions.",
+    "caption_count": "Number of captions that were scored, at most M.",
     "method": "A method of `xmore/methods/`.",
-    "adjustment": "How confidences become weights; null where the method has none.",
-    "m": "Number of captions asked for; null where the method reads none.",
-    "seed": "Of the order in which queries came; null where order plays no part.",
-    "step": "The query's place in that order, from 1; null likewise.",
-    "image_weight": "What the image's scores were weighted with; null without weights.",
-    "text_weight": "What the captions' were; null likewise.",
-    "prediction": "The answer, a label; null where the method has none.",
-    "probability": "Its probability; null likewise.",
-    "image_prediction": "What the image alone says.",
-    "text_prediction": "What its captions alone say; null without captions.",
-    "top5": "In predictions the five best labels, none without an answer; in metrics the share of "
-    "queries whose label is among them.",
-    "n": "Queries.",
-    "n_covered": "Queries with a caption.",
-    "n_short": "Queries with fewer than m captions.",
-    "top1": "Share of queries answered rightly; no answer is wrong.",
-    "top1_covered": "The same over queries with a caption; null where none has one.",
-    "ci_low": "95 % interval over the queries: Wilson's of top1, or the paired bootstrap of "
-    "difference.",
-    "ci_high": "Its upper end.",
-    "ece": "Expected calibration error, 15 bins; null where nothing was answered.",
-    "mean_image_entropy": "Nats, over the queries.",
-    "mean_text_entropy": "Nats, over the queries with a caption; null where the method reads none.",
-    "hyperparameters": "JSON: name -> its value, and its source: `paper`, `fixed` (set before any "
-    "label was seen), `validation` or `oracle` (searched on the test labels).",
-    "baseline": "The method that is compared with.",
-    "baseline_adjustment": "Its adjustment; null where it has none.",
-    "only_method": "Queries that the method alone has right, in the order that p is of.",
-    "only_baseline": "Queries that the baseline alone has right.",
-    "difference": "Of top1, method - baseline, mean over the order seeds.",
-    "p": "Exact McNemar, the largest of the order seeds.",
-    "p_holm": "Corrected by Holm over all rows of this model and baseline.",
-    "minimum_detectable": "The difference that p < 0.05 would find in 8 of 10 cases; null where "
-    "too few queries differ.",
+    "adjustment": "How confidences become weights; null if the method has none.",
+    "m": "Number of captions requested; null if the method reads none.",
+    "seed": "Seed of the order of the queries; null if the method ignores the order.",
+    "step": "The query's position in that order, from 1; null if the method ignores the order.",
+    "image_weight": "Weight of the image scores; null without weights.",
+    "text_weight": "Weight of the text scores; null without weights.",
+    "prediction": "The predicted label; null without a prediction.",
+    "probability": "Probability of the predicted label; null without a prediction.",
+    "image_prediction": "The label that the image scores alone predict.",
+    "text_prediction": "The label that the text scores alone predict; null without captions.",
+    "top5": "In predictions the five best labels, empty without a prediction; in metrics the share "
+    "of queries whose label is among them.",
+    "n": "Number of queries.",
+    "n_covered": "Number of queries with at least one caption.",
+    "n_short": "Number of queries with fewer than m captions.",
+    "top1": "Share of correctly predicted queries; no prediction counts as wrong.",
+    "top1_covered": "top1 over the queries with at least one caption; null if there are none.",
+    "ci_low": "Lower end of the 95 % interval over the queries: Wilson's of top1, or the paired "
+    "bootstrap of difference.",
+    "ci_high": "Upper end of that interval.",
+    "ece": "Expected calibration error, 15 bins; null without any prediction.",
+    "mean_image_entropy": "Mean entropy of the image scores, in nats, over the queries.",
+    "mean_text_entropy": "Mean entropy of the text scores, in nats, over the queries with a "
+    "caption; null if the method reads none.",
+    "hyperparameters": "JSON: name -> value and source: `paper`, `fixed` (set before any label was "
+    "seen), `validation` or `oracle` (searched on the test labels).",
+    "baseline": "The method that this one is compared with.",
+    "baseline_adjustment": "The baseline's adjustment; null if it has none.",
+    "only_method": "Number of queries that only the method predicts correctly, for the seed of p.",
+    "only_baseline": "Number of queries that only the baseline predicts correctly, for that seed.",
+    "difference": "top1 of the method minus that of the baseline, mean over the order seeds.",
+    "p": "p of the exact McNemar test, the largest over the order seeds.",
+    "p_holm": "p corrected by Holm over all rows of this model and baseline.",
+    "minimum_detectable": "The difference that p < 0.05 would find in 8 of 10 cases; null if too "
+    "few queries differ.",
 }
 
 _ids = pa.list_(pa.int64())
@@ -126,7 +127,7 @@ CANDIDATES = pa.schema(
         ("similarities", _floats),
     ]
 )
-LEAKS = pa.schema(  # a row a pair of a query and a memory row that are one image
+LEAKS = pa.schema(  # one row per pair of a query and a memory row with the same image
     [
         ("query_id", pa.int64()),
         ("memory_id", pa.int64()),
@@ -156,7 +157,7 @@ SCORES = pa.schema(
         ("truncated_count", pa.int32()),
     ]
 )
-METHOD_SCORES = pa.schema(  # of a method that scores classes by itself
+METHOD_SCORES = pa.schema(  # of a method that computes its own scores
     [("query_id", pa.int64()), ("method", pa.string()), ("class_scores", _floats)]
 )
 PREDICTIONS = pa.schema(
@@ -198,7 +199,7 @@ METRICS = pa.schema(
         ("hyperparameters", pa.string()),
     ]
 )
-COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one model and M
+COMPARISONS = pa.schema(  # one row per pair of methods, for a dataset, model and M
     [
         ("dataset", pa.string()),
         ("model", pa.string()),
@@ -221,12 +222,15 @@ COMPARISONS = pa.schema(  # a row a pair of methods on a dataset, under one mode
 
 
 def query_embeddings(dim: int) -> pa.Schema:
-    """Schema of `query_embeddings` for a model of `dim` dimensions; rows are unit vectors."""
+    """Return the schema of `query_embeddings` for `dim` dimensions; rows are unit vectors."""
     return pa.schema([("query_id", pa.int64()), ("embedding", pa.list_(pa.float32(), dim))])
 
 
 def view_embeddings(dim: int) -> pa.Schema:
-    """Schema of `view_embeddings`: a row a view, a query's next to each other, the clean first."""
+    """Return the schema of `view_embeddings`: one row per augmented view.
+
+    The rows of a query are adjacent, the clean view first.
+    """
     return pa.schema(
         [
             ("query_id", pa.int64()),
@@ -237,7 +241,7 @@ def view_embeddings(dim: int) -> pa.Schema:
 
 
 def caption_embeddings(dim: int) -> pa.Schema:
-    """Schema of `caption_embeddings`: unit rows; `norm` is their length before normalising."""
+    """Return the schema of `caption_embeddings`: unit rows, and their norm before normalising."""
     return pa.schema(
         [
             ("text_sha256", pa.string()),
@@ -249,19 +253,19 @@ def caption_embeddings(dim: int) -> pa.Schema:
 
 
 def fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
-    """(N, D) float32 -> a column of N fixed-size lists."""
+    """Convert (N, D) float32 to a column of N fixed-size lists."""
     flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
 def lists(values: np.ndarray, keep: np.ndarray, kind: pa.DataType) -> pa.ListArray:
-    """(N, K) values and the (N, K) mask of those to keep -> N lists of `kind`, in order."""
+    """Convert (N, K) values to N lists of `kind`, in order; `keep` is an (N, K) bool mask."""
     offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[keep], kind))
 
 
 def matrix_lists(matrix: np.ndarray, present: np.ndarray | None = None) -> pa.ListArray:
-    """(N, C) float32 -> N lists of C values; rows that are not `present` become null."""
+    """Convert (N, C) float32 to N lists of C values; rows not `present` ((N,) bool) become null."""
     n, c = matrix.shape
     if present is None:
         present = np.ones(n, bool)
@@ -272,7 +276,7 @@ def matrix_lists(matrix: np.ndarray, present: np.ndarray | None = None) -> pa.Li
 
 
 def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of equally long lists -> (N, D); null rows become NaN."""
+    """Convert a column of equally long lists to (N, D); null rows become NaN."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # an empty column has no chunk to combine
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
@@ -287,7 +291,7 @@ def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def to_ragged(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A column of lists -> (flat values, length of each list)."""
+    """Convert a column of N lists to (flat values, (N,) lengths); null has length 0."""
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     lengths = array.value_lengths().fill_null(0).to_numpy()
     return array.flatten().to_numpy(zero_copy_only=False), lengths

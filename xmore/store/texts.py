@@ -1,9 +1,9 @@
-"""Caption embeddings: each distinct text is encoded once per model, ever.
+"""The text store: caption embeddings, so that each model encodes a distinct text only once.
 
     <store>/caption_embeddings/<model's name>/<digest>/part-*.parquet  manifest.json
 
-Unlike other artifacts this one grows: parts are appended, never changed, and its digest is of the
-model alone. In memory: 72 bytes a text for the index, one part while reading, and the answer.
+Unlike other artifacts this one grows: parts are appended and never changed, and its digest depends
+on the model alone. Memory: 72 bytes per text for the index, one part while reading, and the result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
 
 
 class CaptionStore:
-    """The embeddings of all texts that one model has ever encoded."""
+    """The embeddings of all texts that one model has encoded so far."""
 
     def __init__(self, store: Path, card: ModelCard) -> None:
         self.identity = card.identity
@@ -47,7 +47,7 @@ class CaptionStore:
         return len(self._keys)
 
     def add(self, texts: Sequence[str], encode: Callable[[list[str]], TextFeatures]) -> int:
-        """Encode those of `texts` that are not there yet, part by part; returns how many."""
+        """Encode the missing ones of `texts`, part by part; returns their number."""
         with self._exclusive():
             new = self.missing(texts)
             for start in range(0, len(new), PART_TEXTS):
@@ -56,14 +56,14 @@ class CaptionStore:
         return len(new)
 
     def missing(self, texts: Sequence[str]) -> list[str]:
-        """The distinct texts that have no embedding yet, in order of appearance."""
+        """Return the distinct texts without an embedding, in order of appearance."""
         distinct = list(dict.fromkeys(texts))
         keys = np.array([digest_text(text) for text in distinct], "S64")
         absent = self._find(keys) < 0
         return [text for text, gone in zip(distinct, absent, strict=True) if gone]
 
     def lookup(self, texts: Sequence[str]) -> TextFeatures:
-        """The features of `texts`, in their order; raises KeyError for one that was not added."""
+        """Return the features of `texts`, in order. Raises KeyError for a missing text."""
         found = self._find(np.array([digest_text(text) for text in texts], "S64"))
         if (found < 0).any():
             raise KeyError(texts[int(np.argmax(found < 0))])
@@ -86,7 +86,7 @@ class CaptionStore:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with locked(self._lock):
-            self._refresh()  # another process may have added to it meanwhile
+            self._refresh()  # another process may have added texts
             yield
 
     def _refresh(self) -> None:
@@ -106,7 +106,7 @@ class CaptionStore:
         self._keys, self._where = flat[order], np.concatenate(where).astype(np.int32)[order]
 
     def _find(self, keys: np.ndarray) -> np.ndarray:
-        """Position of each key in the index, -1 for none."""
+        """Return the position of each key in the index, -1 if absent."""
         if not len(self._keys):
             return np.full(len(keys), -1)
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
