@@ -1,1 +1,1 @@
-"""Intervals and tests, as pure functions."""
+"""Confidence intervals and significance tests, as pure functions."""

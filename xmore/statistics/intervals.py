@@ -1,17 +1,17 @@
-"""How sure a share or a mean difference is: 95 % intervals."""
+"""95 % intervals of a share or of a mean difference."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# scipy and statsmodels are imported where they are used: half a second, which each command that
-# only prints what was computed would pay.
-LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
+# scipy and statsmodels are imported where they are used: importing them takes half a second, which
+# commands that only print results should not pay.
+LEVEL = 0.05  # two-sided; intervals cover 1 - LEVEL
 RESAMPLES = 10_000
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `correct` among `n` > 0 (Wilson 1927)."""
+    """Return Wilson's 95 % interval of the share `correct` / `n`, n > 0 (Wilson 1927)."""
     from scipy.stats import binomtest
 
     interval = binomtest(correct, n).proportion_ci(1 - LEVEL, method="wilson")
@@ -19,10 +19,10 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean of (N,) paired differences, N > 0.
+    """Return the 95 % percentile bootstrap interval of the mean of (N,) paired differences, N > 0.
 
-    Differences of answers take few values, so N draws with replacement are one draw from a
-    multinomial over those values: holds RESAMPLES x (number of values) integers, whatever N is.
+    Differences of predictions take few values, so N draws with replacement are one draw from a
+    multinomial over those values. Memory: RESAMPLES x (number of values) integers, whatever N is.
     """
     values, counts = np.unique(difference, return_counts=True)
     n = len(difference)

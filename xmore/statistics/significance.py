@@ -1,7 +1,7 @@
-"""How sure an accuracy is, and whether a difference of two methods is more than chance.
+"""Whether the difference between two methods is statistically significant.
 
-Sampling error is over the test images. The order seeds are another thing: they re-order the same
-images, so their deviation is reported apart and never makes an interval narrower.
+Sampling error is over the test images. The order seeds only re-order the same images, so their
+standard deviation is reported separately and never makes an interval narrower.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ POWER = 0.8
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Two-sided exact p that flips either way are equally likely (McNemar 1947); 1 without any."""
+    """Return the two-sided exact p that both kinds of flip are equally likely (McNemar 1947).
+
+    Without any flip p is 1.
+    """
     from statsmodels.stats.contingency_tables import mcnemar
 
     if not only_a + only_b:
@@ -28,22 +31,22 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two methods' answers to the same queries."""
+    """The comparison of two methods' predictions on the same queries."""
 
     difference: float  # of the accuracies, a - b, mean over the order seeds
     low: float  # its 95 % bootstrap interval over the queries
     high: float
-    only_a: int  # queries that a alone has right, in the order that `p` is of
+    only_a: int  # queries that only a predicts correctly, for the order seed of `p`
     only_b: int
     p: float  # McNemar's
     minimum_detectable: float | None
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> Paired:
-    """Compare (S, N) with (S, N) or (1, N) bool: right or not, a row an order seed.
+    """Compare (S, N) bool with (S, N) or (1, N): correct or not, one row per order seed.
 
-    Order by order where both have one, else the one against each. Of the orders' p values the
-    largest counts: what is significant is so in every order, whichever seeds were chosen.
+    Rows are compared seed by seed; a single row is compared with each. The largest p over the seeds
+    is reported, so that a significant difference is significant in every order.
     """
     difference = a.mean(0) - b.mean(0)
     low, high = bootstrap_interval(difference)
@@ -55,12 +58,12 @@ def paired(a: np.ndarray, b: np.ndarray) -> Paired:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """The p of one family of tests, corrected for their number (Holm 1979), in the same order."""
+    """Return the p values of one family of tests, in order, Holm-corrected (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests
 
     if not p:
         return []
-    gc.freeze()  # it collects garbage first: 0.3 s a call in a process that holds models
+    gc.freeze()  # statsmodels collects garbage: 0.3 s per call in a process with loaded models
     try:
         return multipletests(p, method="holm")[1].tolist()
     finally:
@@ -68,13 +71,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable(discordant: int, n: int) -> float | None:
-    """The smallest difference of two accuracies that McNemar's test would find in 8 of 10 cases.
+    """Return the smallest difference of accuracies that McNemar's test finds in 8 of 10 cases.
 
-    For `n` queries of which `discordant` are answered rightly by one method alone; the normal
-    approximation of Connor 1987 ("Sample size for testing differences in proportions for the
+    Exactly one of the two methods predicts `discordant` of the `n` queries correctly. Uses the
+    normal approximation of Connor 1987 ("Sample size for testing differences in proportions for the
     paired-sample design"), solved for the difference d:
     d sqrt(n) = z_level sqrt(psi) + z_power sqrt(psi - d^2), psi = discordant / n.
-    None without discordant queries, or where even a difference of psi would not be found.
+    None without discordant queries, or if even a difference of psi would not be found.
     """
     from scipy.stats import norm
 
