@@ -452,12 +452,12 @@ MEMORIES = {
     ),
     "a byte changed": (
         lambda c, s: _change_byte(s / "img_emb" / "img_emb_000000.npy"),
-        ["img_emb_000000.npy", "not those that were published"],
+        ["img_emb_000000.npy", "differ from those that were published"],
     ),
     "fewer metadata than embeddings": (_fewer_metadata, ["100 rows", "99"]),
     "embeddings of another dimension": (_rows(lambda r: r[:, :640]), ["640", "1280 dimensions"]),
-    "a row of NaN": (_set_row(np.nan), ["row 7", "no unit vector", "img_emb_000001"]),
-    "a row of zeros": (_set_row(0), ["row 7", "no unit vector"]),
+    "a row of NaN": (_set_row(np.nan), ["row 7", "not a unit vector", "img_emb_000001"]),
+    "a row of zeros": (_set_row(0), ["row 7", "not a unit vector"]),
     "no caption column": (_no_caption_column, ["no column `caption`", "memory_key"]),
     "an index cut short": (_cut_index, ["image.index", "not a readable index"]),
     "an index of another size": (_small_index, ["image.index", "5 rows", "240"]),
@@ -490,7 +490,7 @@ def test_an_adopted_folders_index_cut_short(case, xmore):
     (snapshot / "manifest.json").unlink()
     retrieval = {"candidates": 24, "captions": [8], "search": "index"}
     case.write(memory=str(snapshot), retrieval=retrieval)
-    refused(xmore("benchmark", case.config), "image.index", "not a readable index, cut short")
+    refused(xmore("benchmark", case.config), "image.index", "not a readable index, it is cut short")
 
 
 def test_verify_names_an_index_cut_short(case, xmore, done):
@@ -502,7 +502,7 @@ def test_verify_names_an_index_cut_short(case, xmore, done):
     record.write_text(record.read_text().replace(f'"{of_old}"', f'"{of_copy}"'))
     code, out, _ = xmore("verify", "latest", "--results", case.results)
     line = next(line for line in out.splitlines() if line.startswith("damaged: "))
-    assert code == 1 and "image.index: has" in line and "Build it again" in line
+    assert code == 1 and "image.index: has" in line and "Build the memory again" in line
 
 
 INDEXES = {

@@ -232,7 +232,7 @@ def test_a_faulty_snapshot_is_not_published(copy, monkeypatch):
     rows = np.load(path)
     rows[3] = np.nan
     np.save(path, rows)
-    with pytest.raises(SnapshotError, match="no unit vector"):
+    with pytest.raises(SnapshotError, match="not a unit vector"):
         xmore_reindex.fn(config)
     assert not (config.memory / "CURRENT").exists()
 

@@ -1,1 +1,1 @@
-"""Reading a memory: snapshots, rows, search, captions, leaks."""
+"""Reading a memory: snapshots, rows, search, captions and leaks."""

@@ -1,8 +1,8 @@
-"""A folder that clip-retrieval made, read as a snapshot where it lies: nothing in it is changed.
+"""A folder made by clip-retrieval, read in place as a snapshot; nothing in it is changed.
 
-It has no manifest, names no model and binds no row to its content. So its digest is of all its
-bytes (hashed once, kept in the cache while sizes and times stay the same), its model is taken on
-trust, and a row's memory_key is the sha256 of its URL and caption.
+It has no manifest, names no model, and has no hashes of its images. Therefore its digest is that of
+all its bytes (hashed once, cached while sizes and times stay the same), its model is not checked,
+and a row's memory_key is the sha256 of its URL and caption.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PREFIX = "adopted-"
 
 
 def adopt(folder: Path, cache: Path) -> Snapshot:
-    """Open `folder` (img_emb/*.npy, metadata/*.parquet, image.index if there is one).
+    """Open `folder` (img_emb/*.npy, metadata/*.parquet, image.index if present).
 
-    Raises SnapshotError where it does not hold together. Memory: a few names a file.
+    Raises SnapshotError if its files do not match. Memory: a few names per file.
     """
     embeddings = sorted((folder / "img_emb").glob("*.npy"))
     if not embeddings:
-        raise SnapshotError(f"{folder / 'img_emb'}: holds no *.npy, so there is nothing to read.")
+        raise SnapshotError(f"{folder / 'img_emb'}: contains no *.npy. Correct `memory`.")
     dim = _dimensions(embeddings[0])
     shards = tuple(read_shards(folder, dim))
     columns = _columns(shards[0].metadata)
@@ -60,9 +60,9 @@ def adopt(folder: Path, cache: Path) -> Snapshot:
 
 @contextmanager
 def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[Snapshot]:
-    """The snapshot `name`, or else the one to read now, kept from being cleared away meanwhile.
+    """Open the snapshot `name`, by default the current one; it cannot be deleted while open.
 
-    `memory` is one of ours, or a folder of clip-retrieval's. Raises SnapshotError.
+    `memory` is one of ours, or a folder made by clip-retrieval. Raises SnapshotError.
     """
     if (memory / "CURRENT").exists() or not (memory / "img_emb").is_dir():
         name = name or resolve_current(memory)
@@ -73,21 +73,21 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
         return
     adopted = adopt(memory, cache)
     if name not in (None, adopted.name):
-        raise SnapshotError(f"{memory}: its bytes are no longer those of {name}.")
+        raise SnapshotError(f"{memory}: its bytes have changed since {name}.")
     yield adopted
 
 
 def check_bytes(snapshot: Snapshot, cache: Path) -> None:
-    """Compare a snapshot's files with its manifest's checksums; raises SnapshotError.
+    """Compare a snapshot's files with the hashes in its manifest. Raises SnapshotError.
 
-    Each file is read once: the cache keeps its hash while size and time stay the same.
+    A file is read again only if its size or time has changed: `cache` keeps the hashes.
     """
     names = [file["file"] for file in snapshot.manifest["files"]]
     have = _hashes(snapshot.path, names, FactCache(cache, snapshot.path, "snapshot"))
     for file, sha256 in zip(snapshot.manifest["files"], have, strict=True):
         if sha256 != file["sha256"]:
             raise SnapshotError(
-                f"{snapshot.path / file['file']}: its bytes are not those that were published. "
+                f"{snapshot.path / file['file']}: its bytes differ from those that were published. "
                 "Point CURRENT to another snapshot, or build the memory again."
             )
 
@@ -99,24 +99,25 @@ def _dimensions(path: Path) -> int:
     except (OSError, ValueError) as error:
         raise SnapshotError(f"{path}: not a readable array ({error}).") from error
     if rows.ndim != 2 or not len(rows):
-        raise SnapshotError(f"{path}: shape {rows.shape}, wanted rows of embeddings.")
+        raise SnapshotError(f"{path}: shape {rows.shape}, expected rows of embeddings.")
     lengths = np.linalg.norm(sample, axis=1)
     if not (np.abs(lengths - 1) < 0.01).all():
         raise SnapshotError(
-            f"{path}: its rows are no unit vectors (lengths {lengths.min():.3f} to "
-            f"{lengths.max():.3f}); normalise them as clip-retrieval does."
+            f"{path}: its rows are not unit vectors (norms {lengths.min():.3f} to "
+            f"{lengths.max():.3f}). Normalise them as clip-retrieval does."
         )
     return rows.shape[1]
 
 
 def _columns(metadata: Path) -> Columns:
-    there = pq.read_schema(metadata).names
-    caption = next((name for name in CAPTION_COLUMNS if name in there), None)
-    place = next((name for name in PLACE_COLUMNS if name in there), None)
+    existing = pq.read_schema(metadata).names
+    caption = next((name for name in CAPTION_COLUMNS if name in existing), None)
+    place = next((name for name in PLACE_COLUMNS if name in existing), None)
     if caption is None or place is None:
         wanted = CAPTION_COLUMNS if caption is None else PLACE_COLUMNS
         raise SnapshotError(
-            f"{metadata}: has none of the columns {', '.join(wanted)}; it has {', '.join(there)}."
+            f"{metadata}: has none of the columns {', '.join(wanted)}; "
+            f"it has {', '.join(existing)}."
         )
     return Columns(key=None, caption=caption, place=place)
 

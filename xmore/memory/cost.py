@@ -1,4 +1,4 @@
-"""What exact search costs, and when that is affordable."""
+"""The cost of exact search, and the bounds below which it is affordable."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ EXACT_MAX_BYTES = 500e9  # bytes of embeddings read from disk
 
 
 def exact_is_affordable(queries: int, rows: int, dim: int, scans: int) -> bool:
-    """Whether exact search stays below its two bounds: the rule behind `search: auto`.
+    """Return whether exact search stays within its two bounds: the rule behind `search: auto`.
 
-    `scans` is how often the memory, (rows, dim) float16, is read from end to end.
+    `scans` is the number of times the complete memory, (rows, dim) float16, is read.
     """
     return queries * rows * dim <= EXACT_MAX_MACS and scans * rows * dim * 2 <= EXACT_MAX_BYTES

@@ -1,8 +1,9 @@
-"""Test images that are in the memory: the same bytes, or nearly the same to the coarse model.
+"""Leaks: test images in the memory, by equal bytes or as near duplicates in the coarse space.
 
 A near duplicate is a candidate whose similarity (inner product of unit features) reaches a
-threshold. What a number means depends on the model: features that see texture fall faster under
-re-encoding than those that see the subject. An index may miss a near duplicate; never same bytes.
+threshold. The meaning of a similarity depends on the model: re-encoding an image changes features
+of texture more than features of the subject. An index may miss a near duplicate, but equal bytes
+are always found.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from xmore.memory.snapshot import Snapshot
 from xmore.store import schemas
 
 SAME, NEAR = "same bytes", "near"
-BATCH = 65_536  # keys held at a time, 4 MB
+BATCH = 65_536  # keys in memory at a time, 4 MB
 
 
 def binds_bytes(memory: Snapshot) -> bool:
-    """Whether all keys are hashes of images: those of a clip-retrieval folder are not."""
+    """Return whether all keys are hashes of images; those of a clip-retrieval folder are not."""
     kinds = {source["kind"] for source in memory.manifest.get("sources", {}).values()}
     return memory.columns.key is not None and "clip_retrieval" not in kinds
 
 
 def rows_with(memory: Snapshot, hashes: pa.Array) -> pa.Table:
-    """All memory rows whose images have one of `hashes` (sha256, hex): memory_id, memory_key.
+    """Return the memory rows whose images have one of `hashes` (sha256, hex).
 
-    Streams the keys of the whole memory, BATCH at a time. None where keys are no hashes of images.
+    The columns are memory_id and memory_key. Streams all keys of the memory, BATCH at a time. No
+    rows if the memory has no column of keys.
     """
     found = [
         pa.table({"memory_id": pa.array([], pa.int64()), "memory_key": pa.array([], "string")})
@@ -50,34 +52,34 @@ def rows_with(memory: Snapshot, hashes: pa.Array) -> pa.Table:
 def leaked_pairs(
     queries: pa.Table, candidates: pa.Table, same: pa.Table, threshold: float
 ) -> pa.Table:
-    """Pairs of a query and a memory row that are one image -> rows of `leaks`.
+    """Return rows of `leaks`: the pairs of a query and a memory row with the same image.
 
     Args:
         queries: query_id and sha256 of some queries.
-        candidates: The rows of `candidates` of the same queries.
-        same: Of `rows_with`; rows of no query here are passed over.
-        threshold: Similarity from which on a candidate is a near duplicate, in (0, 1].
+        candidates: The rows of `candidates` of these queries.
+        same: Result of `rows_with`; rows that match none of these queries are ignored.
+        threshold: Minimum similarity of a near duplicate, in (0, 1].
     """
     flat = _flat(candidates)
     pair = ["query_id", "memory_id"]
-    twins = queries.select(["query_id", "sha256"]).join(same, "sha256", "memory_key", "inner")
-    twins = twins.rename_columns(
-        ["memory_key" if name == "sha256" else name for name in twins.column_names]
+    exact = queries.select(["query_id", "sha256"]).join(same, "sha256", "memory_key", "inner")
+    exact = exact.rename_columns(
+        ["memory_key" if name == "sha256" else name for name in exact.column_names]
     )
     near = flat.filter(pc.greater_equal(flat["similarity"].cast("double"), threshold))
-    near = near.join(twins.select(pair), pair, join_type="left anti")
-    twins = twins.join(flat.select([*pair, "similarity"]), pair, join_type="left outer")
+    near = near.join(exact.select(pair), pair, join_type="left anti")
+    exact = exact.join(flat.select([*pair, "similarity"]), pair, join_type="left outer")
     tables = [
         table.append_column("kind", pa.array([kind] * len(table), "string"))
         .select(schemas.LEAKS.names)
         .cast(schemas.LEAKS)
-        for table, kind in ((twins, SAME), (near, NEAR))
+        for table, kind in ((exact, SAME), (near, NEAR))
     ]
     return pa.concat_tables(tables).sort_by([(name, "ascending") for name in pair])
 
 
 def _flat(candidates: pa.Table) -> pa.Table:
-    """Candidates, a row each."""
+    """Return one row per candidate."""
     ids, lengths = schemas.to_ragged(candidates["memory_ids"])
     keys, _ = schemas.to_ragged(candidates["memory_keys"])
     similarities, _ = schemas.to_ragged(candidates["similarities"])

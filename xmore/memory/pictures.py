@@ -1,4 +1,4 @@
-"""The pictures behind a memory's rows, as far as they are still here."""
+"""The images of a memory's rows, as far as they still exist on this machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from xmore.memory.snapshot import Snapshot
 
 
 def memory_pictures(snapshot: Snapshot, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-    """The images of rows as they lie: each shard's rows and each tar are read once.
+    """Yield (memory_id, bytes of its image) for the rows whose image still exists.
 
-    From their sources' folders, or from the downloads that they came with. Rows whose image is not
-    kept are left out: an adopted folder, a source that is gone. Holds one image, a shard's paths.
+    Images are read from the sources' folders or from the downloads, in the order of storage, so
+    that each shard and each tar is read once. Rows of an adopted folder or a deleted source are
+    skipped. Memory: one image, and the paths of a shard.
     """
     by_shard: dict[int, list[int]] = defaultdict(list)
     for memory_id in sorted(set(memory_ids)):
@@ -32,11 +33,11 @@ def memory_pictures(snapshot: Snapshot, memory_ids: Iterable[int]) -> Iterator[t
                 yield from _read(file, members)
 
 
-_Members = dict[int, str | None]  # memory_id -> member of a tar; none: the file is the image
+_Members = dict[int, str | None]  # memory_id -> member of a tar; None if the file is the image
 
 
 def _places(snapshot: Snapshot, number: int, memory_ids: list[int]) -> dict[Path, _Members]:
-    """The files that hold the images of some rows of a shard."""
+    """Return the files that contain the images of some rows of a shard."""
     shard = snapshot.shards[number]
     table = pq.read_table(shard.metadata, columns=["source", "image_path"], partitioning=None)
     rows = table.take([memory_id - shard.start for memory_id in memory_ids]).to_pylist()

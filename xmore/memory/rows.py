@@ -1,4 +1,4 @@
-"""Rows of a snapshot: embeddings in blocks or by memory_id, captions, keys, places."""
+"""Rows of a snapshot: embeddings in blocks or by memory_id, captions, keys and locations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from xmore.files.digests import digest_text
 from xmore.files.errors import SnapshotError
 from xmore.memory.snapshot import MemoryShard, Snapshot
 
-BLOCK_BYTES = 64 << 20  # of float32 embeddings held at a time while streaming
-ALIGN = 64  # blocks are a multiple of so many rows: see `exact_search`
+BLOCK_BYTES = 64 << 20  # float32 embeddings in memory at a time while streaming
+ALIGN = 64  # blocks are a multiple of this many rows: see `exact_search`
 
 
 def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
-    """All embeddings, streamed: (first memory_id, (n, D) float32), BLOCK_BYTES at most.
+    """Stream all embeddings: (first memory_id, (n, D) float32) of at most BLOCK_BYTES.
 
-    Read, not mapped: mapped pages would count as this process's memory until somebody needs it.
+    They are read, not mapped: mapped pages would count as this process's memory until others need
+    it. Raises SnapshotError for rows that are not unit vectors.
     """
     step = max(ALIGN, BLOCK_BYTES // (4 * snapshot.dim) // ALIGN * ALIGN)
     for shard in snapshot.shards:
@@ -35,10 +36,10 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def embeddings_of(snapshot: Snapshot, ids: np.ndarray) -> np.ndarray:
-    """Embeddings of some memory_ids, in their order: (N,) int64 -> (N, D) float32.
+    """Return the embeddings of some memory_ids, in their order: (N,) int64 -> (N, D) float32.
 
-    Reads these rows only, shard by shard; rising ids make that one sweep over the files. A shard
-    is mapped while it is read: at most its pages stay in memory.
+    Reads only these rows, shard by shard; with ascending ids each file is read once, from start to
+    end. Memory: the result, and the pages of the shard that is mapped.
     """
     rows = np.empty((len(ids), snapshot.dim), np.float32)
     where = np.searchsorted(snapshot.starts, ids, side="right") - 1
@@ -54,19 +55,19 @@ def _check_unit(shard: MemoryShard, first: int, rows: np.ndarray) -> None:
     wrong = np.flatnonzero(~(np.abs(squares - 1) < 0.02))  # NaN is wrong as well
     if len(wrong):
         raise SnapshotError(
-            f"{shard.embeddings}: row {first + wrong[0]} is no unit vector (squared length "
+            f"{shard.embeddings}: row {first + wrong[0]} is not a unit vector (squared norm "
             f"{squares[wrong[0]]:.3g}). Build the memory again."
         )
 
 
 def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
-    """Captions of some memory_ids, in their order: (N,) int64 -> N strings, "" where none."""
+    """Return the captions of some memory_ids, in order: (N,) int64 -> N strings, "" if none."""
     column = snapshot.columns.caption
     return _readable(_lookup(snapshot, ids, [column])[column])
 
 
 def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
-    """Where the images of some memory_ids come from, in their order: URLs or paths."""
+    """Return the URLs or paths of the images of some memory_ids, in their order."""
     wanted = dict.fromkeys((snapshot.columns.place or "url", "url", "image_path"))
     rows = _lookup(snapshot, ids, list(wanted), or_null=True)  # each kind of source has its own
     columns = [_readable(column).to_pylist() for column in rows.columns]
@@ -74,7 +75,7 @@ def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
 
 
 def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
-    """memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
+    """Return the memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
     columns = snapshot.columns
     if columns.key:
         return _lookup(snapshot, ids, [columns.key])[columns.key].combine_chunks()
@@ -90,7 +91,7 @@ def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
 
 
 def rows_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[tuple[str, str]]:
-    """memory_key and caption of each row of a shard, in its order; one batch in memory."""
+    """Yield (memory_key, caption) of each row of a shard, in order. Memory: one batch."""
     columns = snapshot.columns
     names = [columns.key or str(columns.place), columns.caption]
     with pq.ParquetFile(shard.metadata) as file:
@@ -103,7 +104,7 @@ def rows_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[tuple[str,
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings from elsewhere: nulls as "", bytes that are no UTF-8 replaced."""
+    """Return untrusted strings with nulls as "" and invalid UTF-8 replaced."""
     try:
         column.validate(full=True)
         return column.cast(pa.string()).fill_null("")
@@ -116,9 +117,9 @@ def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _lookup(
     snapshot: Snapshot, ids: np.ndarray, columns: list[str], or_null: bool = False
 ) -> pa.Table:
-    """N rows of `columns`; reads only the row groups that hold them, one at a time.
+    """Return N rows of `columns`; reads only the row groups that contain them, one at a time.
 
-    Columns that a shard lacks are null texts if `or_null`, else a SnapshotError.
+    With `or_null` a column that a shard lacks is null; else it raises SnapshotError.
     """
     wanted, inverse = np.unique(ids, return_inverse=True)
     where = np.searchsorted(snapshot.starts, wanted, side="right") - 1
@@ -140,13 +141,13 @@ def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str], or_null: bool
                 f"{shard.metadata}: no column `{absent[0]}`; it has "
                 f"{', '.join(file.schema_arrow.names)}. Build the memory again."
             )
-        there = [name for name in columns if name not in absent]
-        pieces, first = [file.schema_arrow.empty_table().select(there)], 0
+        existing = [name for name in columns if name not in absent]
+        pieces, first = [file.schema_arrow.empty_table().select(existing)], 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
             inside = local[(local >= first) & (local < last)] - first
             if len(inside):
-                pieces.append(file.read_row_group(group, there).take(pa.array(inside)))
+                pieces.append(file.read_row_group(group, existing).take(pa.array(inside)))
             first = last
     table = pa.concat_tables(pieces)
     for name in absent:

@@ -15,7 +15,7 @@ from xmore.files.errors import SnapshotError
 from xmore.memory.rows import ALIGN, embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Snapshot
 
-RERANK_BYTES = 64 << 20  # of candidates' embeddings held at a time
+RERANK_BYTES = 64 << 20  # embeddings of candidates in memory at a time
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class Neighbours:
 def exact_search(
     queries: np.ndarray, blocks: Iterable[tuple[int, np.ndarray]], k: int, device: str = "cpu"
 ) -> Neighbours:
-    """Top-K by inner product: (Q, D) float32 unit rows against a streamed memory.
+    """Find the top K by inner product: (Q, D) float32 unit rows against a streamed memory.
 
-    `blocks` yields (first memory_id, (n, D) float32), ids rising. Holds Q x (n + 2K) similarities:
-    the caller bounds Q and n. A memory of fewer than K rows gives what it has. Equal rows have
-    equal similarities: the BLAS adds up the last columns of a product in another order than the
-    others, so each block is filled up to a multiple of ALIGN rows, where it has no such columns.
+    `blocks` yields (first memory_id, (n, D) float32) with ascending ids. Memory: Q x (n + 2K)
+    similarities; the caller bounds Q and n. If the memory has fewer than K rows, all are returned.
+    Equal rows have equal similarities: as BLAS may sum the last columns of a product in another
+    order than the others, each block is padded to a multiple of ALIGN rows.
     """
     q = torch.tensor(queries, device=device)  # a copy: Arrow's buffers are read-only
     values = torch.full((len(q), k), -torch.inf, device=device)
     ids = torch.full((len(q), k), -1, dtype=torch.int64, device=device)
     for first, rows in blocks:
-        whole = np.pad(rows, ((0, -len(rows) % ALIGN), (0, 0))) if len(rows) % ALIGN else rows
-        similarities = (q @ torch.from_numpy(whole).to(device).T)[:, : len(rows)]
+        padded = np.pad(rows, ((0, -len(rows) % ALIGN), (0, 0))) if len(rows) % ALIGN else rows
+        similarities = (q @ torch.from_numpy(padded).to(device).T)[:, : len(rows)]
         block_values, block_ids = _block_top_k(similarities, k)
-        # Stable, and both sides are ordered: equal similarities keep the lower id first.
+        # The sort is stable and both inputs are ordered: among ties the lower id stays first.
         merged, order = torch.cat([values, block_values], 1).sort(
             dim=1, descending=True, stable=True
         )
@@ -58,9 +58,10 @@ def exact_search(
 
 @dataclass(frozen=True)
 class Depth:
-    """How deep to search an index: K neighbours of a query, out of `factor` times K candidates.
+    """The depth of an index search: K neighbours out of `factor` times K candidates.
 
-    A factor above 1 lets exact inner products with the stored embeddings decide among them.
+    With a factor above 1 the candidates are re-ranked by exact inner product with the stored
+    embeddings.
     """
 
     k: int
@@ -68,34 +69,34 @@ class Depth:
 
 
 def index_search(queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neighbours:
-    """Top-K by the snapshot's index: (Q, D) float32 unit rows; raises SnapshotError."""
+    """Find the top K of (Q, D) float32 unit rows by the snapshot's index. Raises SnapshotError."""
     index = open_index(snapshot.index_path, snapshot.rows, snapshot.dim)
     return search_opened(index, queries, snapshot, depth)
 
 
 @dataclass(frozen=True)
 class Searcher:
-    """Looks for rows of a memory, exactly or by its index."""
+    """Searches a memory, exactly or by its index."""
 
     rows: Snapshot
     exact: bool
-    factor: int = 1  # of `Depth`, where the index is searched
+    factor: int = 1  # of `Depth`, if the index is searched
     device: str = "cpu"
 
     def __call__(self, queries: np.ndarray, k: int) -> Neighbours:
-        """(Q, D) float32 unit rows -> the K nearest rows; see `exact_search`."""
+        """Find the K nearest rows of (Q, D) float32 unit rows; see `exact_search`."""
         if self.exact:
             return exact_search(queries, embedding_blocks(self.rows), k, self.device)
         return index_search(queries, self.rows, Depth(k, self.factor))
 
     @property
     def index_sha256(self) -> str | None:
-        """Of the index that decides what is found; None: none does."""
+        """The sha256 of the index that is searched; None for exact search."""
         return None if self.exact else (self.rows.index or {})["sha256"]
 
 
 def search_opened(index: Any, queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neighbours:
-    """`index_search` in an index that is open already, with the parameters that it has."""
+    """Search an open index with its current parameters; see `index_search`."""
     wanted = depth.k * depth.factor
     values, ids = index.search(np.ascontiguousarray(queries), min(wanted, index.ntotal))
     values = np.where(ids < 0, -np.inf, values)
@@ -108,10 +109,11 @@ def search_opened(index: Any, queries: np.ndarray, snapshot: Snapshot, depth: De
 def rerank(
     queries: np.ndarray, ids: np.ndarray, k: int, rows_of: Callable[[np.ndarray], np.ndarray]
 ) -> Neighbours:
-    """The K of each query's candidates with the highest exact inner products.
+    """Return the K candidates of each query with the highest exact inner products.
 
-    (Q, D) float32, (Q, N) int64 memory_ids (-1 = none); `rows_of` turns rising ids into (n, D)
-    float32. Ties go to the lower memory_id. Memory: RERANK_BYTES, three times over.
+    `queries` are (Q, D) float32, `ids` (Q, N) int64 memory_ids (-1 = none); `rows_of` maps
+    ascending ids to (n, D) float32. Ties go to the lower memory_id. Memory: three times
+    RERANK_BYTES.
     """
     parts = []
     step = max(1, RERANK_BYTES // (4 * max(ids.shape[1] * queries.shape[1], 1)))
@@ -131,7 +133,7 @@ def rerank(
 
 
 def _ranked(ids: np.ndarray, values: np.ndarray, k: int) -> Neighbours:
-    """The best K of each row, then the lower id; -inf and -1 where none, (Q, N) each."""
+    """Return the best K of each row of (Q, N); ties go to the lower id, missing ones are -1."""
     order = np.lexsort((ids, -values), axis=1)[:, :k]
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
     padding = ((0, 0), (0, k - ids.shape[1]))
@@ -141,34 +143,36 @@ def _ranked(ids: np.ndarray, values: np.ndarray, k: int) -> Neighbours:
 
 
 def open_index(path: Path, rows: int, dim: int) -> Any:
-    """A faiss index on disk, memory-mapped: only what a search touches is read.
+    """Memory-map a faiss index on disk, so that a search reads only the pages that it needs.
 
-    Raises SnapshotError where it cannot be read or is not over `rows` rows of `dim`.
+    Raises SnapshotError if it cannot be read or does not have `rows` rows of `dim` dimensions.
     """
     import faiss
 
     try:
         with path.open("rb") as stream:
             kind = stream.read(3)
-        # Two ways of mapping: one for flat and HNSW indices, one for inverted lists.
-        whole = kind in (b"IxF", b"IHN")
+        # faiss maps flat and HNSW indices in one way, inverted lists in another.
+        flat = kind in (b"IxF", b"IHN")
         mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if whole else mapped)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if flat else mapped)
         cut_short = _mapped_bytes(index) > path.stat().st_size
     except (RuntimeError, OSError) as error:
         raise SnapshotError(f"{path}: not a readable index. Build the memory again.") from error
     if cut_short:
-        raise SnapshotError(f"{path}: not a readable index, cut short. Build the memory again.")
+        raise SnapshotError(
+            f"{path}: not a readable index, it is cut short. Build the memory again."
+        )
     if (index.ntotal, index.d) != (rows, dim):
         raise SnapshotError(
-            f"{path}: holds {index.ntotal} rows of {index.d} dimensions, wanted {rows} of "
+            f"{path}: has {index.ntotal} rows of {index.d} dimensions, expected {rows} of "
             f"{dim}. Build the memory again, or set `retrieval.search: exact`."
         )
     return index
 
 
 def inverted_file(index: Any) -> Any | None:
-    """The IVF in a faiss index, whatever is before it; None where there is none."""
+    """Return the IVF in a faiss index, after any transforms; None if there is none."""
     import faiss
 
     try:
@@ -178,7 +182,7 @@ def inverted_file(index: Any) -> Any | None:
 
 
 def _mapped_bytes(index: Any) -> int:
-    """How long the file of mapped inverted lists must be: faiss would read on past its end."""
+    """Return the minimum size of a file of mapped inverted lists: faiss would read past its end."""
     import faiss
 
     ivf = inverted_file(index)
@@ -192,7 +196,7 @@ def _mapped_bytes(index: Any) -> int:
 
 
 def recall(found: Neighbours, truth: Neighbours) -> float:
-    """The share of the true neighbours that were found, over all queries."""
+    """Return the share of true neighbours that were found, over all queries."""
     hits = sum(
         np.intersect1d(a[a >= 0], b[b >= 0]).size for a, b in zip(found.ids, truth.ids, strict=True)
     )
@@ -200,16 +204,16 @@ def recall(found: Neighbours, truth: Neighbours) -> float:
 
 
 def _block_top_k(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Top min(k, n) of each row of (Q, n), by similarity, then by the lower column."""
+    """Return the top min(k, n) of each row of (Q, n), values and columns; ties: lower column."""
     n = similarities.shape[1]
     if n <= k:
         return similarities.sort(dim=1, descending=True, stable=True)
     values, columns = similarities.topk(k + 1, 1)
-    # topk breaks ties as it likes: where the cut goes through a tie, sort the whole row.
+    # topk breaks ties arbitrarily: if the cut goes through a tie, sort the complete row.
     tied = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
     columns = columns[:, :k].sort(1).values
     if len(tied):
-        whole = similarities[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
-        columns[tied] = whole.sort(1).values
+        ordered = similarities[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+        columns[tied] = ordered.sort(1).values
     values, order = similarities.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)

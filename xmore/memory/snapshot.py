@@ -3,7 +3,7 @@
     <memory>/CURRENT                     the name of the snapshot to read
     <memory>/snapshots/<name>/           img_emb/*.npy  text_emb/*.npy  metadata/*.parquet
                                          image.index    manifest.json
-                                         text.index, where `index.text` asks for it
+                                         text.index, if `index.text` is set
 
 A row's memory_id is its position in the shards, in the order of their names.
 """
@@ -32,7 +32,7 @@ FOLDERS: dict[Kind, str] = {"image": "img_emb", "text": "text_emb"}
 
 @dataclass(frozen=True)
 class MemoryShard:
-    """Two files of one shard and the memory_ids [start, start + rows) in them."""
+    """The two files of a shard, which contain the memory_ids [start, start + rows)."""
 
     embeddings: Path
     metadata: Path
@@ -42,9 +42,9 @@ class MemoryShard:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the metadata say what."""
+    """The names of the metadata's columns."""
 
-    key: str | None  # none: the key is the sha256 of place and caption
+    key: str | None  # None: the key is the sha256 of place and caption
     caption: str
     place: str | None = None
 
@@ -61,11 +61,11 @@ class Snapshot:
     manifest: dict[str, Any]
     shards: tuple[MemoryShard, ...]
     columns: Columns = OURS
-    kind: Kind = "image"  # which of a row's two embeddings the shards and the index are of
+    kind: Kind = "image"  # which of a row's two embeddings the shards and the index contain
 
     @property
     def digest(self) -> str:
-        """Digest of the rows: embeddings and metadata, not the index."""
+        """The digest of the rows: embeddings and metadata, without the index."""
         return self.manifest["digest"]
 
     @property
@@ -82,29 +82,29 @@ class Snapshot:
 
     @property
     def index(self) -> dict[str, Any] | None:
-        """The index's facts; None: there is no index of this kind."""
+        """The manifest's entry of the index; None if there is no index of this kind."""
         return self.manifest.get(index_facts(self.kind))
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """First memory_id of each shard."""
+        """The first memory_id of each shard."""
         return np.array([shard.start for shard in self.shards])
 
 
 def index_file(kind: Kind) -> str:
-    """A snapshot's index of its images or of its texts."""
+    """Return the file name of a snapshot's index of its images or texts."""
     return f"{kind}.index"
 
 
 def index_facts(kind: Kind) -> str:
-    """Where in a manifest the facts of an index stand."""
+    """Return the manifest's key of an index."""
     return "index" if kind == "image" else "text_index"
 
 
 def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
-    """The same rows with their images' or their captions' embeddings.
+    """Return a snapshot's image rows or text rows: the same rows with the embeddings of that kind.
 
-    None where it has none of that kind, or of other dimensions than the images'.
+    None if it has no such embeddings, or if they differ from the images' in dimensions.
     """
     shards = []
     for shard in snapshot.shards:
@@ -117,26 +117,28 @@ def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
 
 
 def resolve_current(memory: Path) -> str:
-    """The name of the snapshot that `CURRENT` points to now."""
+    """Return the name of the snapshot in `CURRENT`. Raises SnapshotError."""
     try:
         name = (memory / "CURRENT").read_bytes().decode(errors="replace").strip()
     except OSError as error:
         raise SnapshotError(
-            f"{memory / 'CURRENT'}: not there, so no snapshot was ever published. "
+            f"{memory / 'CURRENT'}: absent, so no snapshot has been published. "
             "Build the memory with `xmore reindex CONFIG`."
         ) from error
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
-        raise SnapshotError(f"{memory / 'CURRENT'}: holds {name!r}, which is no snapshot's name.")
+        raise SnapshotError(
+            f"{memory / 'CURRENT'}: contains {name!r}, which is not a snapshot's name."
+        )
     return name
 
 
 def open_snapshot(memory: Path, name: str) -> Snapshot:
-    """Open a snapshot and check its counts and sizes; raises SnapshotError."""
+    """Open a snapshot and check its counts and sizes. Raises SnapshotError."""
     return read_snapshot(memory / "snapshots" / name)
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Open the folder of a snapshot, published or not, and check its counts and sizes."""
+    """Open a snapshot's folder, published or not; check counts and sizes. Raises SnapshotError."""
     try:
         manifest = read_contract(path / "manifest.json", SnapshotManifest)
     except OSError as error:
@@ -154,43 +156,43 @@ def read_snapshot(path: Path) -> Snapshot:
         if size != entry["bytes"]:
             have = "is absent" if size is None else f"has {size} bytes"
             raise SnapshotError(
-                f"{file}: {have}, the manifest says {entry['bytes']}. Build it again."
+                f"{file}: {have}, the manifest says {entry['bytes']}. Build the memory again."
             )
     shards = tuple(read_shards(path, manifest["dim"]))
     counted = sum(shard.rows for shard in shards)
     if counted != manifest["rows"]:
         raise SnapshotError(
-            f"{path}: its shards hold {counted} rows, its manifest says {manifest['rows']}."
+            f"{path}: its shards have {counted} rows, its manifest says {manifest['rows']}."
         )
     return Snapshot(path, path.name, manifest, shards)
 
 
 def lock_of(memory: Path, name: str) -> Path:
-    """The lock that readers of a snapshot share."""
+    """Return the path of the lock that readers of a snapshot share."""
     return memory / ".locks" / f"{name}.lock"
 
 
 def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
-    """Hold the lock of whoever changes a memory.
+    """Hold the lock that every writer of a memory needs.
 
-    Raises LockedError, which says `busy`, where another holds it.
+    Raises LockedError with the message `busy` if another process holds it.
     """
     return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
 
 
 def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
-    """Hold a shared lock on a snapshot for as long as it is read, where the folder allows it."""
+    """Hold a shared lock on a snapshot while it is read, if the folder is writable."""
     lock = lock_of(memory, name)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
     except OSError:
-        return nullcontext()  # a read-only memory cannot be cleaned up by anybody either
+        return nullcontext()  # nobody can delete snapshots of a read-only memory either
     return locked(lock, shared=True)
 
 
 def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
-    """The shards of a folder in clip-retrieval's layout; raises SnapshotError where they differ."""
+    """Yield the shards of a folder in clip-retrieval's layout. Raises SnapshotError."""
     embeddings = sorted((path / "img_emb").glob("*.npy"))
     metadata = sorted((path / "metadata").glob("*.parquet"))
     if len(embeddings) != len(metadata):
@@ -205,7 +207,9 @@ def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
         if len(shape) != 2 or shape[1] != dim:
-            raise SnapshotError(f"{emb}: shape {shape}, wanted {dim} dimensions as in the rest.")
+            raise SnapshotError(
+                f"{emb}: shape {shape}, expected {dim} dimensions as in the other shards."
+            )
         if shape[0] != rows:
             raise SnapshotError(f"{emb} has {shape[0]} rows but {meta.name} has {rows}.")
         yield MemoryShard(emb, meta, start, rows)

@@ -78,7 +78,7 @@ def test_rows_that_are_not_unit_vectors_are_found_among_texts_too(config):
     path.unlink()  # a hard link to the batch's own file
     rows[3] *= 2
     np.save(path, rows)
-    assert any("row 3 is no unit vector" in fault for fault in check_rows(made))
+    assert any("row 3 is not a unit vector" in fault for fault in check_rows(made))
 
 
 def test_turning_it_on_keeps_the_images_index_and_embeds_nothing(config):

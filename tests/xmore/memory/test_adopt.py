@@ -113,9 +113,9 @@ def _save(folder: Path, rows: np.ndarray) -> None:
     ("damage", "says"),
     [
         (lambda f: (f / "metadata" / "metadata_3.parquet").unlink(), "12 files in img_emb but 11"),
-        (lambda f: _save(f, np.ones((20, 1280), np.float16)), "no unit vectors"),
+        (lambda f: _save(f, np.ones((20, 1280), np.float16)), "not unit vectors"),
         (lambda f: _save(f, np.eye(19, 1280, dtype=np.float16)), "has 19 rows but"),
-        (lambda f: _save(f, np.eye(20, 30, dtype=np.float16)), "wanted 30 dimensions"),
+        (lambda f: _save(f, np.eye(20, 30, dtype=np.float16)), "expected 30 dimensions"),
         (lambda f: (f / "img_emb" / "img_emb_0.npy").write_bytes(b"?"), "not a readable array"),
         (_rename, "caption, TEXT, text"),
         (lambda f: shutil.rmtree(f / "img_emb"), "CURRENT"),
