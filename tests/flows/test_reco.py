@@ -214,7 +214,7 @@ def changed_weights(world, again, trained, folder):
     shutil.copytree(trained.output, folder / "out")
     with (folder / "out" / "reco.safetensors").open("ab") as stream:
         stream.write(b"x")
-    return config_of(world, again, folder / "out"), ModelError, "not those that were trained"
+    return config_of(world, again, folder / "out"), ModelError, "differ from those of the training"
 
 
 def another_model(world, again, trained, folder):

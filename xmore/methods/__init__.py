@@ -1,1 +1,1 @@
-"""Methods: each gives class scores, and never sees a label."""
+"""Methods: each computes class scores and never sees a label."""

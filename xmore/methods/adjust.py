@@ -1,8 +1,8 @@
 """Adjustments: how confidences become weights as queries come one by one (design step 7).
 
-Each modality is adjusted on its own. NaN stands for a query without captions: it takes a step
-but moves no state, and gets NaN here. Every pass costs O(N) and equals the one-by-one loop to
-the last bit, also when it goes on from the state that another pass has left.
+Each modality is adjusted separately. NaN marks a query without captions: it takes a step, leaves
+the state unchanged, and its weight is NaN. Every pass costs O(N) and equals the one-by-one loop bit
+for bit, also when it resumes from the state of another pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StreamState:
-    """What the ordered pass remembers of one modality after some steps."""
+    """The state of an ordered pass over one modality after some steps."""
 
     minimum: float = np.inf
     maximum: float = -np.inf
@@ -23,14 +23,14 @@ class StreamState:
 
 
 def stream_order(queries: int, seed: int) -> np.ndarray:
-    """The order in which queries come: (N,) positions among queries sorted by query_id."""
+    """Return the order of the queries: (N,) int64 positions among queries sorted by query_id."""
     return np.random.default_rng(seed).permutation(queries)
 
 
 def minmax(confidence: np.ndarray, state: StreamState = StreamState()) -> np.ndarray:
-    """(c - min) / (max - min) over the steps so far, this one included; 0.5 where max = min.
+    """Return (c - min) / (max - min) over the steps up to and including each; 0.5 if max = min.
 
-    (N,) float64 in stream order -> (N,) float64. The paper's text.
+    (N,) float64 in stream order -> (N,) float64. Source: the paper's text.
     """
     low = np.fmin.accumulate(np.concatenate([[state.minimum], confidence]))[1:]
     high = np.fmax.accumulate(np.concatenate([[state.maximum], confidence]))[1:]
@@ -38,7 +38,10 @@ def minmax(confidence: np.ndarray, state: StreamState = StreamState()) -> np.nda
 
 
 def running_sum(confidence: np.ndarray, state: StreamState = StreamState()) -> np.ndarray:
-    """c / (sum of c over the steps so far); 0 where that sum is 0. The authors' code."""
+    """Return c / (sum of c over the steps up to and including each); 0 if that sum is 0.
+
+    (N,) float64 in stream order -> (N,) float64. Source: the authors' code.
+    """
     total = np.cumsum(np.concatenate([[state.total], np.nan_to_num(confidence)]))[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = confidence / total
@@ -46,7 +49,7 @@ def running_sum(confidence: np.ndarray, state: StreamState = StreamState()) -> n
 
 
 def advance(confidence: np.ndarray, state: StreamState = StreamState()) -> StreamState:
-    """The state after the steps of `confidence`, to go on from."""
+    """Return the state after the steps of `confidence`, from which another pass can resume."""
     seen = confidence[~np.isnan(confidence)]
     total = np.cumsum(np.concatenate([[state.total], seen]))[-1]
     return StreamState(
@@ -57,19 +60,19 @@ def advance(confidence: np.ndarray, state: StreamState = StreamState()) -> Strea
 
 
 def global_minmax(confidence: np.ndarray) -> np.ndarray:
-    """Min and max over the whole set: free of order, but not online."""
+    """Return min-max over the complete set: independent of the order, but not online."""
     state = advance(confidence)
     return _rescale(confidence, np.array(state.minimum), np.array(state.maximum))
 
 
 def unadjusted(confidence: np.ndarray) -> np.ndarray:
-    """The raw confidences."""
+    """Return the confidences unchanged."""
     return confidence
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """A named way from confidences to weights; `ordered` if the stream's order matters."""
+    """A function from confidences to weights; `ordered` if the stream's order matters."""
 
     apply: Callable[[np.ndarray], np.ndarray]
     ordered: bool

@@ -1,4 +1,4 @@
-"""What a method gets, and what it gives back."""
+"""The interface of a method: its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER_K, PAPER_M = 128, 16  # arXiv 2308.15273, section 4
 
 @dataclass(frozen=True)
 class Stream:
-    """The whole stream's confidences, by query_id: 16 bytes a query."""
+    """The confidences of the complete stream, by query_id. Memory: 16 bytes per query."""
 
     image_confidence: np.ndarray  # (N,) float64
     text_confidence: np.ndarray  # (N,) float64, NaN without captions
@@ -36,12 +36,12 @@ class Scores:
 
     image: np.ndarray  # (Q, C) float32
     text: np.ndarray  # (Q, C) float32, a row of NaN without captions
-    own: np.ndarray | None = None  # (Q, C) float32, of a Scorer
+    own: np.ndarray | None = None  # (Q, C) float32, computed by a Scorer
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of running a method: an adjustment, and a seed where order plays a part."""
+    """One way to run a method: an adjustment, and a seed if the order of queries matters."""
 
     adjustment: str | None = None
     seed: int | None = None
@@ -49,7 +49,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each modality counts, by query_id; `step` (from 1) where order plays a part."""
+    """The weight of each modality, by query_id; `step` (from 1) if the order of queries matters."""
 
     image: np.ndarray  # (N,) float64
     text: np.ndarray  # (N,) float64
@@ -63,17 +63,17 @@ class Weights:
 
 @dataclass(frozen=True)
 class MethodRequest:
-    """What a config asks of a method on one dataset."""
+    """The parameters with which a config runs a method on one dataset."""
 
     dataset: str
     candidates: int  # K
-    m: int | None  # None where the method reads no captions
+    m: int | None  # None if the method reads no captions
     options: MethodOptions = field(default_factory=MethodOptions)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A hyper-parameter's value, and where it comes from."""
+    """A hyper-parameter's value and its source."""
 
     value: Any
     source: Source
@@ -83,12 +83,12 @@ Settings = dict[str, Setting]
 
 
 def setting(value: Any, papers: Any) -> Setting:
-    """A value that a config may change, beside the one of the method's paper."""
+    """Return a configurable value; its source is the paper if it equals the paper's value."""
     return Setting(value, "paper" if value == papers else "fixed")
 
 
 def variant_name(method: str, adjustment: str | None) -> str:
-    """A method and its adjustment, as people call them."""
+    """Return the display name of a method and its adjustment."""
     return f"{method} {adjustment or ''}".strip()
 
 
@@ -96,59 +96,59 @@ class Method(ABC):
     """One method. It declares what it needs and scores classes shard by shard."""
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1  # bump when its arithmetic changes
+    version: ClassVar[int] = 1  # increase it when the arithmetic changes
     needs: ClassVar[frozenset[str]]  # of {"image_scores", "text_scores"}
 
     @property
     def reads_captions(self) -> bool:
-        """Whether M plays a part."""
+        """Whether the method reads captions, so that M matters."""
         return bool(self.needs & {"text_scores", "captions"})
 
     def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
-        """The ways in which a config's adjustments and seeds make this method run."""
+        """Return the variants in which a config's adjustments and seeds run this method."""
         return [Variant()]
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:
-        """The hyper-parameters by name; none for a method that has none."""
+        """Return the hyper-parameters by name; empty if the method has none."""
         return {}
 
     def weights(self, stream: Stream, variant: Variant) -> Weights | None:
-        """Weights of the whole stream, or None if this method has none."""
+        """Return the weights of the complete stream, or None if this method has none."""
         return None
 
     @abstractmethod
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
-        """(Q, C) float64 for one shard; a row of NaN where the method has no answer."""
+        """Return (Q, C) float64 for one shard; a row of NaN means no prediction."""
 
 
 @dataclass(frozen=True)
 class QueryShard:
-    """What a Scorer needs of Q queries; None for what it does not."""
+    """The inputs of a Scorer for Q queries; those that it does not need are None."""
 
     features: np.ndarray | None = None  # (Q, D) float32 unit rows: "query_embeddings"
     pixels: Callable[[], Iterator[torch.Tensor]] | None = (
         None  # batches (n, H, W, 3) uint8: "pixels"
     )
     views: np.ndarray | None = None  # (Q, V, D) float32 unit rows: "view_embeddings"
-    captions: list[list[str]] | None = None  # at most M of each query, the best first: "captions"
+    captions: list[list[str]] | None = None  # at most M per query, best first: "captions"
 
 
 def needed(value: Value | None) -> Value:
-    """What a shard holds, for whoever has it among `needs`; raises ValueError for the others."""
+    """Return an input of a shard. Raises ValueError if the method's `needs` do not include it."""
     if value is None:
-        raise ValueError("a method asks for what is not among its `needs`")
+        raise ValueError("a method reads an input that its `needs` do not include")
     return value
 
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What a Scorer works with: the inference model, and the classes as texts."""
+    """The context of a Scorer: the inference model, and the classes as texts."""
 
     request: MethodRequest
     class_names: list[str]
-    prompts: list[list[str]]  # of each class
+    prompts: list[list[str]]  # one list per class
     tau: float
-    texts: Callable[[Sequence[str]], np.ndarray]  # unit features; each text is encoded once, ever
+    texts: Callable[[Sequence[str]], np.ndarray]  # unit features; a text is encoded only once
     load: Callable[[], OpenClipEncoder]
 
     @cached_property
@@ -161,38 +161,39 @@ class ScoringContext:
 
 
 class Scorer(Method):
-    """A method that scores classes by itself, in the stage `method_scores`.
+    """A method that computes its own scores, in the stage `method_scores`.
 
-    `predictions` reads what that has stored. It needs of {"query_embeddings", "pixels",
-    "view_embeddings", "captions"}.
+    The stage `predictions` reads the stored scores. `needs` is a subset of {"query_embeddings",
+    "pixels", "view_embeddings", "captions"}.
     """
 
-    part_rows: ClassVar[int] = 1024  # queries of a part at most: what a kill can lose
+    part_rows: ClassVar[int] = 1024  # maximum number of queries of a part, which a kill can lose
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
-        """Refuse in one line what cannot work, before the run starts. Raises XmoreError."""
+        """Raise XmoreError, before the run starts, if the method cannot work."""
 
     @abstractmethod
     def identity(self, request: MethodRequest) -> dict[str, Any]:
-        """What of `request`, and of files that it names, the scores depend on."""
+        """Return what the scores depend on in `request` and in the files that it names (JSON)."""
 
     @abstractmethod
     def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
-        """Once before all shards; the value turns a shard into (Q, C) float64 probabilities."""
+        """Return a function from a shard to (Q, C) float64 probabilities; called once."""
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return needed(scores.own).astype(np.float64)
 
 
 def retrieval_settings(request: MethodRequest) -> Settings:
-    """K and M, as every method has them that reads captions."""
+    """Return K and M, the settings of every method that reads captions."""
     return {"K": setting(request.candidates, PAPER_K), "M": setting(request.m, PAPER_M)}
 
 
 def combine(scores: Scores, weights: Weights | None) -> np.ndarray:
-    """(w_I P_I + w_T P_T) / (w_I + w_T), float64, in that order (design step 8).
+    """Return (w_I P_I + w_T P_T) / (w_I + w_T), (Q, C) float64, in that order (design step 8).
 
-    Where both weights are 0 both count as 0.5; a query without captions has its image alone.
+    If both weights are 0, both become 0.5. Without captions only the image scores count. Raises
+    ValueError without weights.
     """
     if weights is None:
         raise ValueError("a method that combines needs weights")

@@ -1,4 +1,4 @@
-"""`calip`: parameter-free attention between an image's places and the classes (Guo et al. 2023)."""
+"""`calip`: parameter-free attention between spatial positions and classes (Guo et al. 2023)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Calip(Scorer):
-    """CLIP's logits, and those of visual-guided texts and of the text-guided image.
+    """CLIP's logits plus those of visual-guided texts and of the text-guided image.
 
-    The scale of 2 on the attention is the public code's; nothing is normalised again after the
-    pooling, as there. Its betas are searched on the test labels: here one fixed pair serves all
+    As in the public code, the attention is scaled by 2 and nothing is normalised again after the
+    pooling. That code searches its betas on the test labels. Here one fixed pair is used for all
     datasets, by default the middle of the ranges of that search.
     """
 
@@ -48,7 +48,7 @@ class Calip(Scorer):
         return {"betas": list(self.betas(request))}
 
     def betas(self, request: MethodRequest) -> tuple[float, float]:
-        """beta2 and beta3; beta1 is 1."""
+        """Return beta2 and beta3; beta1 is 1."""
         return request.options.calip.beta2, request.options.calip.beta3
 
     def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
@@ -73,11 +73,11 @@ class Calip(Scorer):
 def attended(
     whole: torch.Tensor, places: torch.Tensor, texts: torch.Tensor, betas: tuple[float, float]
 ) -> torch.Tensor:
-    """Inner products of all three kinds together, before tau.
+    """Return the weighted sum of the three inner products, before tau: (N, C).
 
-    (N, D) images, (N, P, D) places and (C, D) classes, unit rows -> (N, C). Holds N x P x C
-    attention twice; the visual-guided texts (N x C x D) never exist: their inner products with the
-    image are those of its places, attended.
+    `whole` are (N, D) images, `places` (N, P, D) spatial positions and `texts` (C, D) classes, all
+    unit rows. Memory: twice the attention, N x P x C. The visual-guided texts (N x C x D) are never
+    computed: their inner products with the image are the attended ones of its positions.
     """
     attention = 2 * places @ texts.T  # (N, P, C)
     of_places = (places @ whole.unsqueeze(-1)).squeeze(-1)  # (N, P)

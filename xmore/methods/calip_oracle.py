@@ -1,4 +1,4 @@
-"""`calip-oracle`: CALIP with the pair of betas that was searched on each dataset's test labels."""
+"""`calip-oracle`: CALIP with the betas that were searched on each dataset's test labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xmore.methods.calip import Calip
 if TYPE_CHECKING:
     from xmore.models.spec import ModelCard
 
-PUBLISHED = {  # (beta2, beta3), as the code of SuS-X says it took them from CALIP's paper
+PUBLISHED = {  # (beta2, beta3) from the code of SuS-X, which cites CALIP's paper for them
     "imagenet": (1.12, 0.02),
     "caltech101": (5.0, 0.18),
     "sun397": (0.43, 0.01),
@@ -27,15 +27,15 @@ PUBLISHED = {  # (beta2, beta3), as the code of SuS-X says it took them from CAL
 
 
 class CalipOracle(Calip):
-    """What published tables hold; not zero-shot, so tables hide it unless asked."""
+    """The CALIP of published tables. It is not zero-shot, so tables omit it by default."""
 
     name = "calip-oracle"
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         if request.dataset not in PUBLISHED:
             raise ConfigError(
-                f"`methods`: `calip-oracle` has published betas for {', '.join(PUBLISHED)}, none "
-                f"for `{request.dataset}`. Take it out, or use `calip`."
+                f"`methods`: `calip-oracle` has published betas for {', '.join(PUBLISHED)}, but "
+                f"not for `{request.dataset}`. Remove it, or use `calip`."
             )
         super().check(request, model, class_names)
 

@@ -1,4 +1,4 @@
-"""`caption-ensemble`: the captions' opinion alone (paper Table 1)."""
+"""`caption-ensemble`: the text scores alone (paper Table 1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xmore.methods.base import (
 
 
 class CaptionEnsemble(Method):
-    """Class scores are the text scores; no answer for a query without captions."""
+    """Class scores are the text scores; no prediction for a query without captions."""
 
     name = "caption-ensemble"
     needs = frozenset({"text_scores"})

@@ -1,4 +1,4 @@
-"""`clip`: CLIP's own opinion, the zero-shot baseline."""
+"""`clip`: CLIP's own scores, the zero-shot baseline."""
 
 from __future__ import annotations
 

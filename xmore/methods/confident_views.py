@@ -19,13 +19,13 @@ from xmore.methods.base import (
 )
 from xmore.methods.options import ViewsOptions
 
-PAPERS = ViewsOptions()  # Shu et al. 2022: 64 views, of which a tenth is kept
+PAPERS = ViewsOptions()  # Shu et al. 2022: 64 augmented views; a tenth of them is kept
 
 
 class ConfidentViews(Scorer):
-    """Ours: TPT's confidence selection (Shu et al. 2022, section 3.2) and nothing after it.
+    """Ours: TPT's confidence selection (Shu et al. 2022, section 3.2) without the tuning.
 
-    Class scores are the mean of the probabilities of the views with the lowest entropy.
+    Class scores are the mean probabilities of the augmented views with the lowest entropy.
     """
 
     name = "confident-views"
@@ -53,9 +53,9 @@ class ConfidentViews(Scorer):
 
 
 def confident(probabilities: np.ndarray, keep: float) -> np.ndarray:
-    """The views of lowest entropy: (V, C) float64 -> (max(1, floor(keep V)),) positions.
+    """Select the augmented views of lowest entropy: (V, C) float64 -> positions.
 
-    Ties go to the earlier view.
+    There are max(1, floor(keep V)) positions; ties go to the earlier one.
     """
     from scipy.special import entr
 
@@ -64,7 +64,7 @@ def confident(probabilities: np.ndarray, keep: float) -> np.ndarray:
 
 
 def view_settings(views: ViewsOptions) -> Settings:
-    """The hyper-parameters of the views."""
+    """Return the hyper-parameters of the augmented views."""
     return {"count": setting(views.count, PAPERS.count), "keep": setting(views.keep, PAPERS.keep)}
 
 

@@ -1,4 +1,4 @@
-"""`equal`: both opinions with the same weight (paper Table 5)."""
+"""`equal`: image and text scores with the same weight (paper Table 5)."""
 
 from __future__ import annotations
 

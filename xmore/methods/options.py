@@ -1,4 +1,4 @@
-"""What a config may say to single methods."""
+"""A config's options for single methods."""
 
 from __future__ import annotations
 
@@ -11,58 +11,65 @@ from xmore.files.yaml import Section
 
 
 class ViewsOptions(Section):
-    """Augmented views of each test image: what `confident-views` and `tpt` look at."""
+    """Augmented views of each test image, for `confident-views` and `tpt`."""
 
-    count: int = Field(64, ge=2, description="Views of an image, the clean one among them.")
+    count: int = Field(64, ge=2, description="Augmented views per image, including the clean one.")
     keep: float = Field(
-        0.1, gt=0, le=1, description="Share of the views that is kept: those of lowest entropy."
+        0.1, gt=0, le=1, description="Share of augmented views to keep: those of lowest entropy."
     )
     augmix: bool | None = Field(
-        None, description="Mix further augmentations in; none: for all datasets but ImageNet's."
+        None,
+        description="Mix in additional augmentations. Default: for all datasets except ImageNet's.",
     )
     limit: int | None = Field(
-        None, ge=1, description="At most so many images of a dataset, drawn by `seed`; none: all."
+        None,
+        ge=1,
+        description="Maximum number of images per dataset, drawn by `seed`. Default: all.",
     )
-    seed: int = Field(0, ge=0, description="Of the crops, and of what `limit` draws.")
+    seed: int = Field(0, ge=0, description="Seed of the crops and of the draw by `limit`.")
 
 
 class CalipOptions(Section):
-    """How much `calip`'s two attended opinions count beside CLIP's own."""
+    """The weights of `calip`'s two attended scores, relative to CLIP's own."""
 
-    beta2: float = Field(1.0, ge=0, description="Of the image against visual-guided texts.")
-    beta3: float = Field(0.085, ge=0, description="Of the text-guided image against the texts.")
+    beta2: float = Field(
+        1.0, ge=0, description="Weight of the image compared with the visual-guided texts."
+    )
+    beta3: float = Field(
+        0.085, ge=0, description="Weight of the text-guided image compared with the texts."
+    )
 
 
 class CoderOptions(Section):
-    """The neighbour texts of `coder` and `coder-rerank`, and when the second looks again."""
+    """The neighbour texts of `coder` and `coder-rerank`, and when the latter re-ranks."""
 
     texts: AnchoredPath | None = Field(
-        None, description="JSONL file of texts; none: data/neighbours/DATASET.jsonl."
+        None, description="JSONL file of texts. Default: data/neighbours/DATASET.jsonl."
     )
     tau: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="`coder-rerank` looks again where the two best probabilities differ by less.",
+        description="`coder-rerank` re-ranks if the two best probabilities differ by less.",
     )
-    top: int = Field(5, ge=2, description="At so many classes, the most probable ones.")
+    top: int = Field(5, ge=2, description="Number of most probable classes to re-rank.")
 
 
 class RecoOptions(Section):
-    """The layers that `reco` refines with, and the memory that it retrieves from."""
+    """The trained layers of `reco`, and the memory from which it retrieves."""
 
     checkpoint: AnchoredPath | None = Field(
-        None, description="Folder that `xmore reco-train` wrote; `reco` needs one."
+        None, description="Folder that `xmore reco-train` wrote; required for `reco`."
     )
     memory: AnchoredPath | None = Field(
         None,
-        description="Memory to retrieve from, embedded by the same model; none: the snapshot that "
-        "the layers were trained on.",
+        description="Memory to retrieve from, embedded by the same model. Default: the snapshot "
+        "on which the layers were trained.",
     )
 
 
 class MethodOptions(Section):
-    """Each method's own settings."""
+    """Options for single methods."""
 
     calip: CalipOptions = CalipOptions()
     coder: CoderOptions = CoderOptions()
@@ -71,5 +78,5 @@ class MethodOptions(Section):
 
 
 Source = Literal["paper", "fixed", "validation", "oracle"]
-"""Where a hyper-parameter's value comes from: the method's paper; set once, before any label was
-seen; searched on labels of a validation set; searched on the test labels themselves."""
+"""The source of a hyper-parameter's value: the method's paper; set once, before any label was seen;
+searched on the labels of a validation set; searched on the test labels."""

@@ -1,7 +1,7 @@
-"""Which methods there are.
+"""The table of all methods.
 
-A new method is one module in this folder, named in METHODS: the flow, the leaderboard and the
-config's validation find it by its name. docs/write-a-method.md walks through one.
+A new method is one module in this folder and one entry in METHODS, by which the flow, the
+leaderboard and the config's validation find it. docs/write-a-method.md shows an example.
 """
 
 from xmore.methods import (
@@ -37,4 +37,4 @@ METHODS: dict[str, Method] = {
         xmore.METHOD,
     )
 }
-PAPERS = ("clip", "caption-ensemble", "equal", "xmore")  # what a config runs unless it says more
+PAPERS = ("clip", "caption-ensemble", "equal", "xmore")  # the default of the key `methods`

@@ -9,10 +9,11 @@ from scipy.special import entr, softmax
 
 
 def class_features(prompts: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """A class's feature: the normalised mean of its prompts' (P, D) float32 unit rows -> (C, D).
+    """Return the features of C classes, the normalised means over their prompts: (C, D) float32.
 
-    `counts` says how many prompts each of the C classes has, one class after another. A single
-    prompt is its class's feature as it is (the paper's way; means are CLIP's 80 templates').
+    `prompts` are (P, D) float32 unit rows, class after class; `counts` is the number of prompts
+    per class. The feature of a single prompt is used unchanged (as in the paper; means are for
+    sets such as CLIP's 80 templates).
     """
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     total = np.add.reduceat(prompts, starts, axis=0)
@@ -22,7 +23,7 @@ def class_features(prompts: np.ndarray, counts: Sequence[int]) -> np.ndarray:
 
 
 def class_probabilities(features: np.ndarray, class_features: np.ndarray, tau: float) -> np.ndarray:
-    """softmax(tau * x . t_c): (N, D) and (C, D) float32 unit rows -> (N, C) float64.
+    """Return softmax(tau * x . t_c): (N, D) and (C, D) float32 unit rows -> (N, C) float64.
 
     Logits are float32, the softmax is float64.
     """
@@ -31,11 +32,11 @@ def class_probabilities(features: np.ndarray, class_features: np.ndarray, tau: f
 
 
 def mean_over_captions(probabilities: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """The mean of each query's captions' probabilities: the text scores of the method.
+    """Return the text scores: the mean probabilities over each query's captions, (Q, C) float64.
 
-    `probabilities` (U, C) float64 of distinct captions; `which` (Q, M) int64 rows of it, -1 for
-    none, captions first. Returns (Q, C) float64, a row of NaN for a query without captions.
-    Summed in rank order, so that the result does not depend on how queries are grouped.
+    `probabilities` are (U, C) float64, of distinct captions. `which` are (Q, M) int64 rows of it,
+    with -1 for none after the captions. A query without captions gets a row of NaN. The sum is in
+    rank order, so that the result does not depend on how queries are grouped.
     """
     total = np.zeros((len(which), probabilities.shape[1]))
     for rank in range(which.shape[1]):
@@ -47,10 +48,10 @@ def mean_over_captions(probabilities: np.ndarray, which: np.ndarray) -> np.ndarr
 
 
 def confidence(scores: np.ndarray) -> np.ndarray:
-    """1 - H(P) / log C, clipped to [0, 1]: (Q, C) float32 *stored* scores -> (Q,) float64.
+    """Return 1 - H(P) / log C, clipped to [0, 1]: (Q, C) float32 *stored* scores -> (Q,) float64.
 
-    Natural log, 0 log 0 = 0; a row of NaN gives NaN. Raises ValueError for C = 1, where the
-    measure has no meaning.
+    Natural log, 0 log 0 = 0; a row of NaN gives NaN. Raises ValueError for C < 2, as the measure
+    is undefined there.
     """
     classes = scores.shape[1]
     if classes < 2:

@@ -1,4 +1,4 @@
-"""`tpt`: test-time prompt tuning (Shu et al. 2022): the context is tuned for each image anew."""
+"""`tpt`: test-time prompt tuning (Shu et al. 2022): a context is tuned for each image."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ LEARNING_RATE = 5e-3  # section 4; AdamW, one step
 
 
 class Tpt(Scorer):
-    """One step on "a photo of a" that makes the kept views' mean opinion surer.
+    """One step on "a photo of a", which makes the kept views' mean prediction more confident.
 
-    The prompt is always "a photo of a {class}.", whatever the config's. Unlike the public code in
-    float16 with a gradient scaler, all of it is float32.
+    The kept augmented views are those of `confident`. The prompt is always "a photo of a {class}.",
+    whatever the config says. Everything is float32, unlike the public code, which uses float16 with
+    a gradient scaler.
     """
 
     name = "tpt"
@@ -81,10 +82,10 @@ class Tpt(Scorer):
 def tune(
     classes: PromptedClasses, untuned: torch.Tensor, views: torch.Tensor, tau: float
 ) -> torch.Tensor:
-    """One AdamW step from the start -> a (TOKENS, W) context.
+    """Take one AdamW step from the initial context; returns a (TOKENS, W) context.
 
-    `untuned` (C, D) are the classes at the start, `views` (n, D) the kept ones; unit rows. The
-    optimiser is new each time: no image learns from another.
+    `untuned` (C, D) are the classes with the initial context, `views` (n, D) the kept augmented
+    views; both are unit rows. The optimiser is new for each image, so images are independent.
     """
     import torch
 
@@ -97,7 +98,7 @@ def tune(
 
 
 def entropy_of_mean(logits: torch.Tensor) -> torch.Tensor:
-    """H of the mean of the views' probabilities, in nats: (n, C) -> scalar."""
+    """Return the entropy of the augmented views' mean probabilities, in nats: (n, C) -> scalar."""
     mean = logits.softmax(1).mean(0)
     return -(mean * mean.clamp_min(1e-38).log()).sum()
 

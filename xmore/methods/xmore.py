@@ -1,4 +1,4 @@
-"""`xmore`: both opinions, each weighted by its adjusted confidence (paper section 3.3)."""
+"""`xmore`: image and text scores, weighted by adjusted confidences (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xmore.methods.base import (
 
 
 class Xmore(Method):
-    """The method of the paper, under each adjustment and, where order matters, each seed."""
+    """The method of the paper, under each adjustment and, if the order matters, each seed."""
 
     name = "xmore"
     needs = frozenset({"image_scores", "text_scores"})

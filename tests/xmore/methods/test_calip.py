@@ -140,6 +140,6 @@ def test_the_published_pairs_are_oracles(world):
     settings = method.settings(request, None)
     assert {(s.value, s.source) for s in settings.values()} == {(6.08, "oracle"), (0.06, "oracle")}
     method.check(request, card, [])
-    with pytest.raises(ConfigError, match="none for `tiny`"):
+    with pytest.raises(ConfigError, match="not for `tiny`"):
         method.check(MethodRequest("tiny", 128, None), card, [])
     assert {s.source for s in METHODS["calip"].settings(request, None).values()} == {"fixed"}

@@ -1,1 +1,1 @@
-"""CODER: an image compared with many texts of each class (docs/coder.md)."""
+"""CODER: each image is compared with many texts per class (docs/coder.md)."""

@@ -1,4 +1,4 @@
-"""`coder-captions`: CODER whose neighbour texts are the captions retrieved for the image."""
+"""`coder-captions`: CODER with the captions retrieved for the image as neighbour texts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from xmore.methods.base import (
 
 
 class CoderCaptions(Scorer):
-    """Ours: the image is its similarities to its captions, and so is each class.
+    """Ours: image and classes are both represented by their similarities to the captions.
 
-    A class's score is the mean of its own similarity to the image, and of its similarities to the
-    captions, each caption counting by how near the image is to it: softmax(tau <v, caption>) over
-    the query's captions. All classes are seen through the same captions, so that none gains or
-    loses by having few. A query without captions has CLIP's answer.
+    A class's score is the mean of its similarity to the image and its weighted similarity to the
+    captions. The weights are softmax(tau <v, caption>) over the query's captions. All classes are
+    compared with the same captions, so that none gains or loses by having few. A query without
+    captions has CLIP's own scores.
     """
 
     name = "coder-captions"
-    version = 2  # 1 gave each caption to its nearest class alone
+    version = 2  # version 1 assigned each caption to its nearest class only
     needs = frozenset({"query_embeddings", "captions"})
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:
@@ -52,7 +52,7 @@ class CoderCaptions(Scorer):
 
 
 def coded(captions: list[list[str]]) -> tuple[np.ndarray, list[str]]:
-    """Each query's captions as rows of the distinct ones: (Q, M) int64, -1 for none."""
+    """Return each query's captions as rows, (Q, M) int64 (-1 = none), of the distinct captions."""
     row: dict[str, int] = {}
     codes = np.full((len(captions), max(map(len, captions), default=0)), -1, np.int64)
     for query, of_query in enumerate(captions):
@@ -64,11 +64,11 @@ def coded(captions: list[list[str]]) -> tuple[np.ndarray, list[str]]:
 def with_captions(
     images: np.ndarray, captions: np.ndarray, codes: np.ndarray, tau: float
 ) -> np.ndarray:
-    """The mean of each image and what its captions say: (Q, D) float32, not normalised.
+    """Return the mean of each image and its captions' weighted sum: (Q, D) float32, not normalised.
 
-    (Q, D) images and (U, D) captions, float32 unit rows; codes (Q, M) are rows of `captions`, -1
-    for none. Its inner product with a class is the method's score before tau: similarities to
-    captions, weighted and added up, are the similarity to the captions' weighted sum.
+    `images` (Q, D) and `captions` (U, D) are float32 unit rows; `codes` (Q, M) are rows of
+    `captions`, -1 for none. The inner product of a result with a class is the method's score
+    before tau: the weighted sum of similarities is the similarity to the weighted sum.
     """
     from scipy.special import softmax
 
@@ -79,7 +79,7 @@ def with_captions(
     if not len(some):
         return mixed
     weights = softmax(tau * fine_similarities(images[some], captions, codes[some]), axis=1)
-    for rank in range(codes.shape[1]):  # absent ones weigh nothing
+    for rank in range(codes.shape[1]):  # absent captions have weight 0
         of_rank = captions[np.maximum(codes[some, rank], 0)]
         mixed[some] += weights[:, rank, None] * of_rank
     mixed[some] /= 2

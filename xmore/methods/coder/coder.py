@@ -1,4 +1,4 @@
-"""`coder`: an image by its similarities to many texts of each class (Yi et al. 2024)."""
+"""`coder`: class scores from similarities to many texts per class (Yi et al. 2024)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Coder(Scorer):
-    """The first stage: the mean over attributes and analogues, and the nearest of the names.
+    """The first stage: the mean over attributes, analogues and the nearest of the class's names.
 
-    A class without such texts has its names, one without synonyms its own name. Classes with more
-    texts weigh none more, as each has a mean of its own.
+    A class without such texts is scored by its names alone, and without synonyms by its own name.
+    The number of texts of a class does not matter, as each class has its own mean.
     """
 
     name = "coder"
@@ -40,7 +40,7 @@ class Coder(Scorer):
         bare = read_texts(path, class_names).undescribed
         if bare:
             logging.warning(
-                "%s: %d of %d classes of `%s` have no attribute or analogue: `%s` scores them by "
+                "%s: %d of %d classes of `%s` have no attribute or analogue; `%s` scores them by "
                 "their names alone",
                 *(path, bare, len(class_names), request.dataset, self.name),
             )

@@ -1,7 +1,7 @@
-"""Make neighbour texts for a dataset's classes: CODER's Auto Text Generator (Yi et al. 2024).
+"""Generate neighbour texts for a dataset's classes: CODER's Auto Text Generator (Yi et al. 2024).
 
-Pure: where senses and answers come from is a callable's business. Answers are strangers' text: of
-each only clean lines are taken, within bounds, and what is dropped is counted by its cause.
+Pure code: the caller provides callables for senses and answers. Answers are untrusted text: only
+clean lines within bounds are kept, and dropped ones are counted by cause.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from xmore.files.errors import ConfigError
 from xmore.methods.coder.neighbours import Encode
 from xmore.methods.coder.texts import Kind, Row
 
-MAX_LINES = 20  # of an answer
-MAX_PHRASE = 200  # characters of a line
-TOO_NEAR = 0.9  # cosine from which on an analogue is taken for another class
-ROUNDS = 5  # further questions for analogues that were
-MAX_PAIRS = 5000  # to be told apart without an encoder that says which are worth it
+MAX_LINES = 20  # per answer
+MAX_PHRASE = 200  # characters per line
+TOO_NEAR = 0.9  # minimum cosine at which an analogue counts as another class
+ROUNDS = 5  # additional requests to replace such analogues
+MAX_PAIRS = 5000  # requests for `versus` texts without an encoder to select pairs
 
 Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Sense:
-    """One meaning of a word: what it is, and the words for it."""
+    """One meaning of a word: its definition, and the words for it."""
 
     definition: str
     words: list[str]
@@ -39,7 +39,7 @@ class Sense:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where texts come from, each with the name that rows carry; None: there is none."""
+    """The sources of texts, each with the name that its rows carry; None if absent."""
 
     senses: Callable[[str], list[Sense]] | None = None
     senses_by: str = ""
@@ -50,7 +50,7 @@ class Sources:
 
 @dataclass
 class Tally:
-    """What was dropped, by cause, and which classes got nothing of a kind."""
+    """Counts of dropped texts by cause, and of classes or pairs without texts by kind."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     empty: Counter[str] = field(default_factory=Counter)
@@ -59,10 +59,10 @@ class Tally:
 def generate(
     names: Sequence[str], kinds: Sequence[Kind], sources: Sources, nearest: int, tally: Tally
 ) -> Iterator[Row]:
-    """The rows of each kind, class by class.
+    """Yield the rows of each kind, class by class.
 
-    With an encoder each class is told apart from its `nearest` others, else all are from all.
-    Raises ConfigError.
+    With an encoder, each class is distinguished from its `nearest` others; without, from all
+    others. Raises ConfigError.
     """
     classes = _Classes(list(dict.fromkeys(names)), sources.encode)
     for kind in kinds:
@@ -71,7 +71,7 @@ def generate(
             texts = _texts(kind, name, other, classes, sources, tally)
             tally.empty[kind] += not texts
             facts = {"class": name, "kind": kind, "other": other, "made_by": by}
-            for text in dict.fromkeys(texts):  # "cat" and "a cat" are one by now
+            for text in dict.fromkeys(texts):  # "cat" and "a cat" have become equal
                 try:
                     yield Row.model_validate(facts | {"text": text})
                 except ValidationError:  # a class's own name may be very long
@@ -79,7 +79,7 @@ def generate(
 
 
 class _Classes:
-    """The classes' names, and how near texts are to them where an encoder can tell."""
+    """The classes' names, and with an encoder their similarities to texts."""
 
     def __init__(self, names: list[str], encode: Encode | None) -> None:
         self.names, self.encode = names, encode
@@ -87,7 +87,7 @@ class _Classes:
         self.features = encode([PAPERS_PROMPT.format(n) for n in names]) if encode else None
 
     def taken(self, name: str, texts: list[str]) -> list[bool]:
-        """Which of `texts` are another class, or too near to one."""
+        """Return which of `texts` are another class, or too near to one: a bool per text."""
         same = [text.lower() in self.lower for text in texts]
         if self.encode is None or self.features is None or not texts:
             return same
@@ -96,13 +96,13 @@ class _Classes:
         return [a or bool(b) for a, b in zip(same, cosines.max(1) > TOO_NEAR, strict=True)]
 
     def pairs(self, nearest: int) -> list[tuple[str, str]]:
-        """Both directions of all pairs of classes, or of each class and its nearest."""
+        """Return all pairs of classes, or each class with its nearest ones, in both directions."""
         count = len(self.names)
         if self.features is None:
             if count * (count - 1) > MAX_PAIRS:
                 raise ConfigError(
-                    f"`versus`: {count} classes are {count * (count - 1):,} questions; name a "
-                    "benchmark's YAML with --config, whose text model says which are near."
+                    f"`versus`: {count} classes need {count * (count - 1):,} requests. Give a "
+                    "benchmark's YAML with --config, whose text model selects the nearest pairs."
                 )
             chosen = set(combinations(range(count), 2))
         else:
@@ -123,13 +123,13 @@ def _subjects(kind: Kind, classes: _Classes, nearest: int) -> list[tuple[str, st
 def _texts(
     kind: Kind, name: str, other: str | None, classes: _Classes, sources: Sources, tally: Tally
 ) -> list[str]:
-    """The texts of one class, or of one pair, as they go into a file."""
+    """Return the texts of one class, or of one pair, as they are written to a file."""
     if kind == "synonym":
         if sources.senses is None:
             raise ValueError("synonyms need senses")
         return synonyms(name, sources.senses(name), classes, tally)
     if sources.ask is None:
-        raise ValueError("texts other than synonyms need someone to ask")
+        raise ValueError("texts other than synonyms need a language model")
     if kind == "analogue":
         found = analogues(name, classes, sources.ask, tally)
         return [f"{a(name)}, which looks like {a(each)}." for each in found]
@@ -141,9 +141,10 @@ def _texts(
 
 
 def synonyms(name: str, senses: list[Sense], classes: _Classes, tally: Tally) -> list[str]:
-    """Other words for the sense whose definition is nearest to the name, else for the first.
+    """Return other words for the sense whose definition is nearest to the name.
 
-    WordNet has the most frequent sense first. A word for another class of the dataset is dropped.
+    Without an encoder, the first sense is used: in WordNet the most frequent one. A word for
+    another class of the dataset is dropped.
     """
     if not senses:
         return []
@@ -161,25 +162,25 @@ def synonyms(name: str, senses: list[Sense], classes: _Classes, tally: Tally) ->
 
 
 def analogues(name: str, classes: _Classes, ask: Ask, tally: Tally) -> list[str]:
-    """Things that look like a class and are none; those that are one are asked for again."""
+    """Return things that look like a class and are no class; for those that are, request others."""
     found: list[str] = []
     refused: list[str] = []
-    asked = phrases(ask(analogue_prompt(name)), tally)
+    answered = phrases(ask(analogue_prompt(name)), tally)
     for again in range(ROUNDS + 1):
-        asked = [text for text in asked if text not in found]
-        taken = classes.taken(name, asked)
-        found += [text for text, bad in zip(asked, taken, strict=True) if not bad]
-        bad = [text for text, is_bad in zip(asked, taken, strict=True) if is_bad]
+        answered = [text for text in answered if text not in found]
+        taken = classes.taken(name, answered)
+        found += [text for text, bad in zip(answered, taken, strict=True) if not bad]
+        bad = [text for text, is_bad in zip(answered, taken, strict=True) if is_bad]
         tally.dropped["an analogue too near to another class"] += len(bad)
         if not bad or again == ROUNDS:
             break
         refused = list(dict.fromkeys([*refused, *bad]))[-MAX_LINES:]
-        asked = phrases(ask(analogue_prompt(name, len(bad), refused)), tally)[: len(bad)]
+        answered = phrases(ask(analogue_prompt(name, len(bad), refused)), tally)[: len(bad)]
     return found[:MAX_LINES]
 
 
 def attribute_prompt(name: str) -> str:
-    """Asks for what can be seen of a class."""
+    """Return the prompt for visible features of a class."""
     return (
         f"List useful visual features for recognising {a(name)} in a photo.\n"
         f'Each must finish the sentence "{a(name)}, which has ...".\n{FORM}'
@@ -187,7 +188,7 @@ def attribute_prompt(name: str) -> str:
 
 
 def analogue_prompt(name: str, count: int = 0, refused: Sequence[str] = ()) -> str:
-    """Asks for what looks like a class; with `refused`, for `count` others than these."""
+    """Return the prompt for things that look like a class, or for `count` others than `refused`."""
     text = f"What other things is {a(name)} visually similar to? Name things, not features.\n"
     if refused:
         text += f"Give {count} more. These are in the set of classes or too near to one: "
@@ -196,7 +197,7 @@ def analogue_prompt(name: str, count: int = 0, refused: Sequence[str] = ()) -> s
 
 
 def versus_prompt(name: str, other: str) -> str:
-    """Asks for what tells a class from another."""
+    """Return the prompt for features that distinguish a class from another."""
     return (
         f"What can be seen in a photo of {a(name)}, and not in one of {a(other)}? Only the key "
         f'differences.\nEach must finish the sentence "This is {a(name)} rather than {a(other)}, '
@@ -208,7 +209,7 @@ FORM = 'Answer with a list only, one short phrase a line, each line beginning wi
 
 
 def phrases(answer: str, tally: Tally) -> list[str]:
-    """The clean lines of an answer, each once: without bullets, numbers and a last full stop."""
+    """Return an answer's distinct clean lines, without bullets, numbers and a last full stop."""
     found: dict[str, None] = {}
     for line in answer.splitlines():
         text = (
@@ -224,7 +225,7 @@ def phrases(answer: str, tally: Tally) -> list[str]:
 
 
 def _unfit(text: str, found: dict[str, None]) -> str | None:
-    """Why a line is not taken; None also for an empty one, which is nothing."""
+    """Return why a line is dropped; None for a good line and for an empty one."""
     if not text:
         return None
     if not text.isprintable():
@@ -239,7 +240,7 @@ def _unfit(text: str, found: dict[str, None]) -> str | None:
 
 
 def a(name: str) -> str:
-    """A name with its article, unless it has one."""
+    """Return a name with an indefinite article, unless it already has an article."""
     if name.lower().startswith(("a ", "an ", "the ")):
         return name
     return f"{'an' if name[:1].lower() in tuple('aeiou') else 'a'} {name}"

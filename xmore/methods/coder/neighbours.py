@@ -1,4 +1,4 @@
-"""What an image's similarities to neighbour texts say about its class (Yi et al. 2024)."""
+"""Class scores from an image's similarities to neighbour texts (Yi et al. 2024)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xmore.datasets.prompts import PAPERS_PROMPT
 from xmore.methods.coder.texts import NeighbourTexts
 from xmore.methods.scoring import class_features
 
-CHUNK = 4096  # texts at a time while they are summed
+CHUNK = 4096  # texts that are encoded and summed at a time
 GATHER_ROWS = 64  # queries at a time: 64 x 25 pairs x 768 float32 = 5 MB
 
 Encode = Callable[[Sequence[str]], np.ndarray]  # N distinct texts -> (N, D) float32 unit rows
@@ -19,18 +19,18 @@ Encode = Callable[[Sequence[str]], np.ndarray]  # N distinct texts -> (N, D) flo
 
 @dataclass(frozen=True)
 class NeighbourFeatures:
-    """The first stage's texts as features. C classes, S names and synonyms."""
+    """The features of the first stage's texts, for C classes and S names and synonyms."""
 
-    names: np.ndarray  # (S, D) float32 unit rows: each class's own, then its synonyms'
+    names: np.ndarray  # (S, D) float32 unit rows: each class's own name, then its synonyms
     starts: np.ndarray  # (C,) int64: a class's first row in `names`
-    sums: np.ndarray  # (C, D) float32: of its attributes' and analogues' features
-    counts: np.ndarray  # (C,) int64: how many these are
+    sums: np.ndarray  # (C, D) float32: sums of its attributes' and analogues' features
+    counts: np.ndarray  # (C,) int64: number of its attributes and analogues
 
     def similarities(self, images: np.ndarray) -> np.ndarray:
-        """The mean over descriptions and the nearest name: (Q, D) float32 unit rows -> (Q, C).
+        """Return the mean over descriptions and the nearest name: (Q, D) float32 -> (Q, C).
 
-        A mean of inner products is one with the texts' sum, so that this holds Q x (S + C)
-        float32, however many texts describe a class.
+        `images` are unit rows. The sum of inner products is the inner product with the texts' sum.
+        Memory: Q x (S + C) float32, whatever the number of descriptions.
         """
         nearest = np.maximum.reduceat(images @ self.names.T, self.starts, axis=1)
         return (images @ self.sums.T + nearest) / (self.counts + 1).astype(np.float32)
@@ -38,17 +38,17 @@ class NeighbourFeatures:
 
 @dataclass(frozen=True)
 class VersusFeatures:
-    """The second stage's texts: what tells two classes apart, both ways."""
+    """The features of the second stage's texts, which distinguish pairs of classes both ways."""
 
-    keys: np.ndarray  # (P,) int64, rising: c * C + o
-    differences: np.ndarray  # (P, D) float32: mean feature of texts(c | o) less that of (o | c)
+    keys: np.ndarray  # (P,) int64, ascending: c * C + o
+    differences: np.ndarray  # (P, D) float32: mean features of texts(c | o) minus texts(o | c)
     classes: int  # C
 
     def evidence(self, images: np.ndarray, top: np.ndarray) -> np.ndarray:
-        """How much more each of K classes is seen than the others: (Q, D), (Q, K) -> (Q, K).
+        """Return the evidence for each of K classes against the others: (Q, D), (Q, K) -> (Q, K).
 
-        The mean over the other K - 1 of the inner product with the pair's difference; a pair
-        without texts counts 0.
+        The mean over the other K - 1 classes of the inner product with the pair's difference; a
+        pair without texts counts as 0. `top` are int64 classes.
         """
         evidence = np.zeros(top.shape, np.float32)
         if not len(self.keys):
@@ -57,18 +57,19 @@ class VersusFeatures:
             rows = slice(start, start + GATHER_ROWS)
             wanted = top[rows, :, None] * self.classes + top[rows, None, :]
             at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-            there = self.keys[at] == wanted
+            exists = self.keys[at] == wanted
             seen = np.einsum("qcod,qd->qco", self.differences[at], images[rows])
-            evidence[rows] = np.where(there, seen, 0).sum(2) / (top.shape[1] - 1)
+            evidence[rows] = np.where(exists, seen, 0).sum(2) / (top.shape[1] - 1)
         return evidence
 
 
 def neighbours(
     texts: NeighbourTexts, names: Sequence[str], prompts: list[list[str]], encode: Encode
 ) -> NeighbourFeatures:
-    """Encode the first stage's texts: descriptions as they stand, synonyms in the class's prompts.
+    """Encode the first stage's texts: descriptions unchanged, synonyms in the class's prompts.
 
-    `names` and `prompts` of the C classes; a name of several prompts is their normalised mean.
+    `names` and `prompts` belong to the C classes. With several prompts, the feature of a name is
+    their normalised mean.
     """
     called = [
         wording
@@ -84,10 +85,10 @@ def neighbours(
 
 
 def pairs(texts: NeighbourTexts, classes: np.ndarray, encode: Encode) -> VersusFeatures:
-    """Encode the second stage's texts, as they stand; `classes` are (C, D).
+    """Encode the second stage's texts unchanged; `classes` are (C, D) features.
 
-    A pair with texts in one direction only is missing, as in the public code: one mean alone says
-    how near texts are to the image, not which of two classes they speak for.
+    A pair with texts in one direction only is omitted, as in the public code: one mean alone
+    measures how near its texts are to the image, not which of the two classes is more likely.
     """
     both = sorted(pair for pair in texts.versus if pair[::-1] in texts.versus)
     listed = [texts.versus[pair] for pair in both]
@@ -100,26 +101,25 @@ def pairs(texts: NeighbourTexts, classes: np.ndarray, encode: Encode) -> VersusF
 
 
 def reranked(probabilities: np.ndarray, evidence: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """The top's probabilities, dealt out anew by evidence: the most goes to the most evidence.
+    """Reassign the probabilities of the top classes by evidence, most to most: (Q, C) float32.
 
-    (Q, C) float32, (Q, K), (Q, K) classes by falling probability -> (Q, C) float32. Equal evidence
-    keeps the order of before. The winner is above the rest by a step of float32 at least, so that
-    it stays the answer where probabilities tie.
+    `probabilities` are (Q, C) float32, `evidence` (Q, K), and `top` (Q, K) classes by descending
+    probability. Equal evidence keeps the previous order. The winner is at least one float32 step
+    above the rest, so that it stays the prediction even if probabilities tie.
     """
     order = np.argsort(-evidence, axis=1, kind="stable")
     dealt = np.take_along_axis(probabilities, top, 1)
     dealt[:, 0] = np.maximum(dealt[:, 0], np.nextafter(dealt[:, 1], np.float32(2)))
-    answered = probabilities.copy()
-    np.put_along_axis(answered, np.take_along_axis(top, order, 1), dealt, 1)
-    return answered
+    result = probabilities.copy()
+    np.put_along_axis(result, np.take_along_axis(top, order, 1), dealt, 1)
+    return result
 
 
 def reworded(prompts: list[str], name: str, synonyms: Sequence[str]) -> list[list[str]]:
-    """A class's prompts with each of its synonyms in the place of its name.
+    """Return a class's prompts for each synonym, with the synonym in place of the name.
 
-    A prompt may hold the name twice ("a photo of a photo."): the last one is the class's. Prompts
-    without the name, such as descriptions from a file, say nothing about where a synonym goes: it
-    goes into the paper's.
+    If a prompt contains the name twice ("a photo of a photo."), the last one is replaced. If no
+    prompt contains the name, as with descriptions from a file, the paper's prompt is used.
     """
     parts = [(before, after) for before, at, after in (p.rpartition(name) for p in prompts) if at]
     if not parts:
@@ -128,7 +128,7 @@ def reworded(prompts: list[str], name: str, synonyms: Sequence[str]) -> list[lis
 
 
 def _sums(groups: Sequence[Sequence[str]], encode: Encode, dim: int) -> np.ndarray:
-    """The sum of each group's features: G groups -> (G, D) float32, summed in float64."""
+    """Return the sum of each group's features: G groups -> (G, D) float32, summed in float64."""
     flat = [(group, text) for group, texts in enumerate(groups) for text in texts]
     sums = np.zeros((len(groups), dim))
     for start in range(0, len(flat), CHUNK):
@@ -138,6 +138,6 @@ def _sums(groups: Sequence[Sequence[str]], encode: Encode, dim: int) -> np.ndarr
 
 
 def _encoded(texts: Sequence[str], encode: Encode) -> np.ndarray:
-    """The features of `texts`, in their order, each distinct one asked for once."""
+    """Return the features of `texts`, in their order; each distinct text is encoded once."""
     distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     return encode(list(distinct))[[distinct[text] for text in texts]]

@@ -1,4 +1,4 @@
-"""`coder-rerank`: `coder`, and a second look where its two best classes are close."""
+"""`coder-rerank`: `coder`, then a re-ranking if its two best classes are close."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class CoderRerank(Coder):
-    """Of the top classes, the one whose differences from the others are seen most.
+    """Re-ranks the top classes by the evidence of the texts that distinguish them in pairs.
 
-    Only where the two best probabilities differ by less than tau: one value for all datasets. The
-    public code has one by hand for each, and looks again only where the true label is in the top;
-    here nobody knows it. The top's probabilities are dealt out anew, most to most evidence.
+    Only if the two best probabilities differ by less than tau, one value for all datasets. The
+    public code has a hand-set value for each, and re-ranks only if the true label is among the top;
+    here labels are unknown. The top's probabilities are reassigned, most to most evidence.
     """
 
     name = "coder-rerank"
@@ -39,8 +39,8 @@ class CoderRerank(Coder):
         path = texts_file(request.options.coder.texts, request.dataset)
         if not read_texts(path, class_names).versus:
             raise ConfigError(
-                f"{path}: has no `versus` texts, so that `coder-rerank` would be `coder`. Add some "
-                "or take it out of `methods`."
+                f"{path}: has no `versus` texts, so `coder-rerank` would equal `coder`. Add some, "
+                "or remove `coder-rerank` from `methods`."
             )
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:
@@ -58,17 +58,17 @@ class CoderRerank(Coder):
         first, options = super().prepare(context), context.request.options.coder
         path = texts_file(options.texts, context.request.dataset)
         texts = read_texts(path, context.class_names)
-        told_apart = pairs(texts, context.class_features, context.texts)
+        versus = pairs(texts, context.class_features, context.texts)
 
         def score(shard: QueryShard) -> np.ndarray:
-            # As they are stored: where `coder`'s answer is a tie, so it is here.
-            answered = first(shard).astype(np.float32)
-            top = np.argsort(-answered, axis=1, kind="stable")[:, : options.top]
-            best = np.take_along_axis(answered, top[:, :2], 1).astype(np.float64)
+            # In float32, as scores are stored: ties are then the same as those of `coder`.
+            scores = first(shard).astype(np.float32)
+            top = np.argsort(-scores, axis=1, kind="stable")[:, : options.top]
+            best = np.take_along_axis(scores, top[:, :2], 1).astype(np.float64)
             close = np.flatnonzero(best[:, 0] - best[:, 1] < options.tau)
-            evidence = told_apart.evidence(needed(shard.features)[close], top[close])
-            answered[close] = reranked(answered[close], evidence, top[close])
-            return answered.astype(np.float64)
+            evidence = versus.evidence(needed(shard.features)[close], top[close])
+            scores[close] = reranked(scores[close], evidence, top[close])
+            return scores.astype(np.float64)
 
         return score
 

@@ -1,7 +1,7 @@
-"""Files of neighbour texts: what `coder` and `coder-rerank` compare an image with, class by class.
+"""Files of neighbour texts, with which `coder` and `coder-rerank` compare an image.
 
-JSONL, a text a line; docs/coder.md shows one. Texts are data, whoever wrote them: they are encoded,
-never run, and nothing else is done with them.
+JSONL, one text per line; docs/coder.md shows an example. Texts are untrusted: they are only
+encoded, never executed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xmore.files.errors import ConfigError
 from xmore.files.paths import PROJECT_ROOT
 
-FOLDER = PROJECT_ROOT / "data" / "neighbours"  # a file for a dataset's name
+FOLDER = PROJECT_ROOT / "data" / "neighbours"  # one file per dataset, by its name
 Kind = Literal["synonym", "attribute", "analogue", "versus"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MAX_CHARACTERS = 500  # of a text: far more than a text model reads
+MAX_CHARACTERS = 500  # per text: far more than a text model reads
 MAX_LINE = 8192  # bytes
 MAX_ROWS = 1_000_000
 
 
 class Row(BaseModel):
-    """A line of a file. `other` is the class that a `versus` text tells the class apart from."""
+    """A line of a file. `other` is the class from which a `versus` text distinguishes the class."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
@@ -53,7 +53,7 @@ class Row(BaseModel):
         return self
 
     def line(self) -> str:
-        """As it stands in a file."""
+        """Return the row as a line of a file."""
         return json.dumps(self.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
 
 
@@ -61,31 +61,31 @@ class Row(BaseModel):
 class NeighbourTexts:
     """The texts of C classes, by label; some may have none."""
 
-    synonyms: list[list[str]]  # bare names, to be put into the class's prompts
-    descriptions: list[list[str]]  # attributes and analogues, read as they stand
-    versus: dict[tuple[int, int], list[str]]  # (c, o): what tells c apart from o
+    synonyms: list[list[str]]  # bare names, which are put into the class's prompts
+    descriptions: list[list[str]]  # attributes and analogues, encoded unchanged
+    versus: dict[tuple[int, int], list[str]]  # (c, o): texts that distinguish c from o
 
     @property
     def undescribed(self) -> int:
-        """How many classes have no description: they are scored by their names alone."""
+        """The number of classes without a description, which are scored by their names alone."""
         return sum(not texts for texts in self.descriptions)
 
 
 def texts_file(given: Path | None, dataset: str) -> Path:
-    """The file that a config names, or the shipped one for the dataset. Raises ConfigError."""
+    """Return the file that a config names, or the dataset's own. Raises ConfigError if absent."""
     path = given or FOLDER / f"{dataset}.jsonl"
     if given is None and not path.is_file():
         raise ConfigError(
-            f"`options.coder.texts`: no neighbour texts for `{dataset}`. Make a file with `xmore "
-            f"texts {dataset} --out FILE` and name it there."
+            f"`options.coder.texts`: no neighbour texts for `{dataset}`. Generate a file with "
+            f"`xmore texts {dataset} --out FILE` and set this key to it."
         )
     return path
 
 
 def read_texts(path: Path, class_names: Sequence[str]) -> NeighbourTexts:
-    """The texts of `class_names`, in label order; raises ConfigError for the first bad row.
+    """Read the texts of `class_names`, in label order. Raises ConfigError for the first bad row.
 
-    Classes that share a name share its texts. Holds the whole file.
+    Classes that share a name share its texts. Memory: the complete file.
     """
     labels = defaultdict(list)
     for label, name in enumerate(class_names):
@@ -99,9 +99,9 @@ def read_texts(path: Path, class_names: Sequence[str]) -> NeighbourTexts:
             if named is not None and named not in labels:
                 what = f"no class {named[:60]!r} in the dataset; correct or remove it"
                 raise _bad(path, number, what)
-        said = (row.class_name, row.kind, row.other, row.text)
-        if first_lines.setdefault(said, number) != number:
-            raise _bad(path, number, f"says what line {first_lines[said]} says; remove it")
+        content = (row.class_name, row.kind, row.other, row.text)
+        if first_lines.setdefault(content, number) != number:
+            raise _bad(path, number, f"repeats line {first_lines[content]}; remove it")
         for label in labels[row.class_name]:
             if row.kind == "versus":
                 for other in labels[str(row.other)]:
@@ -112,7 +112,7 @@ def read_texts(path: Path, class_names: Sequence[str]) -> NeighbourTexts:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(line number, row) of each line that is not empty; raises ConfigError."""
+    """Yield (line number, row) of each non-empty line. Raises ConfigError."""
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), 1):
@@ -137,15 +137,15 @@ def _row(path: Path, number: int, line: bytes) -> Row:
     except ValidationError as error:
         raise _bad(path, number, _complaint(error)) from error
     except (ValueError, RecursionError) as error:  # of json
-        raise _bad(path, number, f"is not valid JSON ({error}); one object a line") from error
+        raise _bad(path, number, f"is not valid JSON ({error}); one object per line") from error
 
 
 def _complaint(error: ValidationError) -> str:
-    """pydantic's first complaint, by the key as it stands in the file."""
+    """Return pydantic's first error, with the key as in the file."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key `{key}`; there are class, kind, text, other, made_by"
+        return f"unknown key `{key}`; known keys: class, kind, text, other, made_by"
     if first["type"] == "missing":
         return f"key `{key}` is missing; add it"
     message = first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What WordNet says a word means, through NLTK where that and its data are installed."""
+"""The senses of a word in WordNet, through NLTK if it and its data are installed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from xmore.methods.coder.generate import Sense
 
 
 def open_wordnet() -> tuple[Callable[[str], list[Sense]], str]:
-    """A look-up of a word's senses as a noun, and WordNet's name and version. Raises ConfigError.
+    """Return a look-up of a word's senses as a noun, and WordNet's name and version.
 
-    NLTK is not among this project's dependencies, and nothing is downloaded here.
+    NLTK is not a dependency of this project, and nothing is downloaded. Raises ConfigError.
     """
     try:
         from nltk.corpus import wordnet
@@ -19,13 +19,13 @@ def open_wordnet() -> tuple[Callable[[str], list[Sense]], str]:
         version = wordnet.get_version()
     except ImportError as error:
         raise ConfigError(
-            "synonyms come from WordNet through NLTK, which is not installed: `pip install nltk` "
-            "and `python -m nltk.downloader wordnet`."
+            "synonyms come from WordNet through NLTK, which is not installed. Run `pip install "
+            "nltk` and `python -m nltk.downloader wordnet`."
         ) from error
     except LookupError as error:
         raise ConfigError(
-            "NLTK has no data of WordNet: `python -m nltk.downloader wordnet`, or set NLTK_DATA "
-            "to the folder that has corpora/wordnet."
+            "NLTK has no data of WordNet. Run `python -m nltk.downloader wordnet`, or set "
+            "NLTK_DATA to the folder that contains corpora/wordnet."
         ) from error
 
     def senses(word: str) -> list[Sense]:

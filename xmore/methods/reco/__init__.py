@@ -1,1 +1,1 @@
-"""RECO: image and classes refined by a memory, trained (docs/reco.md)."""
+"""RECO: images and classes refined by a memory, with trained layers (docs/reco.md)."""

@@ -1,7 +1,7 @@
-"""RECO's trained layers on disk, and where they come from: `xmore reco-train` writes them.
+"""RECO's trained layers on disk, as `xmore reco-train` writes them.
 
 <output>/reco.safetensors   the layers' weights
-<output>/reco.json          what made them, and their sha256; written last: it says they are whole
+<output>/reco.json          their origin and sha256; written last: it marks the checkpoint complete
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ WEIGHTS, FACTS = "reco.safetensors", "reco.json"
 
 @dataclass(frozen=True)
 class RecoCheckpoint:
-    """A training's outcome."""
+    """The result of a training."""
 
     folder: Path
     facts: Mapping[str, Any]  # reco.json
 
     @property
     def snapshot(self) -> tuple[Path, str]:
-        """The memory that it was trained on, and the snapshot's name."""
+        """The memory on which it was trained, and the snapshot's name."""
         return Path(self.facts["memory"]), self.facts["snapshot"]["name"]
 
     def layers(self) -> Reco:
-        """The trained model, on the CPU; raises ModelError where its bytes are not its own."""
+        """Return the trained model on the CPU. Raises ModelError if its file is damaged."""
         data = (self.folder / WEIGHTS).read_bytes()
         model = Reco(self.facts["dim"], self.facts["parameters"]["heads"], self.sides)
         try:
@@ -54,7 +54,7 @@ class RecoCheckpoint:
 
 
 def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]) -> None:
-    """Put a training's outcome into `folder`, in place of one that is there."""
+    """Write a training's result to `folder`; an existing one is replaced."""
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / WEIGHTS, save(tensors))
     facts = facts | {"weights_sha256": digest_file(folder / WEIGHTS)}
@@ -62,7 +62,7 @@ def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]
 
 
 def read_checkpoint(folder: Path) -> RecoCheckpoint:
-    """What lies in `folder`; raises ModelError where it is absent or not whole."""
+    """Read the checkpoint in `folder`. Raises ModelError if it is absent or incomplete."""
     todo = "Train it with `xmore reco-train CONFIG`."
     try:
         facts = read_contract(folder / FACTS, RecoFile)
@@ -73,5 +73,5 @@ def read_checkpoint(folder: Path) -> RecoCheckpoint:
     except ValueError as error:
         raise ModelError(f"{folder / FACTS}: not a checkpoint's facts ({error}). {todo}") from error
     if sha256 != facts["weights_sha256"]:
-        raise ModelError(f"{folder / WEIGHTS}: its bytes are not those that were trained. {todo}")
+        raise ModelError(f"{folder / WEIGHTS}: its bytes differ from those of the training. {todo}")
     return RecoCheckpoint(folder, facts)

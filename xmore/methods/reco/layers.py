@@ -1,9 +1,9 @@
-"""RECO: embeddings refined by what a memory holds next to them (Iscen et al., arXiv 2306.07196).
+"""RECO: embeddings refined by their neighbours in a memory (Iscen et al., arXiv 2306.07196).
 
-From the paper: the encoders stay frozen; an image's nearest memory images lend their *text*
-embeddings, a text's nearest memory texts their *image* embeddings; one transformer layer a
-modality fuses these with the original; refined embeddings are trained to agree with each other
-and with the original ones. All else is ours, and its place says so.
+From the paper: the encoders stay frozen. An image's nearest memory images provide their *text*
+embeddings, a text's nearest memory texts their *image* embeddings. One transformer layer per
+modality fuses these with the original. Refined embeddings are trained to agree with each other and
+with the original ones. Everything else is ours, and is marked as such.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-WIDTH = 4  # of the layer's feed-forward part, in dimensions of the embeddings: ours
-FIRST_SCALE, LAST_SCALE = 1 / 0.07, 100.0  # of the learned temperature, as CLIP's own training
+WIDTH = 4  # of the layer's feed-forward part, in multiples of the embeddings' dimensions: ours
+FIRST_SCALE, LAST_SCALE = 1 / 0.07, 100.0  # initial and maximum scale, as in CLIP's training
 AT = (1, 5, 10)  # recall@k
 
 
 class Fusion(nn.Module):
     """One transformer layer over [query, its k retrieved embeddings].
 
-    Ours: it normalises before attention, not after, has no dropout and no positions, and
-    its output at the query's place (which its skip connections make "query + what was learned") is
-    normalised. Both parts end in zeros at first: an untrained layer gives the query as it came.
+    Ours: it normalises before attention, not after, and has no dropout and no positions. Its output
+    at the query's position (by the skip connections, the query plus a learned term) is normalised.
+    Both parts are initialised to end in zeros, so an untrained layer returns the query unchanged.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -41,11 +41,11 @@ class Fusion(nn.Module):
     def forward(
         self, query: torch.Tensor, retrieved: torch.Tensor, missing: torch.Tensor
     ) -> torch.Tensor:
-        """(B, D), (B, K, D) unit rows, (B, K) bool True where there is none -> (B, D) unit rows."""
+        """Fuse (B, D) with (B, K, D), unit rows, to (B, D); `missing` is (B, K) bool."""
         layer = self.layer
         tokens = layer.norm1(torch.cat([query[:, None], retrieved], 1))
         mask = functional.pad(missing, (1, 0), value=False)
-        # The layer's output at the query's place alone, a quarter of the work.
+        # Only the output at the query's position is computed: a quarter of the work.
         attended, _ = layer.self_attn(
             tokens[:, :1], tokens, tokens, key_padding_mask=mask, need_weights=False
         )
@@ -55,9 +55,9 @@ class Fusion(nn.Module):
 
 
 class Reco(nn.Module):
-    """Both modalities' layers, and the temperature that they are trained with.
+    """The layers of both modalities, and the temperature with which they are trained.
 
-    `sides` names the modalities that retrieve; the other's embeddings stay as they are.
+    `sides` are the modalities that retrieve; the embeddings of the other one stay unchanged.
     """
 
     def __init__(self, dim: int, heads: int, sides: Sequence[str], seed: int = 0) -> None:
@@ -69,13 +69,13 @@ class Reco(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
-        """What inner products are multiplied with in training."""
+        """The factor of inner products in training."""
         return self.log_scale.exp().clamp(max=LAST_SCALE)
 
     def refine(
         self, side: str, query: torch.Tensor, retrieved: torch.Tensor, missing: torch.Tensor
     ) -> torch.Tensor:
-        """Refined embeddings of a side that retrieves, see `Fusion.forward`.
+        """Return the refined embeddings of a modality that retrieves: see `Fusion.forward`.
 
         `retrieved` are embeddings of the other modality.
         """
@@ -83,10 +83,10 @@ class Reco(nn.Module):
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """How surely each row of (B, D) `a` tells its own of `b` from the batch's, and b's of a's.
+    """Return the InfoNCE loss of matching rows of (B, D) `a` and `b` within the batch.
 
-    The mean of both directions' cross entropy, as CLIP's. Equal captions in a batch are not told
-    apart from others.
+    It is the mean of both directions' cross entropy, as in CLIP. Equal captions in a batch count as
+    different ones.
     """
     logits, own = scale * a @ b.T, torch.arange(len(a), device=a.device)
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
@@ -97,10 +97,10 @@ def alignment(
     refined: tuple[torch.Tensor, torch.Tensor],
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """Refined with refined, and each refined with the other's original: InfoNCE, added up.
+    """Return the sum of three InfoNCE losses: refined pairs, and each refined with an original.
 
-    Pairs are (images, texts), (B, D) unit rows each. That these are aligned is the paper's; that it
-    is InfoNCE of equal weights and with one learned temperature is not verified against it.
+    Pairs are (images, texts), (B, D) unit rows each. The paper aligns these; InfoNCE with equal
+    weights and one learned temperature is not verified against it.
     """
     (v, t), (refined_v, refined_t) = original, refined
     return (
@@ -111,9 +111,9 @@ def alignment(
 
 
 def hits(queries: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
-    """Whether row i of (N, D) `wanted` is among the k nearest to row i of `queries`: (N,) bool.
+    """Return, for row i of (N, D) `queries`, if row i of `wanted` is in the top k: (N,) bool.
 
-    A tie counts as lost. Holds N x N similarities.
+    A tie counts as a miss. Memory: N x N similarities.
     """
     similarities = queries @ wanted.T
     own = np.diagonal(similarities)[:, None]

@@ -1,4 +1,4 @@
-"""Which rows of a memory RECO trains on, which it is measured on, and what lies next to each."""
+"""The memory rows for RECO's training and evaluation, and the neighbours of each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from xmore.memory.rows import embeddings_of, rows_of_shard
 from xmore.memory.search import Searcher
 from xmore.memory.snapshot import Kind, Snapshot, seen_by
 
-MOST_HELD_OUT = 2000  # rows; retrieval among them compares each with each
-LOOK = 1024  # nearest rows that are looked at for k that count
-CHUNK = 512  # rows whose neighbours are looked for at a time
-PAIR_BYTES = 64 << 20  # of candidates' embeddings held at a time
+MOST_HELD_OUT = 2000  # rows; retrieval compares each with each
+LOOK = 1024  # nearest rows that are examined to find k valid ones
+CHUNK = 512  # rows whose neighbours are searched at a time
+PAIR_BYTES = 64 << 20  # embeddings of candidates in memory at a time
 
 
 @dataclass(frozen=True)
 class JointMemory:
-    """A snapshot's rows by their images and by their texts, in one space."""
+    """A snapshot's image rows and text rows, in one embedding space."""
 
     image: Snapshot
     text: Snapshot
@@ -36,39 +36,39 @@ class JointMemory:
         return self.text if kind == "image" else self.image
 
     def searched(self, side: str, search: str) -> Snapshot:
-        """Where the neighbours of a side's query are looked for."""
+        """Return the rows among which a modality's neighbours are searched."""
         return self.of(side) if search == "uni-modal" else self.other(side)
 
 
 def joint_memory(snapshot: Snapshot, model: str, identity: dict[str, Any]) -> JointMemory:
-    """Both views of a snapshot that the model of that name and identity has embedded.
+    """Return the image rows and text rows of a snapshot embedded by the given model.
 
-    Raises SnapshotError for any other.
+    Raises SnapshotError if it was embedded by another model or has no text embeddings.
     """
     theirs = snapshot.manifest["model"]
     if theirs is None:
         raise SnapshotError(
-            f"{snapshot.path}: names no model, and RECO needs one that has embedded its images and "
-            "captions. Build a memory of ours from it: `sources: [clip_retrieval: ...]`."
+            f"{snapshot.path}: names no model, but RECO needs the model that embedded its images "
+            "and captions. Build a memory from it with `sources: [clip_retrieval: ...]`."
         )
     if theirs["identity"] != identity:
         raise SnapshotError(
-            f"{snapshot.path}: was embedded by `{theirs['name']}`, which is not `{model}`: "
-            "RECO works in one model's space. Name that model, or a memory embedded by this one."
+            f"{snapshot.path}: was embedded by `{theirs['name']}`, which is not `{model}`, but "
+            "RECO needs one model's space. Set that model, or a memory embedded by this one."
         )
     texts = seen_by(snapshot, "text")
     if texts is None:
         raise SnapshotError(
-            f"{snapshot.path}: has no embeddings of its captions, which RECO fuses. Embed it with "
+            f"{snapshot.path}: has no embeddings of its captions, which RECO needs. Embed it with "
             "a model that has a text tower."
         )
     return JointMemory(snapshot, texts)
 
 
 def fused_rows(memory: JointMemory, side: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a side fuses of its (B, K) neighbours: (B, K, D) float32, and where there is none.
+    """Return the other modality's embeddings of (B, K) neighbours, and a mask of missing ones.
 
-    These are embeddings of the other modality; zeros where there is none.
+    These are (B, K, D) float32, zeros if missing, and (B, K) bool.
     """
     missing = ids < 0
     rows = np.zeros((*ids.shape, memory.image.dim), np.float32)
@@ -78,9 +78,9 @@ def fused_rows(memory: JointMemory, side: str, ids: np.ndarray) -> tuple[np.ndar
 
 
 def searcher(rows: Snapshot, queries: int, scans: int, device: str = "cpu") -> Searcher:
-    """Exact while that is affordable for so many queries, else by the view's index.
+    """Return an exact searcher if affordable for this many queries, else one by the rows' index.
 
-    Raises SnapshotError where neither will do.
+    Raises SnapshotError if exact search is too expensive and there is no index.
     """
     exact = exact_is_affordable(queries, rows.rows, rows.dim, scans)
     if not exact and rows.index is None:
@@ -94,17 +94,18 @@ def searcher(rows: Snapshot, queries: int, scans: int, device: str = "cpu") -> S
 
 @dataclass(frozen=True)
 class Split:
-    """What each row of a memory is to a training: 9 bytes a row."""
+    """The role of each row of a memory in a training. Memory: 9 bytes per row."""
 
     captions: np.ndarray  # (N,) uint64, equal for equal captions
-    bank: np.ndarray  # (N,) bool: may be a neighbour; neither held out nor without a caption
-    held_out: np.ndarray  # (n,) int64 memory_ids, rising: the first row of each such caption
+    bank: np.ndarray  # (N,) bool: may be a neighbour; not held out, and has a caption
+    held_out: np.ndarray  # (n,) int64 memory_ids, ascending: the first row of each such caption
 
 
 def split_rows(snapshot: Snapshot, share: float, seed: int) -> Split:
-    """Hold out a share of the captions by a hash of each, MOST_HELD_OUT at most.
+    """Hold out a share of the captions by their hashes, at most MOST_HELD_OUT.
 
-    All rows of a held-out caption leave the bank, and one of them is measured. Streams captions.
+    All rows of a held-out caption leave the bank; one of them is evaluated. Streams the captions.
+    Raises SnapshotError if there are too few.
     """
     captions = np.empty(snapshot.rows, np.uint64)
     empty = np.zeros(snapshot.rows, bool)
@@ -118,35 +119,35 @@ def split_rows(snapshot: Snapshot, share: float, seed: int) -> Split:
     if count < 2 or len(distinct) - count < 2:
         raise SnapshotError(
             f"{snapshot.path}: {len(distinct)} distinct captions, of which {count} would be held "
-            "out: RECO needs at least two to train on and two to measure. Change `held_out`."
+            "out, but RECO needs at least two to train on and two to evaluate. Change `held_out`."
         )
     bank = ~empty & (captions > distinct[count - 1])
     return Split(captions, bank, np.sort(np.flatnonzero(~empty)[firsts[:count]]))
 
 
-def twin_searchers(memory: JointMemory, device: str) -> list[Searcher]:
-    """How near duplicates of held-out rows are looked for. Raises SnapshotError."""
+def duplicate_searchers(memory: JointMemory, device: str) -> list[Searcher]:
+    """Return the searchers of near duplicates of held-out rows. Raises SnapshotError."""
     scans = -(-MOST_HELD_OUT // CHUNK)
     return [searcher(rows, MOST_HELD_OUT, scans, device) for rows in (memory.image, memory.text)]
 
 
-def near(searchers: list[Searcher], ids: np.ndarray, least: float) -> np.ndarray:
-    """Rows as similar as `least` to one of `ids` in what a searcher looks at: memory_ids, rising.
+def near(searchers: list[Searcher], ids: np.ndarray, minimum: float) -> np.ndarray:
+    """Return the memory_ids, ascending, whose similarity to one of `ids` is at least `minimum`.
 
-    The LOOK nearest of each are looked at.
+    The similarity is that of any searcher's rows; only the LOOK nearest rows are examined.
     """
     found = [np.zeros(0, np.int64)]
     for search in searchers:
         for start in range(0, len(ids), CHUNK):
             queries = embeddings_of(search.rows, ids[start : start + CHUNK])
             nearest = search(queries, min(LOOK, search.rows.rows))
-            found.append(nearest.ids[nearest.similarities >= least])
+            found.append(nearest.ids[nearest.similarities >= minimum])
     return np.unique(np.concatenate(found))
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """How the neighbours of a side's rows are found."""
+    """Finds the neighbours of a modality's rows."""
 
     memory: JointMemory
     split: Split
@@ -155,11 +156,11 @@ class Neighbourhood:
     duplicates: float
 
     def of(self, side: str, ids: np.ndarray) -> np.ndarray:
-        """(n,) memory_ids -> (n, k) int64, the best first, -1 where there are no more.
+        """Return the neighbours of (n,) memory_ids: (n, k) int64, best first, -1 for none.
 
-        Neighbours are rows of the bank, with another caption, neither of whose embeddings is a
-        near duplicate of the row's own. Of each row the LOOK nearest are looked at. Memory: what
-        exact search of CHUNK queries holds.
+        Neighbours are rows of the bank with another caption, and neither of their embeddings is a
+        near duplicate of the row's own. Only the LOOK nearest rows are examined. Memory: that of an
+        exact search of CHUNK queries.
         """
         rows = [self._of_chunk(side, ids[i : i + CHUNK]) for i in range(0, len(ids), CHUNK)]
         return np.concatenate([np.zeros((0, self.k), np.int64), *rows])
@@ -180,7 +181,7 @@ class Neighbourhood:
         return found
 
     def _allowed(self, ids: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-        """Which of (n, m) candidates may be neighbours of (n,) rows: (n, m) bool."""
+        """Return which of (n, m) candidates may be neighbours of (n,) rows: (n, m) bool."""
         captions = self.split.captions
         allowed = (nearest >= 0) & self.split.bank[nearest]
         allowed &= captions[nearest] != captions[ids][:, None]
@@ -189,9 +190,9 @@ class Neighbourhood:
         for start in range(0, len(row), step):
             some = slice(start, start + step)
             pairs = ids[row[some]], nearest[row[some], column[some]]
-            twins = self._similarity("image", *pairs) >= self.duplicates
-            twins |= self._similarity("text", *pairs) >= self.duplicates
-            allowed[row[some], column[some]] = ~twins
+            duplicate = self._similarity("image", *pairs) >= self.duplicates
+            duplicate |= self._similarity("text", *pairs) >= self.duplicates
+            allowed[row[some], column[some]] = ~duplicate
         return allowed
 
     def _similarity(self, kind: str, ids: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ class Neighbourhood:
 def searchers(
     memory: JointMemory, sides: Sequence[str], search: str, device: str
 ) -> dict[str, Searcher]:
-    """How each refined side looks for its rows' neighbours. Raises SnapshotError."""
-    rows = {side: memory.searched(side, search) for side in sides}
+    """Return a searcher of the neighbours of each refined modality. Raises SnapshotError."""
+    searched = {side: memory.searched(side, search) for side in sides}
     scans = -(-memory.image.rows // CHUNK)
-    return {side: searcher(view, view.rows, scans, device) for side, view in rows.items()}
+    return {side: searcher(rows, rows.rows, scans, device) for side, rows in searched.items()}

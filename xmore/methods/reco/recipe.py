@@ -1,4 +1,4 @@
-"""How RECO is trained: what a config says of it, without torch."""
+"""The hyper-parameters of RECO's training, without torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ SIDES = ("image", "text")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the layers are trained: all that their weights depend on, beside the memory."""
+    """Everything that the layers' weights depend on, except the memory."""
 
     k: int  # neighbours of each image and each text
     sides: str  # which are refined: `both`, `image` or `text`
     search: str  # `uni-modal` or `cross-modal`
-    duplicates: float  # similarity from which on a row is no neighbour of another
+    duplicates: float  # minimum similarity of near duplicates, which are no neighbours
     heads: int
     epochs: int
     batch_size: int
@@ -24,5 +24,5 @@ class Recipe:
 
     @property
     def refined(self) -> tuple[str, ...]:
-        """The sides that retrieve, the image's first."""
+        """The modalities that retrieve, image first."""
         return SIDES if self.sides == "both" else (self.sides,)

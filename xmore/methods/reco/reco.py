@@ -1,4 +1,4 @@
-"""`reco`: images and classes refined by a memory's rows next to them (Iscen et al. 2023)."""
+"""`reco`: images and classes refined by their neighbours in a memory (Iscen et al. 2023)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PART_ROWS = 1024  # queries that are searched at a time
 class RecoMethod(Scorer):
     """softmax(tau v . t) of refined images and class texts, with layers of `xmore reco-train`.
 
-    An image fuses the text embeddings of its k nearest memory rows, a class's text the image
-    embeddings of its own (the mean of several prompts is a class's text, as for `clip`). tau is the
-    inference model's. Rows without a caption are no neighbours; nothing else is left out.
+    An image is fused with the text embeddings of its k nearest memory rows, a class's text with the
+    image embeddings of its k nearest (a class's text is the mean over its prompts, as for `clip`).
+    tau is the inference model's. Only rows without a caption are excluded as neighbours.
     """
 
     name = "reco"
@@ -46,7 +46,7 @@ class RecoMethod(Scorer):
             raise ModelError(
                 f"{found.folder}: `reco` was trained on embeddings of `{theirs['name']}`, which is "
                 f"not the inference model `{model.name}`. Change `roles.inference`, or train it "
-                "on a memory that this model has embedded."
+                "on a memory embedded by this model."
             )
         searchers_of(found, memory_of(found, request))
 
@@ -73,7 +73,7 @@ class RecoMethod(Scorer):
         memory = memory_of(found, context.request)
         path = memory.image.path
         held = in_use(path.parents[1], path.name)
-        held.__enter__()  # until `score` is dropped, and with it the file that holds the lock
+        held.__enter__()  # held until `score` is freed, which closes the locked file
         refiner = Refiner(found, memory)
         classes = refiner("text", context.class_features)
 
@@ -85,7 +85,7 @@ class RecoMethod(Scorer):
 
 
 class Refiner:
-    """Turns embeddings into refined ones, with trained layers and a memory."""
+    """Refines embeddings with trained layers and a memory."""
 
     def __init__(self, checkpoint: RecoCheckpoint, memory: JointMemory) -> None:
         self.layers = checkpoint.layers()
@@ -94,9 +94,9 @@ class Refiner:
         self.k = checkpoint.facts["parameters"]["k"]
 
     def __call__(self, side: str, features: np.ndarray) -> np.ndarray:
-        """(N, D) float32 unit rows of a side -> (N, D) refined; as they are where it has no layer.
+        """Refine (N, D) float32 unit rows of a modality; unchanged if it has no layer.
 
-        Memory: what PART_ROWS rows' k neighbours take, and what their search holds.
+        Memory: the k neighbours of PART_ROWS rows, and that of their search.
         """
         if side not in self.searchers:
             return features
@@ -119,22 +119,22 @@ class Refiner:
 
 
 def checkpoint_of(request: MethodRequest) -> RecoCheckpoint:
-    """What `options.reco.checkpoint` names. Raises ConfigError, ModelError."""
+    """Return the checkpoint of `options.reco.checkpoint`. Raises ConfigError, ModelError."""
     from xmore.methods.reco.checkpoint import read_checkpoint
 
     folder = request.options.reco.checkpoint
     if folder is None:
         raise ConfigError(
-            "`reco` needs trained layers: name the folder that `xmore reco-train` wrote as "
-            "`options: {reco: {checkpoint: FOLDER}}`."
+            "`reco` needs trained layers. Set `options: {reco: {checkpoint: FOLDER}}` to the "
+            "folder that `xmore reco-train` wrote."
         )
     return read_checkpoint(folder)
 
 
 def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> JointMemory:
-    """The memory that it was trained on, or the CURRENT of `options.reco.memory`.
+    """Return the memory on which it was trained, or the CURRENT one of `options.reco.memory`.
 
-    Raises SnapshotError where it is gone, or is of another model than the layers.
+    Raises SnapshotError if it no longer exists, or was embedded by another model.
     """
     from xmore.memory.snapshot import open_snapshot, resolve_current
     from xmore.methods.reco.neighbours import joint_memory
@@ -143,21 +143,21 @@ def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> JointMemory
     memory, name = (other, resolve_current(other)) if other else checkpoint.snapshot
     if not (memory / "snapshots" / name).is_dir():
         raise SnapshotError(
-            f"{memory}: the snapshot {name} that `reco` was trained on is gone. Name the memory to "
-            "retrieve from as `options.reco.memory`, or train it again."
+            f"{memory}: the snapshot {name} on which `reco` was trained no longer exists. Set "
+            "`options.reco.memory` to the memory to retrieve from, or train it again."
         )
     theirs = checkpoint.facts["model"]
     return joint_memory(open_snapshot(memory, name), theirs["name"], theirs["identity"])
 
 
 def searchers_of(checkpoint: RecoCheckpoint, memory: JointMemory) -> dict[str, Searcher]:
-    """How each side that retrieves looks for neighbours. Raises SnapshotError."""
+    """Return a searcher for each modality that retrieves. Raises SnapshotError."""
     from xmore.methods.reco.neighbours import searcher
 
     search = checkpoint.facts["parameters"]["search"]
-    views = {side: memory.searched(side, search) for side in checkpoint.sides}
-    # Decided once, for a whole part: how queries are grouped must not change what is found.
-    return {side: searcher(rows, PART_ROWS, scans=1) for side, rows in views.items()}
+    searched = {side: memory.searched(side, search) for side in checkpoint.sides}
+    # Decided for a complete part: the grouping of queries must not change the neighbours.
+    return {side: searcher(rows, PART_ROWS, scans=1) for side, rows in searched.items()}
 
 
 METHOD = RecoMethod()

@@ -1,11 +1,11 @@
-"""RECO's training on the pairs of a memory, and what it is worth on pairs that were held out.
+"""RECO's training on the pairs of a memory, and its recall on held-out pairs.
 
-    <output>/training-<digest>/rows.npz               which rows are trained on, which measured
+    <output>/training-<digest>/rows.npz               rows to train on, and held-out rows
                               /neighbours/<side>-*.npz
                               /state.safetensors      weights, optimiser, step
 
-All of it is written whole, so that a killed run goes on, and ends with the bytes of one that was
-not: the order of the pairs depends on seed and epoch alone, and nothing else is drawn.
+All files are written atomically. A killed run is resumed and ends with the same bytes as one that
+was not killed: the order of the pairs depends only on seed and epoch, and nothing else is random.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from xmore.methods.reco.layers import AT, Reco, alignment, hits
 from xmore.methods.reco.neighbours import (
     JointMemory,
     Neighbourhood,
+    duplicate_searchers,
     fused_rows,
     near,
     searchers,
     split_rows,
-    twin_searchers,
 )
 from xmore.methods.reco.recipe import SIDES, Recipe
 from xmore.models.spec import ModelCard
 from xmore.statistics.intervals import wilson
 from xmore.statistics.significance import paired
 
-VERSION = 1  # bump when what is trained, and how, changes
-PART_ROWS = 4096  # rows whose neighbours are found between two files
+VERSION = 1  # increase it when the training changes
+PART_ROWS = 4096  # rows per file of neighbours
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training with all that it works on looked up."""
+    """A training with its inputs."""
 
     recipe: Recipe
     model: ModelCard
@@ -60,40 +60,40 @@ class Training:
 
     @property
     def digest(self) -> str:
-        """What the weights depend on. Raises SnapshotError where neighbours cannot be found."""
+        """The digest of the training's inputs. Raises SnapshotError if search is impossible."""
         found = list(self.searchers().values())
-        found += twin_searchers(self.memory, self.device)
+        found += duplicate_searchers(self.memory, self.device)
         indices, rows = [search.index_sha256 for search in found], self.memory.image.digest
         return digest_of([VERSION, rows, self.model.identity, asdict(self.recipe), indices])
 
     def searchers(self) -> dict[str, Searcher]:
-        """How each refined side looks for its rows' neighbours. Raises SnapshotError."""
+        """Return a searcher of the neighbours of each refined modality. Raises SnapshotError."""
         recipe = self.recipe
         return searchers(self.memory, recipe.refined, recipe.search, self.device)
 
     @property
     def folder(self) -> Path:
-        """Where it is kept while it is under way."""
+        """The folder of the training in progress."""
         return self.output / f"training-{self.digest[:16]}"
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """Rows of a memory, and the neighbours of each: 8 k + 8 bytes a row and side."""
+    """Rows of a memory and their neighbours. Memory: 8 k + 8 bytes per row and modality."""
 
     ids: np.ndarray  # (n,) int64
-    neighbours: dict[str, np.ndarray]  # by side: (n, k) int64, -1 for none
+    neighbours: dict[str, np.ndarray]  # modality -> (n, k) int64, -1 for none
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B pairs' embeddings, and those of the other modality that each side has retrieved."""
+    """The embeddings of B pairs, and those of the other modality that each has retrieved."""
 
     original: tuple[torch.Tensor, torch.Tensor]  # images, texts: (B, D)
     retrieved: dict[str, tuple[torch.Tensor, torch.Tensor]]  # (B, K, D), (B, K) True for none
 
     def refined(self, model: Reco) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and texts: (B, D) unit rows."""
+        """Return refined images and texts: (B, D) unit rows each."""
         image, text = (
             model.refine(side, query, *self.retrieved[side]) if side in self.retrieved else query
             for side, query in zip(SIDES, self.original, strict=True)
@@ -104,7 +104,7 @@ class PairBatch:
 def batch_of(
     memory: JointMemory, pairs: TrainingPairs, places: np.ndarray, device: str
 ) -> PairBatch:
-    """The pairs at some places: (B,) int64."""
+    """Return the batch of the pairs at some positions: (B,) int64."""
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
@@ -119,10 +119,10 @@ def batch_of(
 
 
 def prepare(training: Training) -> tuple[TrainingPairs, TrainingPairs]:
-    """Split the memory's rows and find their neighbours -> pairs to train on, and held-out ones.
+    """Split the memory's rows and find their neighbours; returns training and held-out pairs.
 
-    Near duplicates of a held-out row are trained on by nobody. What is on disk is not done again.
-    Memory: 9 bytes a row of the memory, and what `Neighbourhood.of` holds. Raises SnapshotError.
+    Near duplicates of held-out rows are excluded from training. Existing files are kept. Memory: 9
+    bytes per row of the memory, and that of `Neighbourhood.of`. Raises SnapshotError, ConfigError.
     """
     recipe, memory, folder = training.recipe, training.memory, training.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +131,13 @@ def prepare(training: Training) -> tuple[TrainingPairs, TrainingPairs]:
     split = None
     if not (folder / "rows.npz").exists():
         split = split_rows(memory.image, recipe.held_out, recipe.seed)
-        twins = twin_searchers(memory, training.device)
-        left_out = near(twins, split.held_out, recipe.duplicates)
-        trained = np.setdiff1d(np.flatnonzero(split.bank), left_out)
+        searches = duplicate_searchers(memory, training.device)
+        excluded = near(searches, split.held_out, recipe.duplicates)
+        trained = np.setdiff1d(np.flatnonzero(split.bank), excluded)
         if len(trained) < 2:
             raise ConfigError(
                 f"`duplicates` {recipe.duplicates}: all rows of {memory.image.path} are near "
-                "duplicates of held-out ones. Raise it."
+                "duplicates of held-out ones. Increase it."
             )
         _save(folder / "rows.npz", trained=trained, held_out=split.held_out)
     rows = np.load(folder / "rows.npz")
@@ -166,10 +166,10 @@ def prepare(training: Training) -> tuple[TrainingPairs, TrainingPairs]:
 
 
 def train(training: Training, pairs: TrainingPairs) -> tuple[Reco, list[float]]:
-    """Train on `pairs`, from the last state on -> the layers, and the mean loss of each epoch.
+    """Train on `pairs` from the last state; returns the layers and the mean loss of each epoch.
 
-    A state is written each `every` steps. The last pairs of an epoch that fill no batch are left
-    out of it. Memory: a batch's embeddings, and the layers three times over.
+    A state is written every `training.every` steps. The last pairs of an epoch are skipped if they
+    do not fill a batch. Memory: a batch's embeddings, and three times the layers.
     """
     recipe, folder = training.recipe, training.folder
     model = Reco(training.memory.image.dim, recipe.heads, recipe.refined, recipe.seed)
@@ -197,7 +197,7 @@ def train(training: Training, pairs: TrainingPairs) -> tuple[Reco, list[float]]:
 
 
 def _steps(n: int, size: int, seed: int, steps: range) -> Iterator[tuple[int, np.ndarray]]:
-    """Which of n pairs each step is of: an order an epoch, drawn from the seed and its number."""
+    """Yield (step, its pairs out of n); each epoch has one order, drawn from seed and epoch."""
     epoch, order = -1, np.zeros(0, np.int64)
     for step in steps:
         now, place = divmod(step, n // size)
@@ -208,7 +208,7 @@ def _steps(n: int, size: int, seed: int, steps: range) -> Iterator[tuple[int, np
 
 @dataclass(frozen=True)
 class _State:
-    """What a run goes on from: one file, written whole."""
+    """The state from which a run resumes: one file, written atomically."""
 
     path: Path
     model: Reco
@@ -221,15 +221,15 @@ class _State:
             tensors[f"weights.{name}"] = parameter.detach().cpu()
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 tensors[f"{key}.{name}"] = moments[key].cpu()
-        told = {"step": str(step), "losses": json.dumps(losses)}
-        write_whole(self.path, save(tensors, told))
+        metadata = {"step": str(step), "losses": json.dumps(losses)}
+        write_whole(self.path, save(tensors, metadata))
 
     def read(self) -> tuple[int, list[float]]:
-        """How many steps are done, and the epochs' losses so far; model and optimiser are set."""
+        """Set model and optimiser; returns the number of steps done and the losses per epoch."""
         if not self.path.exists():
             return 0, []
         with safe_open(self.path, "pt") as file:
-            told = file.metadata()
+            metadata = file.metadata()
             for name, parameter in self.model.named_parameters():
                 device = parameter.device
                 parameter.data.copy_(file.get_tensor(f"weights.{name}"))
@@ -238,14 +238,14 @@ class _State:
                     "exp_avg": file.get_tensor(f"exp_avg.{name}").to(device),
                     "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}").to(device),
                 }
-        return int(told["step"]), json.loads(told["losses"])
+        return int(metadata["step"]), json.loads(metadata["losses"])
 
 
 def retrieval(training: Training, model: Reco, pairs: TrainingPairs) -> list[dict[str, Any]]:
-    """recall@1, @5, @10 among held-out pairs, both ways, with the original and refined embeddings.
+    """Return recall@1, @5, @10 on held-out pairs, with the original and the refined embeddings.
 
-    A row a direction and k: `n`, and of `before` and `after` the share with Wilson's 95 % interval;
-    their `difference` over the same queries with its bootstrap interval, and McNemar's exact p.
+    One row per direction and k: `n`; the shares `before` and `after` with Wilson's 95 % intervals;
+    their `difference` on the same queries with its bootstrap interval, and McNemar's exact p.
     Memory: the held-out pairs' embeddings, and all their similarities.
     """
     before, after = _both(training, model, pairs)
@@ -272,7 +272,7 @@ def retrieval(training: Training, model: Reco, pairs: TrainingPairs) -> list[dic
 def _both(
     training: Training, model: Reco, pairs: TrainingPairs
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images and texts of pairs, (n, D) float32 each: as they are, and refined."""
+    """Return the images and texts of pairs, (n, D) float32 each: original and refined."""
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pairs.ids), training.recipe.batch_size):

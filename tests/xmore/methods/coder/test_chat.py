@@ -139,7 +139,7 @@ def test_a_huge_answer_is_refused(chat, server):
 
 def test_nobody_answers(server, chat, slept):
     nobody = Chat(Endpoint("http://127.0.0.1:1/v1", "m", seconds=1), chat.kept, slept.append)
-    with pytest.raises(ServiceError, match="no answer"):
+    with pytest.raises(ServiceError, match="no response"):
         nobody.ask("what?")
     assert slept == [2.0, 4.0, 8.0]
 
@@ -163,7 +163,7 @@ def test_odd_answers_are_kept_as_they_are(chat, server):
 def test_a_spoilt_file_is_refused(chat, server):
     chat.ask("one")
     chat.kept.write_bytes(chat.kept.read_bytes() + b"[]\n")
-    with pytest.raises(ConfigError, match="line 2: is not an answer"):
+    with pytest.raises(ConfigError, match="line 2: is not a kept answer"):
         again(chat)
 
 

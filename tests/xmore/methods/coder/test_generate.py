@@ -90,7 +90,7 @@ def test_with_an_encoder_only_near_classes_are_told_apart():
 
 
 def test_too_many_pairs_are_refused():
-    with pytest.raises(ConfigError, match=r"100 classes are 9,900 questions.*--config"):
+    with pytest.raises(ConfigError, match=r"100 classes need 9,900 requests.*--config"):
         made(["versus"], names=[f"c{i}" for i in range(100)], ask=str)
 
 

@@ -65,7 +65,7 @@ BAD = {
     "no author": ({k: v for k, v in GOOD.items() if k != "made_by"}, "`made_by` is missing"),
     "an unknown key": (GOOD | {"txt": "a"}, "unknown key `txt`"),
     "a list": ([GOOD], "dictionary"),
-    "said twice": (GOOD | {"made_by": "you"}, "says what line 1 says"),
+    "said twice": (GOOD | {"made_by": "you"}, "repeats line 1"),
     "not JSON": (b"{'class': 1}", "not valid JSON"),
     "nested without end": (b"[" * 5000, "not valid JSON"),
     "not UTF-8": (b'{"class": "\xff"}', "not UTF-8"),
