@@ -142,7 +142,7 @@ CONFIGS = {
     "an unknown method": ({"methods": ["xmorse"]}, ["no `xmorse`", "caption-ensemble"]),
     "betas that nobody published": (
         {"methods": ["clip", "calip-oracle"]},
-        ["`calip-oracle`", "none for `", "use `calip`"],
+        ["`calip-oracle`", "not for `", "use `calip`"],
     ),
     "a single view": ({"options": {"views": {"count": 1}}}, ["options.views.count", "2"]),
     "no image with views": ({"options": {"views": {"limit": 0}}}, ["options.views.limit", "got 0"]),
@@ -436,7 +436,7 @@ MEMORIES = {
     ),
     "CURRENT out of the memory": (
         lambda c, s: (s.parents[1] / "CURRENT").write_text("../../x\n"),
-        ["no snapshot's name"],
+        ["not a snapshot's name"],
     ),
     "a manifest that is none": (
         lambda c, s: (s / "manifest.json").write_text("[]"),

@@ -1,1 +1,1 @@
-"""What runs can be told: YAML files as pydantic models."""
+"""The configuration of runs: YAML files as pydantic models."""

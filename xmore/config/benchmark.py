@@ -1,4 +1,4 @@
-"""What a benchmark can be told: models that YAML, the command line and Prefect's form fill."""
+"""The configuration of a benchmark, filled by YAML, the command line or Prefect's form."""
 
 from __future__ import annotations
 
@@ -26,56 +26,69 @@ AnchoredCard = Annotated[str, AfterValidator(_unless_name)]
 
 
 def one_of(names: Iterable[str]) -> dict[str, Any]:
-    """Lets a form offer a list's items; what may be in it is checked by the model itself."""
+    """Return JSON schema that lets a form offer a list's items; the model itself checks them."""
     return {"items": {"type": "string", "enum": sorted(names)}}
 
 
 class RolesConfig(Section):
-    """Which model does what. A model in two roles is run once."""
+    """The role of each model. A model with two roles is run only once."""
 
     inference: list[str] = Field(
-        min_length=1, title="Inference models", description="Score images, captions and classes."
+        min_length=1,
+        title="Inference models",
+        description="They score images and captions for the classes.",
     )
-    coarse: str = Field(description="Finds candidates: must be the model of the memory's images.")
+    coarse: str = Field(
+        description="Finds candidates; must be the model that embedded the memory's images."
+    )
     fine: str = Field(description="Ranks the candidates' captions against the query image.")
 
 
 class RetrievalConfig(Section):
-    """How captions are found for an image."""
+    """How captions are retrieved for an image."""
 
-    candidates: int = Field(128, ge=1, title="K", description="Nearest memory images of a query.")
+    candidates: int = Field(
+        128, ge=1, title="K", description="Number of nearest memory images per query."
+    )
     captions: list[int] = Field(
-        [16], min_length=1, title="M", description="Captions kept; several values make a sweep."
+        [16],
+        min_length=1,
+        title="M",
+        description="Number of captions to keep; several values are all evaluated.",
     )
     search: Literal["auto", "exact", "index"] = Field(
-        "auto", description="`auto`: exact while it is affordable, else the snapshot's index."
+        "auto", description="`auto`: exact if it is affordable, else by the snapshot's index."
     )
     rerank: int | None = Field(
         None,
         ge=1,
-        description="The index gives so many times K, exact inner products decide; 1: none of "
-        "that. Left out: as the memory's index was tuned.",
+        description="Take this many times K from the index and re-rank by exact inner product; 1: "
+        "no re-ranking. Default: the value for which the memory's index was tuned.",
     )
     fine: Literal["direct", "indirect"] = Field(
-        "direct", description="`direct`: image against text; `indirect`: in coarse order."
+        "direct",
+        description="`direct`: rank by image-text similarity; `indirect`: keep the coarse order.",
     )
-    deduplicate: bool = Field(True, description="Keep equal captions of a query once.")
+    deduplicate: bool = Field(True, description="Keep equal captions of a query only once.")
     # The authors' code differs from the paper in these three; see docs/reproduce.md.
     normalise_texts: bool = Field(
-        True, description="Rank captions by unit features; the authors' code does not."
+        True, description="Normalise text features before ranking; the authors' code does not."
     )
     caption_prefix: str = Field(
-        "", description="Put before captions when they are scored; theirs is `a_photo_of_a `."
+        "",
+        description="Prefix of captions when they are scored; the authors' is `a_photo_of_a `.",
     )
     drop_short: bool = Field(
-        False, title="Drop", description="Leave out queries with fewer than K raw hits, as theirs."
+        False,
+        title="Drop",
+        description="Exclude queries with fewer than K raw hits, as the authors' code does.",
     )
 
     @model_validator(mode="after")
     def _captions_fit(self) -> Self:
         wrong = [m for m in self.captions if not 1 <= m <= self.candidates]
         if len(set(self.captions)) != len(self.captions):
-            raise ValueError(f"`captions` names something twice: {self.captions}")
+            raise ValueError(f"`captions` contains a value twice: {self.captions}")
         if wrong:
             raise ValueError(
                 f"`captions` must be in [1, {self.candidates}] (candidates), got {wrong[0]}; "
@@ -85,38 +98,38 @@ class RetrievalConfig(Section):
 
 
 class LeaksConfig(Section):
-    """Test images that are in the memory: which count as such, and whether they are left out."""
+    """Test images in the memory: which count as leaks, and whether to exclude them."""
 
     threshold: float = Field(
         0.95,
         gt=0,
         le=1,
-        description="Similarity from which on a memory image is a near duplicate of a query; what "
-        "a number means depends on the coarse model.",
+        description="Minimum similarity at which a memory image is a near duplicate of a query; "
+        "its meaning depends on the coarse model.",
     )
     exclude: bool = Field(
-        False, description="Keep such queries out of the stream: not answered, not counted."
+        False, description="Exclude such queries from the stream: no prediction, not counted."
     )
 
 
 class BenchmarkConfig(Section):
     """One benchmark: datasets, a memory, models, retrieval and methods."""
 
-    name: str = Field("benchmark", pattern=NAME, description="Begins the name of each run.")
+    name: str = Field("benchmark", pattern=NAME, description="Start of each run's name.")
     datasets: list[AnchoredCard] = Field(
-        min_length=1, description="Cards: a name in data/, or the path of a card's YAML."
+        min_length=1, description="Cards: names in data/, or paths of YAML files."
     )
-    memory: AnchoredPath = Field(description="Folder of the memory, with CURRENT in it.")
+    memory: AnchoredPath = Field(description="Folder of the memory, which contains CURRENT.")
     models: dict[str, ModelSpec] = Field(
         default_factory=dict,
-        description="Names for local models; `ARCHITECTURE/TAG` of open_clip needs none.",
+        description="Names of local models; open_clip's `ARCHITECTURE/TAG` needs no entry.",
     )
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
     methods: list[str] = Field(
         list(PAPERS),
         min_length=1,
-        description="What classifies; left out: the paper's four.",
+        description="Methods to run. Default: the paper's four.",
         json_schema_extra=one_of(METHODS),
     )
     adjustments: list[str] = Field(
@@ -126,28 +139,29 @@ class BenchmarkConfig(Section):
         json_schema_extra=one_of(ADJUSTMENTS),
     )
     options: MethodOptions = MethodOptions()
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="Orders in which queries come.")
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="Seeds of the query orders.")
     data_root: AnchoredPath | None = Field(
-        None, description="Folder of the datasets that are to be got; none: data/datasets."
+        None, description="Folder of the datasets to obtain. Default: data/datasets."
     )
     class_names: str | None = Field(
-        None, description="One of the cards' alternative lists of names; none: their own."
+        None, description="One of the cards' `alternatives`. Default: the cards' own names."
     )
     prompt: str | None = Field(
-        None, description="`{}` is the class name; none: the card's, `a photo of a {}.`"
+        None, description="Prompt; `{}` is the class name. Default: the card's, `a photo of a {}.`"
     )
     prompts: AnchoredPath | None = Field(
         None,
-        description="Instead: a .txt file of templates, or a .json file of sentences by class.",
+        description="Instead of `prompt`: a .txt file of templates, or a .json file of sentences "
+        "per class.",
     )
     leaks: LeaksConfig = LeaksConfig()
     max_rejected: float = Field(
-        0.05, ge=0, le=1, description="Share of unreadable images that stops a run."
+        0.05, ge=0, le=1, description="Maximum share of unreadable images; more stop the run."
     )
     results: AnchoredPath = Field(
         PROJECT_ROOT / "results", description="Folder for artifacts (store/) and runs (runs/)."
     )
-    report: bool = Field(True, description="Draw the run as a page at its end: `report/`.")
+    report: bool = Field(True, description="Write an HTML page at the end of the run: `report/`.")
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
@@ -155,11 +169,11 @@ class BenchmarkConfig(Section):
         for key, known in (("methods", METHODS), ("adjustments", ADJUSTMENTS)):
             for name in getattr(self, key):
                 if name not in known:
-                    raise ValueError(f"`{key}`: no `{name}`; there are {', '.join(known)}")
+                    raise ValueError(f"`{key}`: no `{name}`; known: {', '.join(known)}")
         for key in ("datasets", "methods", "adjustments", "seeds"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"`{key}` names something twice: {values}")
+                raise ValueError(f"`{key}` contains a value twice: {values}")
         if min(self.seeds) < 0:
             raise ValueError(f"`seeds` must not be negative, got {min(self.seeds)}")
         if self.prompt is not None and "{}" not in self.prompt:
@@ -167,11 +181,11 @@ class BenchmarkConfig(Section):
         for name in (*self.roles.inference, self.roles.coarse, self.roles.fine):
             if name not in self.models and "/" not in name:
                 raise ValueError(
-                    f"`roles`: no model `{name}`; name it under `models`, or write "
+                    f"`roles`: no model `{name}`; define it under `models`, or use "
                     "ARCHITECTURE/TAG as in RN50/openai"
                 )
         return self
 
     def model(self, name: str) -> ModelSpec:
-        """The model that a role names."""
+        """Return the model with this name: an entry of `models`, or open_clip's."""
         return self.models.get(name) or ModelSpec.from_name(name)

@@ -1,4 +1,4 @@
-"""How the work is done: devices, batches, workers, clusters."""
+"""The configuration of execution: devices, batches, workers, clusters."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from xmore.files.yaml import Section
 
 
 class ExecutionConfig(Section):
-    """How the work is done. Changes speed and memory, never an artifact's digest."""
+    """How the work is executed. Changes speed and memory, never an artifact's digest."""
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
-    batch_size: int = Field(64, ge=1, description="Images or texts in one forward pass.")
+    batch_size: int = Field(64, ge=1, description="Images or texts per forward pass.")
     workers: int = Field(
         0,
         ge=0,
         description="Processes that decode images; 0: one for a model on the CPU, all cores but "
-        "one beside a GPU.",
+        "one for a model on a GPU.",
     )
     part_rows: int = Field(
-        1024, ge=1, description="Queries in one part: the unit of progress, memory and resume."
+        1024, ge=1, description="Queries per part: the unit of progress, memory and resume."
     )
     runner: Literal["local", "dask", "ray"] = Field(
         "local",
-        description="Where images are embedded and candidates found: here, or on the workers of "
-        "a Dask or Ray cluster that see the same folders.",
+        description="Where images are embedded and candidates found: on this machine, or on the "
+        "workers of a Dask or Ray cluster with the same folders.",
     )
-    runners: int = Field(2, ge=1, description="Workers to start here, where no address is given.")
-    address: str | None = Field(None, description="Of a Dask scheduler or Ray head that runs.")
+    runners: int = Field(
+        2, ge=1, description="Workers to start on this machine if there is no `address`."
+    )
+    address: str | None = Field(
+        None, description="Address of a running Dask scheduler or Ray head."
+    )
 
     @model_validator(mode="after")
     def _address_has_a_runner(self) -> Self:

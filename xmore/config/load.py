@@ -1,4 +1,4 @@
-"""Configs from YAML files, and their paths made absolute."""
+"""Loading of configs from YAML files; their paths become absolute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def load_config(path: Path, kind: type[Model]) -> Model:
     """Read a YAML file into `kind`; relative paths in it are relative to the file's folder.
 
-    Raises ConfigError with one line: file, key, what it got, what to do.
+    Raises ConfigError with one line: the file, the key, its value and what to do.
     """
     data = load_yaml(path)
     _check_kind(path, data, kind)
@@ -29,7 +29,7 @@ def load_config(path: Path, kind: type[Model]) -> Model:
 
 
 def change_config(path: Path, changes: dict[str, Any], folder: Path) -> BenchmarkConfig:
-    """The benchmark of `path` with some keys changed; a section's keys are changed one by one.
+    """Load the benchmark's config in `path` with some keys changed; other keys of a section stay.
 
     `changes` maps dotted keys (`retrieval.fine`) to values; relative paths in them are relative
     to `folder`. Raises ConfigError.
@@ -56,12 +56,12 @@ def _merge(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None:
-    """Say so where a YAML of another kind was named. Raises ConfigError."""
+    """Raise ConfigError for a YAML file of another kind, and name the right command."""
     if kind in (BenchmarkConfig, ReindexConfig) and "base" in data:
         raise ConfigError(f"{path}: is a sweep's config; use `xmore sweep {path}`.")
     if kind is BenchmarkConfig and "datasets" not in data:
         if "root" in data:
-            raise ConfigError(f"{path}: is a dataset's card; name it under a config's `datasets`.")
+            raise ConfigError(f"{path}: is a dataset's card; put it in a config's `datasets`.")
         if "sources" in data:
             raise ConfigError(f"{path}: is a memory's config; use `xmore reindex {path}`.")
     trains = "output" in kind.model_fields
@@ -74,9 +74,9 @@ def _check_kind(path: Path, data: dict[str, Any], kind: type[BaseModel]) -> None
 
 
 def absolute(config: Model) -> Model:
-    """The same config with its relative paths made absolute from the working directory.
+    """Return the config with its relative paths resolved against the working directory.
 
-    A deployment's parameters come without a file that they could be relative to.
+    A deployment's parameters do not come from a file to which they could be relative.
     """
     data = config.model_dump(mode="json", exclude_unset=True)
     return type(config).model_validate(data, context={"base": Path.cwd()})

@@ -1,4 +1,4 @@
-"""What a re-index can be told: download, index, and all of it."""
+"""The configuration of a re-index: sources, download and index."""
 
 from __future__ import annotations
 
@@ -18,70 +18,79 @@ SPARK_KEY = r"IVF\d+,Flat|OPQ\d+_\d+,IVF\d+(_HNSW\d+)?,PQ\d+(x8)?"
 
 
 class DownloadConfig(Section):
-    """How images are fetched, and the bounds that keep strangers' servers harmless."""
+    """How images are downloaded, and the bounds that protect against untrusted servers."""
 
     distributor: Literal["multiprocessing", "pyspark"] = Field(
-        "multiprocessing", description="img2dataset's: processes here, or Spark's executors."
+        "multiprocessing",
+        description="img2dataset's distributor: processes on this machine, or Spark's executors.",
     )
-    processes: int = Field(2, ge=1, description="Download processes; Spark has its own count.")
-    threads: int = Field(32, ge=1, description="Requests at a time in each process.")
+    processes: int = Field(2, ge=1, description="Download processes; Spark sets its own number.")
+    threads: int = Field(32, ge=1, description="Simultaneous requests per process.")
     timeout: float = Field(
-        10, gt=0, description="Seconds that one request may take, from connecting to the last byte."
+        10, gt=0, description="Seconds per request, from connecting to the last byte."
     )
-    retries: int = Field(1, ge=0, description="Further tries of a request that failed.")
-    max_bytes: int = Field(20_000_000, ge=1, description="Bytes of an image; larger are refused.")
+    retries: int = Field(
+        1, ge=0, description="Additional attempts of a failed request in the same run."
+    )
+    max_bytes: int = Field(
+        20_000_000, ge=1, description="Maximum bytes per image; larger ones are refused."
+    )
     max_pixels: int = Field(
-        100_000_000, ge=1, description="Pixels of an image, told by its header before decoding."
+        100_000_000,
+        ge=1,
+        description="Maximum pixels per image, read from its header before decoding.",
     )
     image_size: int = Field(
-        256, ge=32, description="Images with a longer short side are scaled down to it."
+        256, ge=32, description="Images with a longer short side are scaled down to this size."
     )
     tries: int = Field(
         5,
         ge=1,
-        description="Runs that ask for an image whose failure may pass: timeout, HTTP 5xx, 429.",
+        description="Runs that request an image after retryable failures: timeout, HTTP 5xx, 429.",
     )
     honour_opt_out: bool = Field(
         True,
         title="Honour opt-outs",
-        description="Leave out images whose server says so in X-Robots-Tag.",
+        description="Exclude images whose server opts out in X-Robots-Tag.",
     )
     opt_out_directives: list[str] = Field(
         ["noai", "noimageai", "noindex", "noimageindex"],
-        description="What in X-Robots-Tag counts as an opt-out.",
+        description="Directives in X-Robots-Tag that count as an opt-out.",
     )
     user_agent: str | None = Field(
-        None, description="Token that names you to servers, and in X-Robots-Tag."
+        None, description="Token that identifies you to servers, and in X-Robots-Tag."
     )
 
 
 class IndexConfig(Section):
-    """The memory's nearest-neighbour index, and how much of exact search it must find."""
+    """The memory's nearest-neighbour index and its target recall."""
 
     key: str | None = Field(
-        None, description="A faiss factory string, such as IVF4096,SQ8; left out: by size."
+        None,
+        description="A faiss factory string, such as IVF4096,SQ8. Default: chosen by size.",
     )
     memory_gb: float = Field(
-        16, gt=0, description="GiB that the index may take; making it takes up to twice that."
+        16, gt=0, description="Maximum GiB of the index; building it needs up to twice as much."
     )
     target_recall: float = Field(
         0.95,
         gt=0,
         le=1,
-        description="Share of the 128 true neighbours that a search must find: sets nprobe or "
-        "efSearch.",
+        description="Share of the 128 true neighbours that a search must find; nprobe or efSearch "
+        "is tuned to it.",
     )
     rerank: int = Field(
         1,
         ge=1,
-        description="Searches take so many times K from the index and let exact inner products "
-        "decide; 1: none of that.",
+        description="Searches take this many times K from the index and re-rank by exact inner "
+        "product; 1: no re-ranking.",
     )
     text: bool = Field(
-        False, description="Index the captions' embeddings as well, for `reco`: text.index."
+        False, description="Also index the captions' embeddings, for `reco`: text.index."
     )
     distributed: Literal["pyspark"] | None = Field(
-        None, description="Let autofaiss add rows on Spark's executors; left out: here."
+        None,
+        description="Let autofaiss add rows on Spark's executors. Default: on this machine.",
     )
 
     @model_validator(mode="after")
@@ -89,46 +98,49 @@ class IndexConfig(Section):
         if self.distributed and self.key and not re.fullmatch(SPARK_KEY, self.key):
             raise ValueError(
                 "`distributed: pyspark` builds IVF...,Flat and OPQ...,IVF...,PQ... indices, got "
-                f"`key` {self.key}; leave one of the two out"
+                f"`key` {self.key}; remove one of the two"
             )
         return self
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """What the indices must be, however they are made: part of digests."""
+        """The required properties of all indices, however they are built; enters digests."""
         return self.each | ({"text": True} if self.text else {})
 
     @property
     def each(self) -> dict[str, Any]:
-        """What each of them must be."""
+        """The required properties of each index."""
         return self.model_dump(exclude={"distributed", "text"})
 
 
 class ReindexConfig(Section):
-    """One memory: where its pairs come from, which model embeds them, how they are indexed."""
+    """One memory: the sources of its pairs, the model that embeds them, and their index."""
 
-    name: str = Field("memory", pattern=NAME, description="Names the flow's runs.")
-    memory: AnchoredPath = Field(description="Folder to publish snapshots in.")
+    name: str = Field("memory", pattern=NAME, description="Name of the flow's runs.")
+    memory: AnchoredPath = Field(description="Folder in which snapshots are published.")
     sources: list[SourceConfig] = Field(
-        min_length=1, description="Where pairs come from; of a row in two, the first counts."
+        min_length=1, description="Sources of pairs; for a row in two sources, the first counts."
     )
     take_down: AnchoredPath | None = Field(
         None,
         title="Take-down list",
-        description="Text file, a line each: URL, row_key, memory_key or sha256 of what must go.",
+        description="Text file, one row to delete per line: URL, row_key, memory_key or sha256.",
     )
     download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")
-    model: ModelSpec = Field(description="Embeds the images: the benchmark's coarse model.")
+    model: ModelSpec = Field(
+        description="Embeds images and captions; must be the benchmark's coarse model."
+    )
     index: IndexConfig = IndexConfig()
     spark_master: str = Field(
         "local[2]",
         title="Spark master",
-        description="Of what says `pyspark`: local[N], spark://HOST:PORT, yarn, k8s://HOST:PORT.",
+        description="Master for keys set to `pyspark`: local[N], spark://HOST:PORT, yarn, "
+        "k8s://HOST:PORT.",
     )
-    shard_rows: int = Field(10_000, ge=10, description="Rows of a shard: the unit of resume.")
+    shard_rows: int = Field(10_000, ge=10, description="Rows per shard: the unit of resume.")
     max_rejected: float = Field(
-        0.5, ge=0, le=1, description="Share of failed rows that stops it before publishing."
+        0.5, ge=0, le=1, description="Maximum share of failed rows; with more nothing is published."
     )
     cache: AnchoredPath = Field(
         PROJECT_ROOT / "results" / "cache", description="Folder for file hashes."
@@ -140,14 +152,14 @@ class ReindexConfig(Section):
         labels = [source.label for source in self.sources]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice:
-            raise ValueError(f"two sources are called `{twice}`; give each a `name`")
+            raise ValueError(f"two sources have the name `{twice}`; give each a `name`")
         return self
 
     @model_validator(mode="after")
     def _texts_can_be_indexed(self) -> Self:
         if self.index.text and self.model.pooled:
             raise ValueError(
-                "`index.text` needs embeddings of captions, and `model` with `pooled: true` has "
-                "images only; leave one of the two out"
+                "`index.text` needs embeddings of captions, but `model` with `pooled: true` embeds "
+                "images only; remove one of the two"
             )
         return self

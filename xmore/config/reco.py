@@ -1,4 +1,4 @@
-"""What RECO's training can be told."""
+"""The configuration of RECO's training."""
 
 from __future__ import annotations
 
@@ -18,38 +18,45 @@ from xmore.models.spec import ModelSpec
 class RecoTrainConfig(Section):
     """RECO's layers, trained on a memory whose images and captions one model has embedded."""
 
-    name: str = Field("reco", pattern=NAME, description="Names the flow's runs.")
-    memory: AnchoredPath = Field(description="Folder of the memory, with CURRENT in it.")
+    name: str = Field("reco", pattern=NAME, description="Name of the flow's runs.")
+    memory: AnchoredPath = Field(description="Folder of the memory, which contains CURRENT.")
     model_name: str = Field("model", description="The model's name in messages and the checkpoint.")
     model: ModelSpec = Field(
-        description="Embedded the memory's images and captions; classifies later."
+        description="The model that embedded the memory, and that will be the inference model."
     )
     output: AnchoredPath = Field(description="Folder for reco.safetensors and reco.json.")
-    k: int = Field(10, ge=1, description="Neighbours of each image and each text.")
+    k: int = Field(10, ge=1, description="Number of neighbours of each image and each text.")
     sides: Literal["both", "image", "text"] = Field(
-        "both", description="What is refined; the other's embeddings stay as they are."
+        "both",
+        description="Modalities to refine; the embeddings of the other one stay unchanged.",
     )
     search: Literal["uni-modal", "cross-modal"] = Field(
         "uni-modal",
-        description="Among what neighbours are looked for: an image's among images, or texts. "
-        "What is fused is the other modality's either way.",
+        description="Where neighbours are searched: an image's among images (`uni-modal`) or among "
+        "texts (`cross-modal`). In both cases the other modality's embeddings are fused.",
     )
     duplicates: float = Field(
         0.95,
         gt=0,
         le=1,
-        description="Similarity of two images or two captions from which on a row is no neighbour "
-        "of the other; what a number means depends on the model.",
+        description="Minimum similarity of two images or captions at which their rows are near "
+        "duplicates, not neighbours; its meaning depends on the model.",
     )
     heads: int = Field(8, ge=1, description="Attention heads; must divide the model's dimensions.")
     epochs: int = Field(10, ge=1, description="Passes over the pairs.")
-    batch_size: int = Field(256, ge=2, description="Pairs that are told apart from each other.")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam's, constant.")
-    held_out: float = Field(
-        0.1, gt=0, lt=1, description="Share of the captions that retrieval is measured on."
+    batch_size: int = Field(
+        256, ge=2, description="Pairs per batch; the loss distinguishes them from each other."
     )
-    seed: int = Field(0, ge=0, description="Of what is held out, the first weights, the order.")
-    every: int = Field(100, ge=1, description="Steps between two states that a run can go on from.")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's learning rate, constant.")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="Share of captions held out to measure recall."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of the held-out captions, the initial weights and the order."
+    )
+    every: int = Field(
+        100, ge=1, description="Steps between two saved states, from which a run resumes."
+    )
     cache: AnchoredPath = Field(
         PROJECT_ROOT / "results" / "cache", description="Folder for file hashes."
     )
@@ -57,5 +64,5 @@ class RecoTrainConfig(Section):
 
     @property
     def recipe(self) -> Recipe:
-        """What the weights depend on, beside the memory."""
+        """The keys that the weights depend on, besides the memory."""
         return Recipe(**self.model_dump(include={field.name for field in fields(Recipe)}))

@@ -1,4 +1,4 @@
-"""Where a memory's rows come from, and which of them are wanted."""
+"""The configuration of a memory's sources, and of the filters on their rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SOURCE_KINDS = ("urls", "images", "tars", "clip_retrieval")
 
 
 class ColumnsConfig(Section, title="Names"):
-    """How a URL list names its columns."""
+    """The names of a URL list's columns."""
 
-    url: str = Field("url", description="Column of the image's address.")
-    caption: str = Field("caption", description="Column of its caption.")
+    url: str = Field("url", description="Column of the image's URL.")
+    caption: str = Field("caption", description="Column of the caption.")
     width: str | None = Field(None, description="Column of the image's width, for `min_size`.")
-    height: str | None = Field(None, description="Column of its height, for `min_size`.")
+    height: str | None = Field(None, description="Column of the image's height, for `min_size`.")
     similarity: str | None = Field(None, description="Column for `min_similarity`.")
     nsfw: str | None = Field(None, description="Column for `nsfw`.")
-    keep: list[str] = Field([], description="Columns to carry into the memory's metadata.")
-    header: list[str] = Field([], description="Names of the columns of a file without a header.")
+    keep: list[str] = Field([], description="Columns to copy into the memory's metadata.")
+    header: list[str] = Field([], description="Column names for a file without a header.")
 
 
 COLUMN_PRESETS = {
@@ -47,63 +47,72 @@ COLUMN_PRESETS = {
 
 
 class UrlListConfig(Section, title="Download"):
-    """Which rows of a URL list become the memory."""
+    """A list of images to download, and the selection of its rows."""
 
     path: AnchoredAddress = Field(
         title="URL list",
-        description="A Parquet, CSV, TSV or JSONL file or a folder of such files; here, or at any "
-        "address that fsspec reads (s3://, https://).",
+        description="A Parquet, CSV, TSV or JSONL file, or a folder of such files: a local path, "
+        "or an address that fsspec reads (s3://, https://).",
     )
     columns: Literal["laion-400m", "re-laion", "cc3m", "cc12m"] | ColumnsConfig = Field(
         "laion-400m", description="A preset, or the names of the columns."
     )
     where: str | None = Field(
-        None, description="A condition on the list's columns in DuckDB's SQL: similarity > 0.3"
+        None,
+        description="A condition on the list's columns in DuckDB's SQL, e.g. similarity > 0.3",
     )
     sample: float = Field(
-        1.0, gt=0, le=1, description="Share of the rows, by a hash of each: 0.1 is part of 0.2."
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of rows, selected by a hash of each: 0.1 is a subset of 0.2.",
     )
-    limit: int | None = Field(None, ge=1, description="At most so many rows, by the same hash.")
+    limit: int | None = Field(
+        None, ge=1, description="Maximum number of rows, selected by the same hash."
+    )
 
     @property
     def names(self) -> ColumnsConfig:
-        """The columns' names, a preset looked up."""
+        """The names of the columns, from the preset or as given."""
         return COLUMN_PRESETS[self.columns] if isinstance(self.columns, str) else self.columns
 
 
 class ImageFolderConfig(Section, title="Folder"):
-    """Images that are here already."""
+    """Local images."""
 
-    folder: AnchoredPath = Field(description="Folder that the captions' paths are relative to.")
+    folder: AnchoredPath = Field(description="Folder of the images; paths are relative to it.")
     captions: AnchoredPath = Field(description="Parquet with columns `path` and `caption`.")
 
 
 class TarsConfig(Section, title="Tars"):
-    """Webdataset shards that are here already: `key.jpg` beside `key.txt` (or `key.json`)."""
+    """Local webdataset shards: `key.jpg` with `key.txt` (or `key.json`)."""
 
-    folder: AnchoredPath = Field(description="Folder of *.tar files; they are read where they lie.")
+    folder: AnchoredPath = Field(description="Folder of *.tar files, which are read in place.")
 
 
 class ClipRetrievalConfig(Section, title="Embeddings"):
-    """A folder that clip-retrieval made: its embeddings are taken over, not computed."""
+    """A folder made by clip-retrieval; its embeddings are copied, not computed."""
 
     folder: AnchoredPath = Field(description="Folder with img_emb/ and metadata/.")
 
 
 class FiltersConfig(Section, title="Filters"):
-    """Which rows of a source are wanted; the rest are counted and left out."""
+    """The rows of a source to use; the others are counted and excluded."""
 
     languages: list[str] = Field(
         [],
-        description="Languages to keep, as ISO 639-1: en, fr. Guessed from the caption.",
+        description="Languages to keep, as ISO 639-1 codes (en, fr), detected from the caption. "
+        "Default: all.",
     )
     min_size: int = Field(
-        0, ge=0, description="Least pixels of the shorter side, by the list's width and height."
+        0,
+        ge=0,
+        description="Minimum pixels of the shorter side, from the list's width and height.",
     )
     min_similarity: float | None = Field(
-        None, description="Least similarity of image and caption, by the list."
+        None, description="Minimum similarity of image and caption, from the list."
     )
-    nsfw: list[str] = Field([], description="Tags to keep, e.g. UNLIKELY; none: all.")
+    nsfw: list[str] = Field([], description="Tags to keep, e.g. UNLIKELY. Default: all.")
 
     @field_validator("languages")
     @classmethod
@@ -115,16 +124,18 @@ class FiltersConfig(Section, title="Filters"):
 
 
 class SourceConfig(Section, title="Source"):
-    """Where pairs of images and captions come from: one of the four."""
+    """A source of image-text pairs: exactly one of the four kinds."""
 
-    name: str | None = Field(None, pattern=NAME, description="In tables; none: of its kind.")
+    name: str | None = Field(
+        None, pattern=NAME, description="Its name in tables. Default: the name of its kind."
+    )
     urls: UrlListConfig | None = Field(None, title="URL list", description="Images to download.")
     images: ImageFolderConfig | None = Field(
-        None, title="Image folder", description="Images that are here, with captions."
+        None, title="Image folder", description="Local images with captions."
     )
-    tars: TarsConfig | None = Field(None, title="Webdataset", description="Shards that are here.")
+    tars: TarsConfig | None = Field(None, title="Webdataset", description="Local shards.")
     clip_retrieval: ClipRetrievalConfig | None = Field(
-        None, title="clip-retrieval", description="Embeddings that are here."
+        None, title="clip-retrieval", description="Existing embeddings."
     )
     filters: FiltersConfig = FiltersConfig()
 
@@ -142,17 +153,17 @@ class SourceConfig(Section, title="Source"):
 
     @property
     def kind(self) -> str:
-        """urls, images, tars or clip_retrieval."""
+        """The kind: urls, images, tars or clip_retrieval."""
         return next(kind for kind in SOURCE_KINDS if getattr(self, kind) is not None)
 
     @property
     def label(self) -> str:
-        """Its name, or its kind."""
+        """The name, or else the kind."""
         return self.name or self.kind.replace("_", "-")
 
     @property
     def place(self) -> str:
-        """What the user named, for messages."""
+        """The path or address from the config, for messages."""
         if self.urls:
             return self.urls.path
         if self.images:

@@ -1,4 +1,4 @@
-"""A sweep: one config, some of whose keys take several values, and a table over its runs."""
+"""A sweep: runs of one config with varied keys, and a table over these runs."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from xmore.files.yaml import NAME, Section
 
 
 class SweepConfig(Section):
-    """One run for each combination of values; what runs have in common is made once."""
+    """One run per combination of values; runs share the artifacts that they have in common."""
 
-    name: str = Field(pattern=NAME, description="Names the runs and the table.")
-    base: AnchoredPath = Field(description="The benchmark's config that is changed.")
+    name: str = Field(pattern=NAME, description="Name of the runs and the table.")
+    base: AnchoredPath = Field(description="The benchmark's config to change.")
     set: dict[str, Any] = Field(
-        default_factory=dict, description="Changes of all runs: dotted key -> value."
+        default_factory=dict, description="Changes for all runs: dotted key -> value."
     )
     vary: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Changes by run: dotted key -> its values."
+        default_factory=dict, description="Varied keys: dotted key -> list of values."
     )
-    table: str = Field(description="A question to each run's views, in SQL: the table's rows.")
+    table: str = Field(
+        description="SQL query over each run's views, which returns the table's rows."
+    )
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a sweep: its values as the table shows them, and its config."""
+    """One run of a sweep: its values, formatted for display, and its config."""
 
     values: dict[str, str]
     config: BenchmarkConfig
 
 
 def members(sweep: SweepConfig, folder: Path) -> Iterator[Member]:
-    """All runs of `sweep`, the last key varying fastest; paths in it are relative to `folder`.
+    """Yield all runs of `sweep`, the last key varying fastest; its paths are relative to `folder`.
 
     Raises ConfigError.
     """

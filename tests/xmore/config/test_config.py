@@ -81,7 +81,7 @@ def test_a_memory_config(tmp_path):
     places = [source.urls.path for source in config.sources]
     assert places == [str(tmp_path / "l.csv"), "s3://bucket/l.parquet"]
     for bad, says in (
-        ([images, images], "two sources are called `images`"),
+        ([images, images], "two sources have the name `images`"),
         ([{**images, **urls}], "a source is one of"),
         ([{"images": {"foldr": "i"}}], "did you mean `folder`"),
         ([{**images, "filters": {"nsfw": ["x"]}}], "needs a URL list"),
