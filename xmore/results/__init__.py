@@ -1,1 +1,1 @@
-"""Runs: their records, views, costs, comparisons."""
+"""Runs: records, views, costs, metrics and comparisons."""

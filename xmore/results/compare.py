@@ -1,4 +1,4 @@
-"""A run beside the paper's tables, or beside another run."""
+"""Comparison of a run with the paper's tables, or with another run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OURS = (  # the paper's method, ours, its adjustment
 )
 AVERAGES: dict[
     str, dict[str, tuple[str, tuple[str, ...]]]
-] = {  # file -> the paper's rows of averages, what we call them, and what is left out
+] = {  # file -> the paper's rows of averages -> our name for each, and the datasets excluded
     "table1_zero_shot": {"Avg.": ("average of the ten", ())},
     "table2_domain_generalization": {
         "Avg.": ("average of the five", ()),
@@ -41,10 +41,10 @@ _Numbers = tuple[float, float, float]  # top-1 and its bounds, in %
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One number of the paper beside ours, in percent."""
+    """One number of the paper compared with ours, in percent."""
 
     model: str
-    dataset: str  # the paper's name, or which average it is
+    dataset: str  # the paper's name, or the name of an average
     method: str
     paper: float
     ours: float
@@ -53,14 +53,14 @@ class PaperRow:
 
     @property
     def inside(self) -> bool | None:
-        """Whether the paper's number lies in our interval."""
+        """Whether the paper's number lies in our interval; None without an interval."""
         return None if self.interval is None else self.interval[0] <= self.paper <= self.interval[1]
 
 
 def to_paper(run: Run) -> list[PaperRow]:
-    """Tables 1 and 2 beside the run's `clip`, `caption-ensemble` and both forms of `xmore`.
+    """Compare tables 1 and 2 with the run's `clip`, `caption-ensemble` and both forms of `xmore`.
 
-    Raises RunError where the run has no dataset and model of theirs.
+    Raises RunError if the run has no dataset and model of these tables.
     """
     mine = _accuracies(run)
     rows: list[PaperRow] = []
@@ -72,29 +72,29 @@ def to_paper(run: Run) -> list[PaperRow]:
             for theirs, method, adjustment in OURS:
                 if row["method"] == theirs:
                     key = (row["model"], method, adjustment)
-                    rows += _beside(row, mine.get(key, {}), averages, single, key)
+                    rows += _compared(row, mine.get(key, {}), averages, single, key)
     if not rows:
         raise RunError(
-            f"run {run.name}: nothing of it is in the paper's tables: they have "
-            f"RN50/openai and ViT-B-16/openai, M = {PAPERS_M}, and the datasets whose card has a "
-            "`paper_name` (see configs/paper.yaml)."
+            f"run {run.name}: nothing of it is in the paper's tables, which have RN50/openai and "
+            f"ViT-B-16/openai, M = {PAPERS_M}, and the datasets whose card has a `paper_name`. "
+            "See configs/paper.yaml."
         )
     return rows
 
 
-def _beside(
+def _compared(
     printed: dict[str, str],
     mine: dict[str, _Numbers],
     averages: dict[str, tuple[str, tuple[str, ...]]],
     single: list[str],
     key: tuple[str, str, str | None],
 ) -> Iterator[PaperRow]:
-    """The paper's row beside our number, if we have all that it takes."""
+    """Yield the paper's row with our number, if the run has all datasets that it needs."""
     name = printed["dataset"]
     shown, interval = name, None
     if name in averages:
-        shown, left_out = averages[name]
-        wanted = [dataset for dataset in single if dataset not in left_out]
+        shown, excluded = averages[name]
+        wanted = [dataset for dataset in single if dataset not in excluded]
         if not all(dataset in mine for dataset in wanted):
             return
         ours = sum(mine[dataset][0] for dataset in wanted) / len(wanted)
@@ -109,7 +109,7 @@ def _beside(
 
 
 def _accuracies(run: Run) -> dict[tuple[str, str, str | None], dict[str, _Numbers]]:
-    """(the paper's model, method, adjustment) -> the paper's dataset -> top-1 and bounds, in %."""
+    """Map (the paper's model, method, adjustment) -> its dataset -> top-1 and bounds, in %."""
     names = {}
     for name in run.config["datasets"]:
         with suppress(XmoreError):
@@ -137,39 +137,40 @@ def _read(file: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Flips:
-    """One variant in two runs, over the queries that both have (first order seed)."""
+    """One variant in two runs, over the queries of both (first order seed)."""
 
     dataset: str
     model: str
     variant: str
     n: int
-    both: int  # right in both runs
+    both: int  # correct in both runs
     only_a: int
     only_b: int
 
     @property
     def p(self) -> float:
-        """Two-sided exact sign test (McNemar) that flips to and fro are alike."""
+        """Two-sided exact p (McNemar) that flips in both directions are equally likely."""
         return mcnemar_p(self.only_a, self.only_b)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs: what was asked differently, and what was answered differently."""
+    """Two runs: differences in config and in predictions."""
 
     differences: list[tuple[str, Any, Any]]  # dotted key, value in a, value in b
     flips: list[Flips]
-    examples: list[tuple[str, ...]]  # dataset, model, variant, uri, class, a says, b says
+    examples: list[tuple[str, ...]]  # dataset, model, variant, uri, class, a's, b's prediction
 
 
 def between(a: Run, b: Run, examples: int = 10) -> Comparison:
-    """Config differences and flipped queries of two runs; holds the answers of one order seed.
+    """Return the config differences and flipped queries of two runs.
 
-    Raises RunError where they have no query and variant in common.
+    Memory: the predictions of one order seed. Raises RunError if the runs have no query and variant
+    in common.
     """
     db = duckdb.connect()
     for name, run in (("a", a), ("b", b)):
-        db.register(name, _answers(run))
+        db.register(name, _predictions(run))
     by = "dataset, model, variant, uri"
     joined = f"from a join b using ({by}, class_name)"
     rows = db.execute(
@@ -181,7 +182,7 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     if not rows:
         raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
     flipped = db.execute(
-        f"select {by}, class_name, coalesce(a.says, ''), coalesce(b.says, '') {joined} "
+        f"select {by}, class_name, coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
         f"where a.correct != b.correct order by {by} limit {int(examples)}"
     ).fetchall()
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
@@ -193,9 +194,9 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     return Comparison(differences, [Flips(*row) for row in rows], flipped)
 
 
-def _answers(run: Run) -> Any:
+def _predictions(run: Run) -> Any:
     query = """
-        select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as says,
+        select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as predicted,
                p.method || coalesce(' ' || adjustment, '') || coalesce(' M=' || m, '') as variant
         from predictions p
         left join classes c on c.dataset = p.dataset and c.label = p.prediction

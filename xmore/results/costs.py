@@ -1,7 +1,7 @@
-"""What each method costs: seconds an image and memory, of all stages that its answers come from.
+"""The cost of each method: seconds per image and memory, of all stages behind its predictions.
 
-An artifact that was there already costs what it did when it was made, by the newest run that made
-it. Not counted: listing the images, and all of a memory's making.
+The cost of an existing artifact is that of the newest run that built it. Not counted: listing the
+images, and building the memory.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one method on one dataset under one model; None where no run says it."""
+    """The cost of one method on one dataset under one model; None if no run has recorded it."""
 
     dataset: str
     model: str
     method: str
     m: int | None
     seconds_per_image: float | None
-    peak_memory_mb: float | None  # of the process, in whichever stage it was largest
+    peak_memory_mb: float | None  # of the process, the maximum over the stages
 
 
 def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
-    """Costs of every method of `run`; `earlier` runs, the oldest first, made what it skipped.
+    """Return the cost of every method of `run`.
 
-    One of them may be its own record, of before it was gone on with.
+    `earlier` are the runs, oldest first, that built the artifacts it skipped. One of them may be
+    its own record from before it was resumed.
     """
     paid = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
-    found: dict[str, dict[str, _Made]] = defaultdict(dict)  # by dataset, then by digest
+    found: dict[str, dict[str, _Made]] = defaultdict(dict)  # dataset -> digest -> artifact
     for ref in run.artifacts:
         manifest = read_manifest(Path(ref.path))
         made = _Made(paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", []))
@@ -60,7 +61,7 @@ def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
 
 @dataclass(frozen=True)
 class _Made:
-    """An artifact as the run that made it paid for it, and what its manifest says."""
+    """An artifact with its cost when it was built, and entries of its manifest."""
 
     ref: ArtifactRef
     params: dict[str, Any]
@@ -68,7 +69,7 @@ class _Made:
 
     @property
     def images(self) -> int:
-        """How many test images it is of."""
+        """The number of its test images."""
         if self.ref.stage == "view_embeddings":
             return self.ref.rows // self.params["count"]
         if self.ref.stage == "predictions":
@@ -76,26 +77,27 @@ class _Made:
         return self.ref.rows
 
 
-def _cost(answers: _Made, by_digest: dict[str, _Made]) -> Cost:
-    method = answers.params["method"][0]
-    chain = {made.ref.digest: made for made in _chain(answers, by_digest, method)}.values()
+def _cost(predictions: _Made, by_digest: dict[str, _Made]) -> Cost:
+    method = predictions.params["method"][0]
+    chain = {made.ref.digest: made for made in _chain(predictions, by_digest, method)}.values()
     known = all(not made.ref.skipped for made in chain)
     seconds = sum(made.ref.seconds / max(made.images, 1) for made in chain)
     peak = max((made.ref.peak_rss_mb for made in chain if made.ref.peak_rss_mb), default=None)
     return Cost(
-        answers.ref.dataset,
-        str(answers.ref.model),
+        predictions.ref.dataset,
+        str(predictions.ref.model),
         method,
-        answers.params["m"],
+        predictions.params["m"],
         seconds if known else None,
         peak if known else None,
     )
 
 
 def _chain(made: _Made, by_digest: dict[str, _Made], method: str) -> Iterator[_Made]:
-    """The artifacts that a method's answers come from, `made` first.
+    """Yield the artifacts behind a method's predictions, `made` first.
 
-    `scores` holds two opinions: a method that reads the image's alone has no use for captions.
+    `scores` contains image and text scores: for a method that reads only image scores, the captions
+    do not count.
     """
     inputs = [by_digest[digest] for digest in made.inputs if digest in by_digest]
     if made.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:

@@ -1,4 +1,4 @@
-"""One query's whole way through a run, gathered from the run's views."""
+"""How a query was classified, step by step: read from the views of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What one inference model makes of the image, and of M captions."""
+    """The scores of one inference model for the image and for M captions."""
 
     model: str
     m: int
@@ -26,7 +26,7 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of a method; order seeds that agree in it are one."""
+    """One prediction of a method; order seeds that agree are combined."""
 
     model: str
     method: str  # with its adjustment
@@ -35,13 +35,13 @@ class Answer:
     text_weight: float | None
     answer: str | None
     probability: float | None
-    seeds: str  # "2 of 3", empty where order plays no part
-    correct: bool | None  # none where there is no label
+    seeds: str  # "2 of 3", empty if the method ignores the order
+    correct: bool | None  # None without a label
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A memory row: a candidate, or a caption that was kept."""
+    """A memory row: a candidate, or a kept caption."""
 
     rank: int
     memory_id: int
@@ -51,20 +51,20 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A query, what was retrieved for it, and what was made of that."""
+    """A query, its retrieved rows, its scores and its predictions."""
 
     dataset: str
     query_id: int
     uri: str
     label: str | None
     opinions: list[ModelScores]
-    captions: list[Neighbour]  # as far as the largest M
+    captions: list[Neighbour]  # up to the largest M
     candidates: list[Neighbour]  # without their texts
     answers: list[Answer]
 
 
 def explain(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> Explanation:
-    """Everything about one query: its id, or the end of its file's path. Raises QueryError."""
+    """Explain one query, given by its id or the end of its file's path. Raises QueryError."""
     row = _find(db, query, dataset)
     where = {"d": row["dataset"], "q": row["query_id"]}
     return Explanation(
@@ -90,10 +90,12 @@ def _find(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> dic
         return found[0]
     if found:
         names = ", ".join(f"{row['dataset']} {row['query_id']} ({row['uri']})" for row in found)
-        raise QueryError(f"{query!r} is more than one query: {names}. Add --dataset, or be exact.")
+        raise QueryError(
+            f"{query!r} matches more than one query: {names}. Add --dataset, or a longer path."
+        )
     counts = _rows(db, "select dataset, count(*) as n from queries group by all order by all", {})
-    there = ", ".join(f"{row['dataset']} has 0 to {row['n'] - 1}" for row in counts)
-    raise QueryError(f"no query {query!r}: {there}; a file's path does as well.")
+    ranges = ", ".join(f"{row['dataset']} has 0 to {row['n'] - 1}" for row in counts)
+    raise QueryError(f"no query {query!r}: {ranges}. Give a query_id or a file's path.")
 
 
 def _opinions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[ModelScores]:

@@ -1,15 +1,15 @@
-"""What there is to say of test images that are in the memory."""
+"""The leaks of a run: test images in the memory, and the accuracy without them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHOWN = 100  # test images of a dataset, of which a report has the pair
+SHOWN = 100  # maximum number of pairs in a report, per dataset
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A test image and the memory row that is most like it."""
+    """A test image and the most similar memory row."""
 
     query_id: int
     uri: str
@@ -18,8 +18,8 @@ class Pair:
     kind: str
     similarity: float | None
     caption: str
-    place: str  # where the memory's image came from
-    others: int  # further rows of the memory that are this test image
+    place: str  # URL or path of the memory's image
+    others: int  # additional rows of the memory with this test image
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Accuracy:
     method: str  # with its adjustment
     m: int | None
     all: float
-    counted: float | None  # the same answers, those to leaked queries not counted
-    alone: float | None  # of a stream without them; none where no query is left
+    counted: float | None  # the same predictions, without those for leaked queries
+    alone: float | None  # of a stream without leaked queries; None if no query is left
 
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a dataset."""
+    """The leaks of one dataset."""
 
     dataset: str
     space: str  # the coarse model
     threshold: float
     n: int
-    same: int  # queries whose very bytes are there
-    told: bool  # whether all rows of the memory can tell
-    near: int  # further queries that a near duplicate is there of
-    pairs: list[Pair]  # one a query, same bytes first, then the most similar; at most SHOWN
-    accuracies: list[Accuracy]  # empty where nothing is leaked
+    same: int  # queries whose exact bytes are in the memory
+    told: bool  # whether all rows of the memory have hashes, so that `same` is exact
+    near: int  # additional queries with a near duplicate in the memory
+    pairs: list[Pair]  # one per query, same bytes first, then the most similar; at most SHOWN
+    accuracies: list[Accuracy]  # empty without leaks
 
     @property
     def leaked(self) -> int:

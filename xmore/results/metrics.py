@@ -1,4 +1,4 @@
-"""Accuracy and its companions: the only arithmetic that sees labels."""
+"""Accuracy, calibration and entropy: the only arithmetic that reads labels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of N queries, under one method: what was said, against what is so."""
+    """One method's predictions for N queries, with the true labels."""
 
     label: np.ndarray  # (N,) int
-    prediction: np.ndarray  # (N,) float, NaN for no answer
-    probability: np.ndarray  # (N,) float, NaN for no answer
+    prediction: np.ndarray  # (N,) float, NaN for no prediction
+    probability: np.ndarray  # (N,) float, NaN for no prediction
     in_top5: np.ndarray  # (N,) bool
     caption_count: np.ndarray  # (N,) int
 
 
 def accuracy_row(outcome: Outcome, m: int | None) -> dict[str, float | int | None]:
-    """n, n_covered, n_short, top1, top1_covered, top5, Wilson 95 % bounds and ECE.
+    """Return n, n_covered, n_short, top1, top1_covered, top5, Wilson 95 % bounds and ECE.
 
-    No answer counts as wrong in top1 and top5; `top1_covered` is over the queries that have a
-    caption. Without captions at play (`m` None) every query is covered.
+    No prediction counts as wrong in top1 and top5. `top1_covered` is over the queries with a
+    caption; if the method reads no captions (`m` is None), every query is covered.
     """
     n = len(outcome.label)
     correct = outcome.prediction == outcome.label
@@ -46,20 +46,24 @@ def accuracy_row(outcome: Outcome, m: int | None) -> dict[str, float | int | Non
 
 
 def expected_calibration_error(probability: np.ndarray, correct: np.ndarray) -> float | None:
-    """Mean over queries of |accuracy - probability| of their bin; (N,) and (N,) -> scalar.
+    """Return the mean over queries of |accuracy - probability| of their bin.
 
-    Equal-width bins (low, high]; queries without an answer are left out.
+    `probability` (N,) float and `correct` (N,) bool. Bins are (low, high] of equal width. Queries
+    without a prediction are excluded; None if no query has one.
     """
-    answered = ~np.isnan(probability)
-    if not answered.any():
+    predicted = ~np.isnan(probability)
+    if not predicted.any():
         return None
-    probability, correct = probability[answered], correct[answered].astype(np.float64)
+    probability, correct = probability[predicted], correct[predicted].astype(np.float64)
     bins = np.clip(np.ceil(probability * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     gap = np.bincount(bins, correct - probability, minlength=ECE_BINS)
     return float(np.abs(gap).sum() / len(probability))
 
 
 def mean_entropy(confidence: np.ndarray, classes: int) -> float | None:
-    """Mean entropy in nats, from stored confidences; NaN (no captions) is left out."""
+    """Return the mean entropy in nats from (N,) stored confidences; NaN (no captions) is excluded.
+
+    None if all are NaN.
+    """
     seen = confidence[~np.isnan(confidence)]
     return float(((1 - seen) * np.log(classes)).mean()) if len(seen) else None

@@ -1,4 +1,4 @@
-"""Runs: one small file each, saying what was asked, what was read and which artifacts answer."""
+"""Runs: one small file each, with the config, the snapshot read and the artifacts used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Run:
     artifacts: list[ArtifactRef] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(
         default_factory=list
-    )  # a row a method: `xmore.results.costs`
+    )  # one entry per method: `xmore.results.costs`
 
     @property
     def name(self) -> str:
@@ -67,14 +67,14 @@ class Run:
         return "running" if is_locked(self.path / "run.lock") else "interrupted"
 
     def save(self) -> None:
-        """Write run.json whole."""
+        """Write run.json atomically."""
         data = asdict(self) | {"path": None}
         text = json.dumps(data, indent=1, sort_keys=True, default=str)
         write_whole(self.path / "run.json", text.encode())
 
 
 def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
-    """A new run's folder, named after its config and the time in UTC."""
+    """Create a run's folder, named after its config and the time in UTC."""
     now = datetime.now(UTC)
     stem = f"{config.name}-{now:%Y%m%d-%H%M%S}"
     runs = config.results / "runs"
@@ -93,13 +93,15 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
 
 
 def load_run(results: Path, name: str) -> Run:
-    """A run by its name, or the newest whose name begins so.
+    """Load a run by its name, or the newest run whose name begins with it.
 
-    `latest`: the newest that is completed; if none is, the newest.
+    `latest` is the newest completed run; if there is none, the newest. Raises RunError.
     """
     runs = all_runs(results)
     if not runs:
-        raise RunError(f"no runs in {results / 'runs'} yet. Start one: xmore benchmark CONFIG.")
+        raise RunError(
+            f"no runs in {results / 'runs'} yet. Start one with `xmore benchmark CONFIG`."
+        )
     if name == "latest":
         return ([run for run in runs if run.status == "completed"] or runs)[-1]
     matches = [run for run in runs if run.name.startswith(name)]
@@ -110,30 +112,30 @@ def load_run(results: Path, name: str) -> Run:
 
 
 def all_runs(results: Path) -> list[Run]:
-    """All readable runs, the oldest first."""
+    """Return all readable runs, oldest first."""
     found = [_read(path) for path in (results / "runs").glob("*/run.json")]
     return sorted((run for run in found if run), key=lambda run: (run.started, run.name))
 
 
 def config_of(run: Run) -> BenchmarkConfig:
-    """The config that a run was started with; raises RunError if it does not fit any more."""
+    """Return the config of a run. Raises RunError if it is no longer valid."""
     try:
         return BenchmarkConfig.model_validate(run.config)
     except ValidationError as error:
-        raise RunError(f"run `{run.name}`: its config is of another version.") from error
+        raise RunError(f"run `{run.name}`: its config is from another version.") from error
 
 
 @contextmanager
 def under_way(run: Run) -> Iterator[None]:
-    """Mark `run` as running for as long as this process lives; note how it ended."""
-    begun = time.perf_counter()  # the clock may be set back
+    """Mark `run` as running while this process lives, and record how it ends."""
+    begun = time.perf_counter()  # unlike the clock, it is never set back
     with locked(run.path / "run.lock"):
         run.error, run.finished, run.artifacts, run.costs = None, None, [], []
         try:
             yield
         except Exception as error:  # a signal leaves no error: the run is interrupted
             run.error = f"{type(error).__name__}: {error}"
-            with suppress(OSError):  # a full disk must not hide what went wrong
+            with suppress(OSError):  # a full disk must not hide the original error
                 run.save()
             raise
         run.finished = datetime.now(UTC).isoformat(timespec="seconds")
@@ -147,11 +149,11 @@ def _read(path: Path) -> Run | None:
         data["artifacts"] = [ArtifactRef(**record) for record in data["artifacts"]]
         return Run(**data)
     except (OSError, ValueError, TypeError):
-        return None  # a foreign or half-made folder is no run
+        return None  # a foreign or incomplete folder is not a run
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     packages = {name: _version(name) for name in VERSIONS_OF}
     return packages | {"python": platform.python_version()}
 

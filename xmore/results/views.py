@@ -1,4 +1,4 @@
-"""views.sql of a run: DuckDB views over exactly the artifacts that it made or found."""
+"""views.sql of a run: DuckDB views over exactly the artifacts that it built or reused."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactRef, read_manifest
 
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
-RAW_NAMES = {  # the flat view of the name adds more
+RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
 }
 
 
-# Stages that an older run may not have: their views are empty then.
+# Stages that an older run may lack; their views are then empty.
 OPTIONAL = {
     "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
     "comparisons": schemas.COMPARISONS,
@@ -40,19 +40,19 @@ WITH_MODEL = (
 
 
 def write_views(run: Run) -> Path:
-    """Write `<run>/views.sql`: one view a stage, then the flat views of results/views.sql."""
+    """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql."""
     path = run.path / "views.sql"
     write_whole(path, _views(run).encode())
     return path
 
 
 def open_views(run: Run) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the run's views; it reads the run's results and nothing else.
+    """Open an in-memory DuckDB with the run's views; it can read only the results folder.
 
-    Raises RunError where the run has no results yet, or its artifacts are gone.
+    Raises RunError if the run has no results yet, or if an artifact is damaged or absent.
     """
     if not run.artifacts:
-        raise RunError(f"run {run.name} is {run.status} and has no results to look at.")
+        raise RunError(f"run {run.name} is {run.status} and has no results yet.")
     results = run.path.parents[1]
     connection = duckdb.connect()
     connection.execute("set autoinstall_known_extensions = false")
@@ -80,14 +80,14 @@ def _views(run: Run) -> str:
 
 
 def flat_views(run: Path) -> str:
-    """SQL of all views on top of the stages', for the run in folder `run`."""
+    """Return the SQL of all views that build on the stages' views, for the run in folder `run`."""
     return "\n".join(
         [_place_macros(), _costs_view(run), _runs_view(run.parent), FLAT_VIEWS.read_text("utf-8")]
     )
 
 
 def _place_macros() -> str:
-    """In which order methods and adjustments are listed: the order in which they are known."""
+    """Return macros that sort methods and adjustments in the order of their registries."""
     return "\n".join(
         f"create or replace macro {kind}_place({kind}) as "
         f"list_position([{quote_all(known)}], {kind});"
@@ -96,14 +96,14 @@ def _place_macros() -> str:
 
 
 def _costs_view(run: Path) -> str:
-    """SQL of the view `costs`: what run.json says; a run of before says nothing."""
+    """Return the SQL of the view `costs`, which reads run.json; it is empty for older runs."""
     columns = (
         "dataset varchar, model varchar, method varchar, m integer, seconds_per_image double, "
         "peak_memory_mb double"
     )
     return (
-        "-- Of all stages that a method's answers come from, when they were made; null where no\n"
-        "-- run says it. Peak memory is the process', in the stage where it was largest.\n"
+        "-- The cost of all stages behind a method's predictions, when they were built; null if\n"
+        "-- no run has recorded it. Peak memory is the process', the maximum over the stages.\n"
         "create or replace view costs as\n"
         "  select unnest(costs, recursive := true)\n"
         f"  from read_json({quote(str(run / 'run.json'))}, "
@@ -112,10 +112,10 @@ def _costs_view(run: Path) -> str:
 
 
 def _runs_view(folder: Path) -> str:
-    """SQL of the view `runs`: all runs of `folder`, whose files it reads each time."""
+    """Return the SQL of the view `runs`, which reads the files of all runs in `folder`."""
     files = quote(str(folder / "*" / "run.json"))
     return (
-        "-- All runs of this results folder, the unfinished too.\n"
+        "-- All runs of this results folder, including unfinished ones.\n"
         "create or replace view runs as\n"
         "  select parse_path(filename)[-2] as run, config->>'name' as name, started, finished,\n"
         "         seconds, error, snapshot->>'name' as snapshot, config, versions\n"
@@ -131,7 +131,7 @@ def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
 
 
 def _empty_view(stage: str, schema: pa.Schema) -> str:
-    """A view with the columns of `schema` and no row."""
+    """Return the SQL of a view with the columns of `schema` and no rows."""
     names = {pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double"}
     names |= {pa.int32(): "integer", pa.string(): "varchar"}
     columns = ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
