@@ -93,7 +93,7 @@ def test_a_query_that_was_left_out_is_explained(leaky, excluding, tmp_path, caps
     show_explanation(way)
     write_page(way, None, lambda _: [], tmp_path / "page.html")
     for shown in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
-        assert "No answers: this test image is in the memory" in shown
+        assert "No predictions: this test image is in the memory" in shown
 
 
 def test_the_terminal_shows_it(leaky):
@@ -123,7 +123,7 @@ def test_the_page_is_bounded_and_says_so(leaky, tmp_path, monkeypatch):
     assert [pair.kind for pair in reports[0].pairs] == ["same bytes"]
     write_leaks_page(run, reports, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<img") == 2 and "Not shown, as the least similar: 1." in page
+    assert page.count("<img") == 2 and "Not shown, the least similar pairs: 1." in page
 
 
 def test_no_leak_reads_well(done, tmp_path, capsys):

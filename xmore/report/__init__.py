@@ -1,1 +1,1 @@
-"""HTML pages and what they show."""
+"""HTML pages, and the tables, plots and images in them."""

@@ -1,4 +1,4 @@
-"""Curves and histograms of a run, aggregated in DuckDB: nothing is drawn here."""
+"""Data of a run's curves and histograms, aggregated in DuckDB; `figures` draws them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from xmore.report.headline import Headline
 
-BINS = 25  # of a confidence histogram, over [0, 1]
-RANKS = 64  # points of a curve over ranks, at most
+BINS = 25  # bins of a confidence histogram, over [0, 1]
+RANKS = 64  # maximum number of points of a curve over ranks
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Of one quantity of one modality, under one dataset and model."""
+    """The histogram of one quantity of one modality, for one dataset and model."""
 
     dataset: str
     model: str
@@ -27,20 +27,20 @@ class Histogram:
 
 
 def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
-    """Confidences before, and weights after adjustment, of both modalities."""
+    """Return the histograms of both modalities: confidences before adjustment, weights after."""
     rows = db.execute(
         f"""
-        with told as (
+        with weighted as (
           select dataset, model, image_weight, text_weight, image_confidence, text_confidence
           from predictions join scores using (dataset, model, m, query_id)
           where method = $method and adjustment is not distinct from $adjustment and m = $m
             and seed is not distinct from $seed
         ), long as (
           select dataset, model, 'confidence' as quantity, 'image' as modality,
-                 image_confidence as value from told
-          union all select dataset, model, 'confidence', 'captions', text_confidence from told
-          union all select dataset, model, 'weight', 'image', image_weight from told
-          union all select dataset, model, 'weight', 'captions', text_weight from told
+                 image_confidence as value from weighted
+          union all select dataset, model, 'confidence', 'captions', text_confidence from weighted
+          union all select dataset, model, 'weight', 'image', image_weight from weighted
+          union all select dataset, model, 'weight', 'captions', text_weight from weighted
         )
         select dataset, model, quantity, modality,
                least(greatest(floor(value * {BINS}), 0), {BINS - 1})::integer as bin, count(*)
@@ -59,7 +59,7 @@ def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of one variant, or of one quantity, on one dataset."""
+    """The points of one variant, or of one quantity, on one dataset."""
 
     dataset: str
     model: str
@@ -67,12 +67,12 @@ class Curve:
     name: str
     x: np.ndarray  # (P,)
     y: np.ndarray  # (P,)
-    low: np.ndarray  # (P,) of a band around y
+    low: np.ndarray  # (P,) lower end of a band around y
     high: np.ndarray
 
 
 def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
-    """Top-1 over M with its interval, where the run has several (the paper's Figure 4)."""
+    """Return top-1 over M with its interval, if the run has several M (the paper's Figure 4)."""
     return _curves(
         db,
         """
@@ -86,7 +86,7 @@ def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
 
 
 def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
-    """Accuracy by probability, of `clip`, `caption-ensemble`, `equal` and the headline."""
+    """Return accuracy by probability for `clip`, `caption-ensemble`, `equal` and the headline."""
     return _curves(
         db,
         """
@@ -110,7 +110,7 @@ def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
 
 
 def similarities(db: duckdb.DuckDBPyConnection) -> list[Curve]:
-    """Similarity of the coarse neighbours by rank: median, and the middle 80 % of the images."""
+    """Return the similarity of coarse neighbours by rank: median and middle 80 % of the images."""
     return _curves(
         db,
         f"""

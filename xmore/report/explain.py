@@ -1,4 +1,4 @@
-"""`xmore explain --html`: a query's whole way as a page that needs no network."""
+"""`xmore explain --html`: how a query was classified, as a page that needs no network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from xmore.files.paths import write_whole
 from xmore.report.html import inline, render
 from xmore.results.explain import Explanation
 
-LEFT_OUT = "No answers: this test image is in the memory, and was left out (`leaks.exclude`)."
+LEFT_OUT = "No predictions: this test image is in the memory and was excluded (`leaks.exclude`)."
 MemoryImages = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
 
 
 def write_page(
     found: Explanation, query_image: bytes | None, memory: MemoryImages, path: Path
 ) -> None:
-    """Write the same as one HTML file with its pictures inside; `memory` gives those of rows."""
+    """Write an explanation as one HTML file that embeds its images.
+
+    `memory` maps memory_ids to pairs of memory_id and image bytes; rows without an image may be
+    absent.
+    """
     ids = [row.memory_id for row in found.captions]
     pictures = dict.fromkeys(ids) | {i: inline(data) for i, data in memory(ids)}
     page = render(

@@ -1,7 +1,7 @@
-"""The plots of a report, each one SVG that can go into a paper.
+"""The figures of a report, each an SVG that can be used in a paper.
 
-Lines and texts are drawn in one neutral ink, which a page may replace by its own colour; texts stay
-texts. Everything that a plot shows comes in as arguments.
+Lines and texts have one neutral colour, INK, which a page may replace by its own. Texts stay texts.
+The functions depend only on their arguments.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ COLOURS = {
     "image": "#4f83e0",
     "captions": "#d98c2b",
 }
-OTHERS = ("#b8a04a", "#6d9b2f", "#d07a5c", "#5a6fc0")  # of methods that are not ours
+OTHERS = ("#b8a04a", "#6d9b2f", "#d07a5c", "#5a6fc0")  # for methods without a colour above
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xmore",
-    "text.parse_math": False,  # a class may be called "$100"
+    "text.parse_math": False,  # a class name may be "$100"
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -57,12 +57,12 @@ STYLE: dict[Any, Any] = {
     ),
 }
 WIDTH, PANEL = 9.0, 2.6  # inches
-MANY = 12  # panels of a figure; more would not be read
+MANY = 12  # maximum number of panels of a figure, so that it stays readable
 
 
 @dataclass(frozen=True)
 class IntervalEstimate:
-    """An accuracy, or a difference of two, with its interval."""
+    """An accuracy, or a difference of accuracies, with its interval."""
 
     dataset: str
     name: str
@@ -72,7 +72,7 @@ class IntervalEstimate:
 
 
 def accuracies(found: Sequence[IntervalEstimate]) -> str:
-    """Dots with their intervals: a row a dataset, a colour a method."""
+    """Draw dots with intervals: one row per dataset, one colour per method."""
     datasets = list(dict.fromkeys(one.dataset for one in found))
     names = list(dict.fromkeys(one.name for one in found))
     height = 0.9 + len(datasets) * (0.18 * len(names) + 0.25)
@@ -103,7 +103,7 @@ def accuracies(found: Sequence[IntervalEstimate]) -> str:
 
 
 def confidences(found: Sequence[Histogram]) -> str:
-    """Two panels a dataset: confidences, and the weights that they become."""
+    """Draw two panels per dataset: confidences, and the weights after adjustment."""
     rows = list(dict.fromkeys(one.dataset for one in found))[: MANY // 2]
     edges = np.linspace(0, 1, BINS + 1)
     with mpl.rc_context(STYLE):
@@ -126,7 +126,10 @@ def confidences(found: Sequence[Histogram]) -> str:
 
 
 def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
-    """Bars of the mean ratio, a mark at the median: dataset, adjustment, case, mean, median."""
+    """Draw bars of the mean ratio with a mark at the median.
+
+    The rows are dataset, adjustment, case, mean and median.
+    """
     datasets = list(dict.fromkeys(row[0] for row in found))[:MANY]
     adjustments = list(dict.fromkeys(row[1] for row in found))
     cases = list(dict.fromkeys(row[2] for row in found))
@@ -135,9 +138,10 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
         for axes, dataset in zip(panels, datasets, strict=True):
             for i, adjustment in enumerate(adjustments):
                 mine = {row[2]: row[3:] for row in found if row[:2] == (dataset, adjustment)}
-                there = [j for j, case in enumerate(cases) if case in mine]
-                place = np.array(there) + (i - (len(adjustments) - 1) / 2) * 0.8 / len(adjustments)
-                mean, median = np.array([mine[cases[j]] for j in there]).reshape(-1, 2).T
+                present = [j for j, case in enumerate(cases) if case in mine]
+                shift = (i - (len(adjustments) - 1) / 2) * 0.8 / len(adjustments)
+                place = np.array(present) + shift
+                mean, median = np.array([mine[cases[j]] for j in present]).reshape(-1, 2).T
                 colour = _colour(f"xmore {adjustment}", adjustments)
                 width = 0.75 / len(adjustments)
                 axes.bar(place, mean, width, color=colour, label=adjustment, alpha=0.8)
@@ -145,16 +149,16 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
             axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
             axes.set_xticks(range(len(cases)), [case.replace(" ", "\n", 1) for case in cases])
             axes.set_title(dataset)
-            axes.set_xlabel("who was right")
-            axes.set_ylabel("image weight / captions' weight")
+            axes.set_xlabel("correct modality")
+            axes.set_ylabel("image weight / text weight")
         panels[0].legend(title="adjustment")
         return _svg(figure)
 
 
 def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool = False) -> str:
-    """Curves, a panel a dataset, one of them with its band: of all it would hide the others.
+    """Draw curves, one panel per dataset; only the curve named `band` has its band.
 
-    In a `diagonal` plot both axes are probabilities.
+    With `diagonal` both axes are probabilities, and the diagonal is drawn.
     """
     datasets = list(dict.fromkeys(curve.dataset for curve in found))[:MANY]
     names = list(dict.fromkeys(curve.name for curve in found))
@@ -179,7 +183,7 @@ def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool 
 
 
 def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
-    """Bars of the classes helped and hurt most: dataset, then class, n and gain."""
+    """Draw bars of the classes helped or hurt most: dataset, then (class, n, gain) of each."""
     found = found[: MANY // 2]
     height = 0.8 + 0.19 * max(len(classes) for _, classes in found)
     with mpl.rc_context(STYLE):
@@ -197,7 +201,7 @@ def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
 
 
 def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """`count` > 0 panels of `height` inches, at most `columns` in a row."""
+    """Return a figure with `count` > 0 panels of `height` inches, at most `columns` in a row."""
     columns = min(columns, count)
     lines = -(-count // columns)
     figure = Figure((WIDTH, height * lines), layout="constrained")
@@ -208,12 +212,12 @@ def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]
 
 
 def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A panel a dataset; one alone is a little higher."""
+    """Return a figure with one panel per dataset; a single panel is a little higher."""
     return _panels(len(datasets), 3, PANEL * (1.25 if len(datasets) == 1 else 1))
 
 
 def _colour(name: str, names: Sequence[str]) -> str:
-    """Of a method, perhaps with its number of images behind it: "tpt (n = 32)"."""
+    """Return the colour of a method, whose name may end in its number of images: "tpt (n = 32)"."""
     method = name.partition(" (")[0]
     others = [other for other in names if other.partition(" (")[0] not in COLOURS]
     return COLOURS.get(method) or OTHERS[others.index(name) % len(OTHERS)]

@@ -1,4 +1,4 @@
-"""Examples of a run: single queries, sampled so that every case of every dataset is seen."""
+"""Examples of a run: single queries, sampled so that every case of every dataset occurs."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from xmore.report.html import inline
 from xmore.report.pictures import pictures_of
 from xmore.results.runs import Run
 
-EXAMPLES = 300  # queries at most, however many the run has
-CAPTIONS = 8  # of a query, the best
+EXAMPLES = 300  # maximum number of queries, whatever the size of the run
+CAPTIONS = 8  # best captions per query
 TOP = 5  # classes of a distribution
 TEXT = 300  # characters of a caption
-QUERY_SIDE, MEMORY_SIDE = 176, 112  # pixels of a picture's longer side
+QUERY_SIDE, MEMORY_SIDE = 176, 112  # pixels of an image's longer side
 
 
 @dataclass
-class View:
-    """A query as one inference model sees it."""
+class ModelResult:
+    """The scores and predictions of one inference model for a query."""
 
     image: list[tuple[str, float]]  # class and probability, best first
     text: list[tuple[str, float]]  # empty without captions
     weights: tuple[float, float] | None  # of the headline: image, captions
-    answers: list[tuple[str, int | None, str | None, float | None, bool]] = field(
+    predictions: list[tuple[str, int | None, str | None, float | None, bool]] = field(
         default_factory=list
-    )  # method, M, class, probability, right; of ordered methods the first seed
+    )  # method, M, class, probability, correct; for ordered methods those of the first seed
     cases: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Example:
-    """A query, what was retrieved, and what each model made of it."""
+    """A query, its captions, and the result of each model."""
 
     dataset: str
     query_id: int
     uri: str
     label: str
     captions: list[tuple[int, float, str]]  # memory_id, similarity in the fine space, text
-    views: dict[str, View]  # by inference model
+    models: dict[str, ModelResult]  # inference model -> its result
 
 
 def case_names(of: Headline) -> dict[str, str]:
-    """Each case, and the condition under which a query is one; a query can be several."""
+    """Map each case to its SQL condition; a query can belong to several cases."""
     image, text = "(image_prediction = label)", "coalesce(text_prediction = label, false)"
     return {
         "image right, captions wrong": f"{image} and text_prediction is not null and not {text}",
@@ -62,9 +62,10 @@ def case_names(of: Headline) -> dict[str, str]:
 
 
 def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
-    """At most EXAMPLES queries: rare cases first, the choice within a case fixed by its hash.
+    """Select at most EXAMPLES queries, in turn from each combination of cases, ordered by a hash.
 
-    Holds the cases of all queries, and the scores of these alone: EXAMPLES x models x classes.
+    Memory: the cases of all queries, and the scores of the selected ones, EXAMPLES x models x
+    classes.
     """
     names = case_names(of)
     tags = ", ".join(f"if({condition}, {quote(name)}, null)" for name, condition in names.items())
@@ -101,7 +102,7 @@ def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
     }
     _add_captions(db, found)
     _add_scores(db, found, of)
-    _add_answers(db, found, of)
+    _add_predictions(db, found, of)
     return list(found.values())
 
 
@@ -132,7 +133,7 @@ def _add_scores(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> N
     )
     while batch := rows.fetchmany(100):
         for dataset, query_id, model, image, text, cases, weight, other in batch:
-            found[dataset, query_id].views[model] = View(
+            found[dataset, query_id].models[model] = ModelResult(
                 _best(image, names[dataset]),
                 _best(text, names[dataset]),
                 None if weight is None else (weight, other),
@@ -147,7 +148,7 @@ def _best(scores: list[float] | None, names: dict[int, str]) -> list[tuple[str, 
     return [(names[label], scores[label]) for label in order.tolist()]
 
 
-def _add_answers(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> None:
+def _add_predictions(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> None:
     rows = db.execute(
         """
         select p.dataset, p.query_id, p.model, variant(p.method, p.adjustment), p.m,
@@ -161,12 +162,12 @@ def _add_answers(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> 
         """,
         {"m": of.m},
     )
-    for dataset, query_id, model, *answer in rows.fetchall():
-        found[dataset, query_id].views[model].answers.append(tuple(answer))
+    for dataset, query_id, model, *prediction in rows.fetchall():
+        found[dataset, query_id].models[model].predictions.append(tuple(prediction))
 
 
 def gallery(run: Run, found: list[Example], of: Headline) -> dict[str, Any]:
-    """The examples as JSON: each picture once, however many queries retrieved it."""
+    """Return the examples as JSON; an image that several queries retrieved is stored only once."""
     by_dataset: dict[str, list[Example]] = defaultdict(list)
     for example in found:
         by_dataset[example.dataset].append(example)
@@ -174,10 +175,10 @@ def gallery(run: Run, found: list[Example], of: Headline) -> dict[str, Any]:
     pictures: dict[int, str | None] = {}
     for dataset, mine in by_dataset.items():
         with pictures_of(run, dataset) as source:
-            for example in track(mine, f"{dataset} pictures", "image"):
+            for example in track(mine, f"{dataset} images", "image"):
                 cards.append(_card(example, inline(source.query(example.uri), QUERY_SIDE)))
             ids = {row[0] for example in mine for row in example.captions} - pictures.keys()
-            for i, data in track(source.memory(ids), "memory pictures", "image", len(ids)):
+            for i, data in track(source.memory(ids), "memory images", "image", len(ids)):
                 pictures[i] = inline(data, MEMORY_SIDE)
     return {
         "method": of.name,
@@ -196,17 +197,17 @@ def _card(example: Example, picture: str | None) -> dict[str, Any]:
         "label": example.label,
         "image": picture,
         "captions": [[i, round(similar, 3), text] for i, similar, text in example.captions],
-        "views": {
+        "models": {
             model: {
-                "image": [[name, round(p, 3)] for name, p in view.image],
-                "text": [[name, round(p, 3)] for name, p in view.text],
-                "weights": view.weights and [round(weight, 3) for weight in view.weights],
-                "answers": [
-                    [method, m, name, None if p is None else round(p, 3), right]
-                    for method, m, name, p, right in view.answers
+                "image": [[name, round(p, 3)] for name, p in result.image],
+                "text": [[name, round(p, 3)] for name, p in result.text],
+                "weights": result.weights and [round(weight, 3) for weight in result.weights],
+                "predictions": [
+                    [method, m, name, None if p is None else round(p, 3), correct]
+                    for method, m, name, p, correct in result.predictions
                 ],
-                "cases": view.cases,
+                "cases": result.cases,
             }
-            for model, view in example.views.items()
+            for model, result in example.models.items()
         },
     }

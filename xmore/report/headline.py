@@ -1,4 +1,4 @@
-"""The variant that a report is about, and what the run shows of it in a sentence."""
+"""The variant that a report is about, and its result in one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xmore.statistics.intervals import LEVEL
 
 @dataclass(frozen=True)
 class Headline:
-    """The variant that the curves and examples are of: one method, M and order of many."""
+    """The variant of the curves and examples: one method, adjustment, M and order seed."""
 
     method: str
     adjustment: str | None
@@ -28,12 +28,15 @@ class Headline:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What a query needs to ask for this variant, whatever the order."""
+        """The SQL parameters that select this variant, without the order seed."""
         return {"method": self.method, "adjustment": self.adjustment, "m": self.m}
 
 
 def headline(db: duckdb.DuckDBPyConnection) -> Headline:
-    """`xmore` with its first adjustment where the run has it, else its last method."""
+    """Return `xmore` with its first adjustment if the run has it, else the run's last method.
+
+    Raises RunError if the run has no metrics.
+    """
     row = db.execute(
         """
         select method, adjustment, m, min(seed) from metrics
@@ -44,12 +47,12 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
         """
     ).fetchone()
     if row is None:
-        raise RunError("this run has no metrics to report.")
+        raise RunError("this run has no metrics to report. Run the benchmark again to resume it.")
     return Headline(*row)
 
 
 def summary(db: duckdb.DuckDBPyConnection, of: Headline) -> list[str]:
-    """What the run shows, a sentence for each dataset and model."""
+    """Return one sentence per dataset and model."""
     rows = db.execute(
         """
         select dataset, model, n, top1, ci_low, ci_high, difference, difference_low,
@@ -67,15 +70,15 @@ def _sentence(
     of: Headline, dataset: str, model: str, n: int, top1: float, *numbers: float | None
 ) -> str:
     low, high, difference, less, more, p = numbers
-    said = (
-        f"{dataset}, {model}: {of.name} answers {show(top1, 'share')} % of {n:,} images rightly "
+    accuracy = (
+        f"{dataset}, {model}: {of.name} predicts {show(top1, 'share')} % of {n:,} images correctly "
         f"({show(low, 'share')} to {show(high, 'share')})"
     )
     if difference is None or p is None:
-        return f"{said}."
-    beside = (
+        return f"{accuracy}."
+    compared = (
         f"{show(difference, 'points')} points to clip ({show(less, 'points')} to "
         f"{show(more, 'points')}; p {show(p, 'p') if p < 0.001 else '= ' + show(p, 'p')})"
     )
-    verdict = "more than chance" if p < LEVEL else "it may be chance"
-    return f"{said}, {beside}: {verdict}."
+    verdict = "statistically significant" if p < LEVEL else "not statistically significant"
+    return f"{accuracy}, {compared}: {verdict}."

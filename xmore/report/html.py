@@ -1,4 +1,4 @@
-"""Pages from templates, and pictures inside them."""
+"""Pages from templates, and images embedded in them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import jinja2
 from xmore.images.decode import ImageRejected, decode_image
 
 TEMPLATES = Path(__file__).with_name("templates")
-SIDE = 160  # pixels of a picture in the page
+SIDE = 160  # pixels of an image's longer side in a page
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled in; whatever the values hold, it is shown as text."""
+    """Fill in a template; all values are shown as text, never interpreted as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,  # captions come from strangers
+        autoescape=True,  # captions are untrusted text
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template(template).render(values)
 
 
 def inline(data: bytes | None, side: int = SIDE) -> str | None:
-    """A small WebP as a data URI; none where there is no picture or it cannot be read."""
+    """Return a small WebP as a data URI; None if there is no image or it cannot be decoded."""
     if data is None:
         return None
     try:

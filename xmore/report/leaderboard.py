@@ -1,4 +1,4 @@
-"""The leaderboard: methods side by side, their settings, and the paper's numbers."""
+"""The leaderboard: all methods, their settings, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def _memory(run: Run) -> str:
 
 
 def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
-    """The view of the name, as people read it; `oracle` adds what has seen test labels."""
+    """Return the view `leaderboard`, formatted for display.
+
+    `oracle` adds methods whose hyper-parameters were searched on the test labels.
+    """
     rows = db.execute(
         f"""
         select dataset, model, n, variant(method, adjustment), m, top1, ci_low, ci_high,
@@ -33,11 +36,12 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
         "leaderboard",
         "Accuracy",
         f"Top-1 and top-5 in %, mean over the order seeds, with Wilson's 95 % interval over the n "
-        f"test images; {_memory(run)}. To clip: points on the same images; p: exact McNemar of the "
-        "least favourable order, corrected by Holm for all that one model's clip is compared with. "
-        "± seeds: deviation over the orders, no sampling error. Covered: over images with a "
-        "caption; short: images with fewer than M. s / image and memory (MB of the process, at its "
-        "largest): of all stages that the answers come from, when they were made.",
+        f"test images; {_memory(run)}. To clip: difference in points on the same images. p: exact "
+        "McNemar test of the least favourable order, Holm-corrected over all comparisons with one "
+        "model's clip. ± seeds: standard deviation over the orders, not a sampling error. Covered: "
+        "over images with a caption. Short: number of images with fewer than M captions. s / image "
+        "and memory MB (maximum of the process): all stages behind the predictions, measured when "
+        "they ran.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -62,10 +66,10 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
 
 
 def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
-    """What each method's settings are, a column for each place where they come from."""
+    """Return the settings of each method, one column per source."""
     rows = db.execute(
         f"""
-        with told as (
+        with sourced as (
           select method, source, h.name || ' ' || value as setting
           from hyperparameters h
           semi join leaderboard{"_all" if oracle else ""} l
@@ -76,14 +80,14 @@ def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = Fals
                string_agg(distinct setting, ', ' order by setting) filter (source = 'fixed'),
                string_agg(distinct setting, ', ' order by setting) filter (source = 'validation'),
                string_agg(distinct setting, ', ' order by setting) filter (source = 'oracle')
-        from told group by method order by method_place(method) nulls last, method
+        from sourced group by method order by method_place(method) nulls last, method
         """
     ).fetchall()
     return Table(
         "hyperparameters",
-        "Where the hyper-parameters come from",
-        "Paper: as the method's paper has it; fixed: set before any label was seen; validation: "
-        "searched on labels of a validation set; oracle: searched on the test labels. "
+        "Sources of the hyper-parameters",
+        "Paper: the value of the method's paper; fixed: set before any label was seen; validation: "
+        "searched on the labels of a validation set; oracle: searched on the test labels. "
         f"{_memory(run).capitalize()}.",
         [(name, "text") for name in ("method", "paper", "fixed", "validation", "oracle")],
         rows,
@@ -91,7 +95,7 @@ def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = Fals
 
 
 def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
-    """Macro averages over the datasets; no rows for a run of one."""
+    """Return macro averages over the datasets; no rows for a run with one dataset."""
     rows = db.execute(
         """
         select model, variant(method, adjustment), m, datasets, top1, ci_low,
@@ -102,8 +106,8 @@ def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     return Table(
         "averages",
         "Mean over the datasets",
-        f"Each dataset counts alike; {_memory(run)}. The intervals of accuracy "
-        "(low, high) and difference (least, most) combine the datasets' own.",
+        f"Each dataset has the same weight; {_memory(run)}. The intervals of accuracy (low, high) "
+        "and difference (least, most) combine those of the datasets.",
         [
             ("model", "text"),
             ("method", "text"),
@@ -140,9 +144,10 @@ def _paper(run: Run) -> Table:
     ]
     return Table(
         "paper",
-        "Beside the paper",
-        f"Tables 1 and 2 of arXiv 2308.15273; ours with {_memory(run)}. Inside: the paper's number "
-        "lies in our 95 % interval. The paper's text has minmax, its authors' code running-sum.",
+        "Compared with the paper",
+        f"Tables 1 and 2 of arXiv 2308.15273; ours with {_memory(run)}. Inside: whether the "
+        "paper's number lies in our 95 % interval. The paper's text uses minmax, the authors' "
+        "code running-sum.",
         [
             ("model", "text"),
             ("dataset", "text"),
@@ -159,11 +164,11 @@ def _paper(run: Run) -> Table:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The methods on one dataset under one model, as people read them."""
+    """The methods on one dataset under one model, formatted for display."""
 
     dataset: str
     model: str
-    n: int  # test images, of the method that answered most
+    n: int  # number of test images of the method with the most predictions
     lines: list[list[str]]
 
     columns = (
@@ -174,16 +179,16 @@ class Leaderboard:
 
 LEGEND = (
     "top-1 ± half of Wilson's 95 % interval over the n images; ± seeds: deviation over the orders.",
-    "to clip: points on the same images, * where more than chance: p < 0.05, exact McNemar of the",
-    "least favourable order, corrected (Holm) for all that one model's `clip` is compared with.",
-    "s / image, MB (of the process): all stages that the answers come from, when they were made.",
+    "to clip: points on the same images; * is significant (p < 0.05, exact McNemar test of the",
+    "least favourable order, Holm-corrected over all comparisons with one model's `clip`).",
+    "s / image, MB (of the process): all stages behind the predictions, when they ran.",
 )
 
 
 def leaderboards(run: Run, oracle: bool = False) -> list[Leaderboard]:
-    """The table `leaderboard`, narrower: a board a dataset and model.
+    """Return the table `leaderboard` with fewer columns: one board per dataset and model.
 
-    `oracle` adds methods whose hyper-parameters have seen test labels.
+    `oracle` adds methods whose hyper-parameters were searched on the test labels.
     """
     boards: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
     sizes: dict[tuple[str, str], int] = defaultdict(int)
@@ -214,7 +219,7 @@ AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to 
 
 
 def average_lines(run: Run) -> list[list[str]]:
-    """Rows under AVERAGES: the table `averages`, narrower."""
+    """Return the table `averages` with fewer columns: the rows under the head AVERAGES."""
     return [
         [
             model,
@@ -232,7 +237,7 @@ def average_lines(run: Run) -> list[list[str]]:
 
 
 def points(difference: float | None, p: float | None = None) -> str:
-    """A difference of shares in percentage points; a star where its p says more than chance."""
+    """Format a difference of shares in percentage points; a star marks a significant p."""
     if difference is None:
         return ""
     return f"{'* ' if p is not None and p < LEVEL else ''}{show(difference, 'points')}"

@@ -1,4 +1,4 @@
-"""`xmore leaks --html`: the pairs as pictures; and its tables' cells."""
+"""`xmore leaks --html`: a page with the pairs of images, and the cells of its tables."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from xmore.results.runs import Run
 
 COUNTS = ("dataset", "queries", "same bytes", "near", "in the memory", "share %")
 UNTOLD = (
-    "Rows of a clip-retrieval folder have no hashes of their images: same bytes go unseen there."
+    "Rows of a clip-retrieval folder have no hashes of their images: same bytes stay unnoticed."
 )
 LEGEND = (
-    "of them: the same answers, those to the leaked queries not counted.",
-    "alone: as if the leaked had never been in the stream. Its orders are drawn anew, so that the",
-    "ordered adjustments also move by chance, about as much as the leaderboard's `± seeds`.",
+    "of them: the same predictions, without those for leaked queries.",
+    "alone: as if leaked queries had never been in the stream. Its orders are drawn again, so that",
+    "ordered adjustments also vary by chance, about as much as the leaderboard's `± seeds`.",
 )
 
 
 def counts(report: Report) -> list[str]:
-    """A row of the table whose head is COUNTS."""
+    """Return a row of the table with the head COUNTS."""
     same = str(report.same) if report.told else f"≥ {report.same}"
     share = f"{100 * report.leaked / report.n:.1f}"
     return [report.dataset, str(report.n), same, str(report.near), str(report.leaked), share]
 
 
 def accuracy_head(report: Report) -> tuple[str, ...]:
-    """The head of the table of a report's accuracies."""
+    """Return the head of a report's table of accuracies."""
     kept = report.n - report.leaked
     return ("model", "method", "M", f"all {report.n}", f"{kept} of them", f"{kept} alone")
 
 
 def accuracy_cells(row: Accuracy) -> list[str]:
-    """A row of that table, in percent."""
+    """Return a row of that table, in percent."""
     shares = (row.all, row.counted, row.alone)
     percent = ["" if share is None else f"{100 * share:.1f}" for share in shares]
     return [row.model, row.method, "" if row.m is None else str(row.m), *percent]
 
 
 def similarity(pair: Pair) -> str:
-    """As text; none where a row of the same bytes was no candidate."""
+    """Format a pair's similarity; empty if a row with the same bytes was no candidate."""
     return "" if pair.similarity is None else f"{pair.similarity:.3f}"
 
 
 def write_leaks_page(run: Run, reports: Sequence[Report], path: Path) -> None:
-    """Write the reports as one HTML file with the pictures inside."""
+    """Write the reports as one HTML file that embeds its images."""
     drawn = []
     for report in reports:
         with pictures_of(run, report.dataset) as pictures:
@@ -58,7 +58,7 @@ def write_leaks_page(run: Run, reports: Sequence[Report], path: Path) -> None:
             drawn.append(
                 [
                     (pair, inline(pictures.query(pair.uri)), found.get(pair.memory_id))
-                    for pair in track(report.pairs, f"{report.dataset} pictures", "pair")
+                    for pair in track(report.pairs, f"{report.dataset} images", "pair")
                 ]
             )
     page = render(

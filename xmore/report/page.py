@@ -1,4 +1,4 @@
-"""`xmore report`: a run as one page that needs no network; plots as SVG, tables as files."""
+"""`xmore report`: a run as one page that needs no network, with plots and tables as files."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ from xmore.results.runs import Run
 from xmore.results.views import open_views
 
 FOLDED = ("comparisons", "by_class", "weight_ratios", "entropies")  # long tables, shown on demand
-SECTIONS = {  # id: title, what it is about, its plots, its tables
+SECTIONS = {  # id: title, introduction, plots, tables
     "accuracy": (
         "Accuracy",
-        "What each method answers rightly, and how sure that is.",
+        "The accuracy of each method, with its uncertainty.",
         ("accuracy", "m-sweep"),
         ("leaderboard", "hyperparameters", "averages", "paper"),
     ),
     "certainty": (
-        "Chance or not",
-        "Two methods answer the same images, so they are compared image by image.",
+        "Statistical significance",
+        "All methods classify the same images, so two methods are compared image by image.",
         (),
         ("resolution", "comparisons"),
     ),
     "weights": (
-        "How it decides",
+        "Confidences and weights",
         "Each modality is weighted by its confidence, after adjustment over the stream.",
         ("confidence", "weight-ratio"),
         ("weight_ratios", "entropies"),
     ),
     "reliability": (
-        "What a probability is worth",
-        "Of the answers given with some probability, the share that is right.",
+        "Calibration",
+        "The share of correct predictions, by their probability.",
         ("reliability",),
         (),
     ),
     "classes": (
         "By class",
-        "Where captions help, and where they hurt. Few images a class: read with care.",
+        "The classes that captions help or hurt. With few images per class, read this with care.",
         ("classes",),
         ("by_class",),
     ),
     "retrieval": (
-        "What was retrieved",
-        "The neighbours in the memory whose captions were asked.",
+        "Retrieval",
+        "The nearest memory images, whose captions are scored.",
         ("retrieval",),
         ("retrieval",),
     ),
 }
-XML = '<?xml version="1.0" encoding="utf-8"?>\n'  # begins an SVG that is a file of its own
+XML = '<?xml version="1.0" encoding="utf-8"?>\n'  # first line of an SVG file
 SCRIPT = TEMPLATES / "report.js"
 
 
 def write_report(run: Run, folder: Path) -> Path:
     """Write `report.html`, `figures/*.svg` and `tables/*.{csv,md}`; returns the page's path.
 
-    Holds the pictures of at most EXAMPLES queries, about 10 MB. Raises RunError.
+    Memory: the images of at most EXAMPLES queries, about 10 MB. Raises RunError.
     """
     if run.status != "completed":
         raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
@@ -100,7 +100,7 @@ def write_report(run: Run, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A part of the page: its plots and tables, and whether a table is folded away."""
+    """A section of the page: its plots, and its tables with a flag for folded ones."""
 
     id: str
     title: str
@@ -110,7 +110,7 @@ class ReportSection:
 
 
 def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[ReportSection]:
-    """The sections that have something to show."""
+    """Yield the sections that have a plot or a table."""
     for name, (title, intro, plot_names, table_names) in SECTIONS.items():
         mine = [plot for plot in drawn if plot.kind in plot_names]
         listed = [(t, t.name in FOLDED) for t in found if t.name in table_names]

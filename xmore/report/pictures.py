@@ -1,4 +1,4 @@
-"""The pictures of a run: its queries', and those behind the captions of its memory."""
+"""The images of a run: its queries, and the memory images of its captions."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from xmore.results.runs import Run
 
 @dataclass(frozen=True)
 class RunImages:
-    """Bytes of images, none where they are gone."""
+    """The bytes of a run's images, as far as they still exist."""
 
     reader: ImageReader | None  # of the test images
     snapshot: Snapshot | None
 
     def query(self, uri: str) -> bytes | None:
-        """A test image."""
+        """Return the bytes of a test image; None if it cannot be read."""
         with suppress(ImageRejected):
             return self.reader.read(uri) if self.reader else None
         return None
 
     def memory(self, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """The images that captions belong to, as they lie."""
+        """Yield (memory_id, bytes) of memory images, in the order of storage."""
         return memory_pictures(self.snapshot, memory_ids) if self.snapshot else iter(())
 
 
 @contextmanager
 def pictures_of(run: Run, dataset: str) -> Iterator[RunImages]:
-    """What is still here of the dataset and the snapshot that the run has read."""
+    """Open the dataset and the snapshot that the run has read, as far as they still exist."""
     reader, data_root = None, run.config.get("data_root")
     for name in run.config["datasets"]:
         with suppress(XmoreError):

@@ -1,4 +1,4 @@
-"""The plots of a report, one an inference model: the SVG, and the same in words."""
+"""The plots of a report, one per inference model: an SVG, and the same in words."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from xmore.results.runs import Run
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure: which of SECTIONS', what is to be seen, of what, the same in words, the SVG."""
+    """One figure, its caption and its description."""
 
-    kind: str
+    kind: str  # as in SECTIONS
     name: str  # of its file
     title: str
-    note: str
-    alt: str
+    note: str  # datasets, model and memory snapshot
+    alt: str  # the figure in words
     svg: str
 
 
 def plots(
     run: Run, db: duckdb.DuckDBPyConnection, of: Headline, found: dict[str, Table]
 ) -> list[Plot]:
-    """All figures that the run has data for; one an inference model, a panel a dataset."""
+    """Return all figures for which the run has data: one per model, one panel per dataset."""
     draw = _Drawing(run, of)
     return [
         *draw.each("accuracy", "Accuracy", _estimates(found["leaderboard"], of), _accuracy),
         *draw.each("m-sweep", "Accuracy by number of captions M", by_m(db), _by_m),
         *draw.each("confidence", "Confidence and weight", confidences(db, of), _confidence),
-        *draw.each("weight-ratio", "Who is trusted when", _ratios(found, of), _weight_ratio),
-        *draw.each("reliability", "What a probability is worth", reliability(db, of), _calibration),
+        *draw.each("weight-ratio", "Weight ratio", _ratios(found, of), _weight_ratio),
+        *draw.each("reliability", "Calibration", reliability(db, of), _calibration),
         *draw.each("classes", "Classes helped and hurt most", _gains(found), _classes),
-        *draw.each("retrieval", "Similarity of what was retrieved", similarities(db), _similarity),
+        *draw.each("retrieval", "Similarity of retrieved images", similarities(db), _similarity),
     ]
 
 
 @dataclass(frozen=True)
 class _Of:
-    """Something of one dataset under one model."""
+    """A value of one dataset under one model."""
 
     dataset: str
     model: str
@@ -68,7 +68,7 @@ class _Drawing:
         items: Iterable[Any],
         draw: Callable[[list[Any], Headline], tuple[str, str]],
     ) -> Iterator[Plot]:
-        """A plot for each model among `items`, which name dataset, model and n."""
+        """Yield one plot per model; `items` have the attributes dataset, model and n."""
         by_model: dict[str, list[Any]] = defaultdict(list)
         for item in items:
             by_model[item.model].append(item)
@@ -114,20 +114,21 @@ def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
 
 def _weight_ratio(mine: list[_Of], of: Headline) -> tuple[str, str]:
     rows = [e.what for e in mine]
-    said = "; ".join(f"{row[0]}, {row[1]}, right is {row[2]}: mean {row[3]:.2f}" for row in rows)
-    return figures.weight_ratios(rows), f"Weight of the image over that of its captions: {said}."
+    said = "; ".join(f"{row[0]}, {row[1]}, correct: {row[2]}: mean {row[3]:.2f}" for row in rows)
+    return figures.weight_ratios(rows), f"Image weight divided by text weight: {said}."
 
 
 def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
     names = ", ".join(dict.fromkeys(c.name for c in mine))
-    svg = figures.curves(mine, "probability of the answer", "accuracy", band=of.name, diagonal=True)
-    return svg, f"Accuracy by the probability that was given, of {names}; dotted: well calibrated."
+    x = "probability of the prediction"
+    svg = figures.curves(mine, x, "accuracy", band=of.name, diagonal=True)
+    return svg, f"Accuracy by predicted probability, for {names}; dotted: perfect calibration."
 
 
 def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
     said = "; ".join(
         f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+.1f} points), "
-        f"last {e.what[-1][0]} ({100 * e.what[-1][2]:+.1f})"
+        f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+.1f})"
         for e in mine
     )
     return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {said}."
@@ -155,7 +156,7 @@ def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
 
 
 def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
-    """Dataset and model -> number of test images, of the method that answered most."""
+    """Map (dataset, model) to the number of test images of the method with the most predictions."""
     return {row[:2]: row[2] for row in sorted(leaderboard.rows, key=lambda row: row[2])}
 
 

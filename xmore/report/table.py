@@ -1,4 +1,4 @@
-"""A table of a report: raw values, and the same as text, CSV or Markdown."""
+"""A table of a report: raw values, and their form for display, in CSV and in Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["text", "count", "share", "points", "number", "p"]
 
 @dataclass(frozen=True)
 class Table:
-    """Raw values, and how each column is to be read."""
+    """Raw values, and the kind of each column."""
 
     name: str  # of its files
     title: str
@@ -22,7 +22,7 @@ class Table:
     rows: list[tuple[Any, ...]]
 
     def shown(self) -> list[list[str]]:
-        """Every cell as text for people."""
+        """Return every cell formatted for display."""
         kinds = [kind for _, kind in self.columns]
         return [
             [show(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in self.rows
@@ -30,7 +30,7 @@ class Table:
 
 
 def show(value: Any, kind: Kind) -> str:
-    """A cell for people; empty for none."""
+    """Format a cell for display; None is empty."""
     if value is None:
         return ""
     if kind == "count":
@@ -47,7 +47,7 @@ def show(value: Any, kind: Kind) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """The raw values."""
+    """Return the raw values as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(name for name, _ in table.columns)
@@ -56,7 +56,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """The cells for people, under the table's title and note."""
+    """Return the cells formatted for display, below the table's title and note."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
@@ -68,7 +68,7 @@ def as_markdown(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text for a cell of Markdown: on one line, and no HTML, link or column of its own."""
+    """Escape text for a cell of Markdown: one line, without HTML, links or column separators."""
     for char in "\\`*_[]<>|&":
         text = text.replace(char, f"&#{ord(char)};" if char in "<>&|" else f"\\{char}")
     return " ".join(text.split())

@@ -1,7 +1,6 @@
-"""What a report says of a run, gathered from the run's views: tables, curves, examples.
+"""The tables of a report, read from the views of a run.
 
-All of it is aggregated in DuckDB or sampled, so that a report of 50,000 queries is as small as one
-of 500. Nothing is drawn here.
+They are aggregated in DuckDB, so that a report on 50,000 queries is as small as one on 500.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
 from xmore.store.artifacts import read_manifest
 
-CLASSES = 10  # that captions help most, and as many that they hurt most
+CLASSES = 10  # number of classes that captions help most, and of those that they hurt most
 
 
 def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]:
-    """Every table of the report that the run has rows for."""
-    made = [
+    """Return all tables of the report for which the run has rows."""
+    all_tables = [
         leaderboard(db, run),
         hyperparameters(db, run),
         averages(db, run),
@@ -36,11 +35,11 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
         _retrieval(db, run),
         stages(run),
     ]
-    return [table for table in made if table.rows]
+    return [table for table in all_tables if table.rows]
 
 
 def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
-    """Every pair of methods, as people read it."""
+    """Return the comparison of every pair of methods, formatted for display."""
     rows = db.execute(
         """
         select dataset, model, n, m, variant(method, adjustment),
@@ -51,10 +50,10 @@ def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     ).fetchall()
     return Table(
         "comparisons",
-        "Every two methods on the same images",
-        f"Difference in points with its 95 % paired bootstrap; {_memory(run)}. Only: images that "
-        "one of the two alone has right, in the order with the largest p. Holm's correction is "
-        "over all rows with the same model and baseline.",
+        "All pairs of methods on the same images",
+        f"Difference in points with its 95 % paired bootstrap interval; {_memory(run)}. Only: "
+        "number of images that only one of the two predicts correctly, in the order with the "
+        "largest p. Holm's correction is over all rows with the same model and baseline.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -89,10 +88,10 @@ def _resolution(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     ).fetchall()
     return Table(
         "resolution",
-        "What these test sets can tell",
-        f"The difference of {of.name} to clip that McNemar's test (p < {LEVEL}) would find in 8 of "
-        "10 such test sets, given how many images only one of the two has right (Connor 1987); "
-        f"none where too few differ. {_memory(run).capitalize()}.",
+        "Detectable differences",
+        f"The difference between {of.name} and clip that McNemar's test (p < {LEVEL}) would find "
+        "in 8 of 10 such test sets, given the number of images that only one of the two predicts "
+        f"correctly (Connor 1987); empty if too few differ. {_memory(run).capitalize()}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -148,9 +147,9 @@ def _weight_ratios(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     ).fetchall()
     return Table(
         "weight_ratios",
-        "Weight of the image over that of its captions",
-        "By who was right, as in the paper's Table 8: mean and median over the answers of all "
-        f"order seeds whose captions have a weight above 0; excluded: the others. {_memory(run)}.",
+        "Image weight divided by text weight",
+        "By the correct modality, as in the paper's Table 8: mean and median over the predictions "
+        f"of all order seeds with a text weight above 0; excluded: the others. {_memory(run)}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -188,8 +187,8 @@ def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     recall = {}
     for ref in run.artifacts:
         if ref.stage == "candidates":
-            told = read_manifest(Path(ref.path))["facts"].get("index_recall")
-            recall[ref.dataset] = told["recall"] if told else None
+            measured = read_manifest(Path(ref.path))["facts"].get("index_recall")
+            recall[ref.dataset] = measured["recall"] if measured else None
     found = db.execute(
         """
         select dataset, any_value(model), count(*), max(len(memory_ids)), avg(similarities[1]),
@@ -200,10 +199,10 @@ def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     ).fetchall()
     return Table(
         "retrieval",
-        "What was retrieved",
-        f"Coarse neighbours of the n test images; {_memory(run)}. Similarity: mean inner product "
-        "of the nearest and of the last. Recall: share of the exact neighbours that the memory's "
-        "index finds for these images, where it was asked.",
+        "Retrieval",
+        f"Coarse neighbours of the n test images; {_memory(run)}. Nearest and last: mean inner "
+        "product. Index recall: share of the exact neighbours that the memory's index finds for "
+        "these images, if it was used and exact search is affordable.",
         [
             ("dataset", "text"),
             ("coarse model", "text"),
@@ -219,7 +218,7 @@ def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
 
 
 def stages(run: Run) -> Table:
-    """What each stage has made, and what that cost."""
+    """Return the artifacts of each stage, and their cost."""
     rows: dict[str, list[Any]] = {}
     for ref in run.artifacts:
         row = rows.setdefault(ref.stage, [ref.stage, 0, 0, 0, 0.0, None])
@@ -230,8 +229,8 @@ def stages(run: Run) -> Table:
         row[5] = max(filter(None, (row[5], ref.peak_rss_mb)), default=None)
     return Table(
         "stages",
-        "What it cost",
-        "Seconds and the process' largest memory of each stage; skipped: it was there already.",
+        "Cost",
+        "Seconds and peak memory of the process for each stage; skipped: it already existed.",
         [
             ("stage", "text"),
             ("artifacts", "count"),
@@ -245,7 +244,7 @@ def stages(run: Run) -> Table:
 
 
 def gains(table: Table) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
-    """Of `by_class`: dataset, model, and the classes helped or hurt most, best first."""
+    """Return dataset, model and the classes helped or hurt most, best first, from `by_class`."""
     groups: dict[tuple[str, str], list[tuple[str, int, float]]] = {}
     for dataset, model, name, n, *_, gain in table.rows:
         groups.setdefault((dataset, model), []).append((name, n, gain))

@@ -133,7 +133,7 @@ def test_one_method_still_reads_well(world, tmp_path):
     run = load_run(config.results, xmore_benchmark.fn(config))
     page = run.path / "report" / "report.html"
     text = page.read_text()
-    assert "tiny, lite0: clip answers" in text and "points to clip" not in text
+    assert "tiny, lite0: clip predicts" in text and "points to clip" not in text
     assert not re.search(r"\b(nan|None)\b", text)
     assert not (page.parent / "tables" / "comparisons.csv").exists()
     assert sorted(path.stem for path in (page.parent / "figures").iterdir()) == [

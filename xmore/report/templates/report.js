@@ -1,5 +1,5 @@
 "use strict";
-// The examples of a report: filters, cards, and one example opened. All data is set as text.
+// The examples of a report: filters, cards, and a dialog with one example. All data is set as text.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const form = document.getElementById("filters");
@@ -18,7 +18,7 @@
   }
 
   function picture(source, alt) {
-    const inside = source ? element("img", { src: source, alt, loading: "lazy" }) : "no picture kept";
+    const inside = source ? element("img", { src: source, alt, loading: "lazy" }) : "image not available";
     return element("div", { class: "picture" }, inside);
   }
 
@@ -31,14 +31,14 @@
 
   const distinct = (values) => [...new Set(values)];
   const number = (value) => (value === null ? "" : value.toFixed(3));
-  const verdict = (right) => element("span", { class: right ? "right" : "wrong" }, right ? "right" : "wrong");
-  const view = (card) => card.views[form.elements.model.value];
+  const verdict = (correct) => element("span", { class: correct ? "right" : "wrong" }, correct ? "correct" : "wrong");
+  const result = (card) => card.models[form.elements.model.value];
 
   function fill() {
     options("dataset", distinct(data.cards.map((card) => card.dataset)), "all");
-    options("model", distinct(data.cards.flatMap((card) => Object.keys(card.views))));
+    options("model", distinct(data.cards.flatMap((card) => Object.keys(card.models))));
     options("case", data.cases.filter((name) =>
-      data.cards.some((card) => Object.values(card.views).some((one) => one.cases.includes(name)))), "all");
+      data.cards.some((card) => Object.values(card.models).some((one) => one.cases.includes(name)))), "all");
     classes();
   }
 
@@ -50,10 +50,10 @@
 
   function filter() {
     const { dataset, label, case: kind } = Object.fromEntries(new FormData(form));
-    shown = data.cards.filter((card) => view(card)
+    shown = data.cards.filter((card) => result(card)
       && (!dataset || card.dataset === dataset)
       && (!label || card.label === label)
-      && (!kind || view(card).cases.includes(kind)));
+      && (!kind || result(card).cases.includes(kind)));
     limit = PAGE;
     draw();
   }
@@ -69,18 +69,18 @@
   }
 
   function small(card) {
-    const one = view(card);
-    const said = (who, best) => best
-      ? element("span", { class: "row" }, element("span", {}, `${who}: ${best[0]}`), element("span", {}, number(best[1])))
-      : element("span", {}, `${who}: nothing`);
-    const answer = one.answers.find((row) => row[0] === data.method);
+    const one = result(card);
+    const top = (modality, best) => best
+      ? element("span", { class: "row" }, element("span", {}, `${modality}: ${best[0]}`), element("span", {}, number(best[1])))
+      : element("span", {}, `${modality}: none`);
+    const prediction = one.predictions.find((row) => row[0] === data.method);
     return [
       picture(card.image, `Test image ${card.uri}`),
       element("b", {}, card.label),
-      said("image", one.image[0]),
-      said("captions", one.text[0]),
-      answer ? element("span", { class: "row" },
-        element("span", {}, `${data.method}: ${answer[2] ?? "no answer"}`), verdict(answer[4])) : null,
+      top("image", one.image[0]),
+      top("captions", one.text[0]),
+      prediction ? element("span", { class: "row" },
+        element("span", {}, `${data.method}: ${prediction[2] ?? "no prediction"}`), verdict(prediction[4])) : null,
     ];
   }
 
@@ -95,17 +95,17 @@
     return element("section", {}, element("h3", {}, title), ...(rows.length ? rows : ["No captions were retrieved."]));
   }
 
-  function answers(one) {
-    const head = element("tr", {}, ...["method", "answer", "", "probability", "M"].map((name) => element("th", { scope: "col" }, name)));
-    const rows = one.answers.map(([method, m, name, p, right]) => element("tr", {},
-      element("td", {}, method), element("td", {}, name ?? "no answer"), element("td", {}, verdict(right)),
+  function predictions(one) {
+    const head = element("tr", {}, ...["method", "prediction", "", "probability", "M"].map((name) => element("th", { scope: "col" }, name)));
+    const rows = one.predictions.map(([method, m, name, p, correct]) => element("tr", {},
+      element("td", {}, method), element("td", {}, name ?? "no prediction"), element("td", {}, verdict(correct)),
       element("td", { class: "n" }, number(p)), element("td", {}, m === null ? "" : String(m))));
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
   function show(place) {
     open = place;
-    const card = shown[place], one = view(card);
+    const card = shown[place], one = result(card);
     const step = (text, by) => {
       const button = element("button", { type: "button" }, text);
       button.disabled = !shown[open + by];
@@ -116,7 +116,7 @@
     close.addEventListener("click", () => dialog.close());
     const weights = one.weights ? `Weights: image ${number(one.weights[0])}, captions ${number(one.weights[1])}.` : "";
     dialog.replaceChildren(
-      element("div", { class: "top" }, step("← Before", -1), step("Next →", 1),
+      element("div", { class: "top" }, step("← Previous", -1), step("Next →", 1),
         element("span", { class: "dim" }, `${place + 1} of ${shown.length}`), close),
       element("div", { class: "head" },
         picture(card.image, `Test image ${card.uri}`),
@@ -124,10 +124,10 @@
           element("p", { class: "note" }, `${card.dataset}, query ${card.id}, ${card.uri}; model ${form.elements.model.value}. ${one.cases.join("; ")}`),
           element("p", {}, weights))),
       element("div", { class: "pair" },
-        bars("The image says", one.image, card.label, "image"),
-        bars("Its captions say", one.text, card.label, "text")),
-      element("h3", {}, "Answers"), element("div", { class: "wide" }, answers(one)),
-      element("h3", {}, `Captions, the best ${card.captions.length}`),
+        bars("Image scores", one.image, card.label, "image"),
+        bars("Text scores", one.text, card.label, "text")),
+      element("h3", {}, "Predictions"), element("div", { class: "wide" }, predictions(one)),
+      element("h3", {}, `The best ${card.captions.length} captions`),
       element("ul", { class: "captions" }, ...card.captions.map(([id, similarity, text]) => element("li", {},
         picture(data.pictures[id], `Memory image ${id}`), text, element("br"),
         element("span", { class: "dim" }, `similarity ${number(similarity)}, memory_id ${id}`)))));
