@@ -40,7 +40,7 @@ def test_a_querys_way_is_what_the_artifacts_hold(run):
         for ref in run.artifacts
     }
     scores, captions = rows["scores"][0], rows["captions"][0]
-    (opinions,) = found.opinions
+    (opinions,) = found.scores
     assert (
         found.uri == rows["queries"][0]["uri"] and found.label == rows["queries"][0]["class_name"]
     )

@@ -57,7 +57,7 @@ class Explanation:
     query_id: int
     uri: str
     label: str | None
-    opinions: list[ModelScores]
+    scores: list[ModelScores]  # one per inference model and M
     captions: list[Neighbour]  # up to the largest M
     candidates: list[Neighbour]  # without their texts
     answers: list[Answer]
@@ -72,7 +72,7 @@ def explain(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> E
         query_id=row["query_id"],
         uri=row["uri"],
         label=row["class_name"],
-        opinions=_opinions(db, where),
+        scores=_scores(db, where),
         captions=_neighbours(db, where, "captions_long", "caption"),
         candidates=_neighbours(db, where, "candidates_long", "''"),
         answers=_answers(db, where),
@@ -98,7 +98,7 @@ def _find(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> dic
     raise QueryError(f"no query {query!r}: {ranges}. Give a query_id or a file's path.")
 
 
-def _opinions(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[ModelScores]:
+def _scores(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[ModelScores]:
     scored = _rows(
         db,
         "select model, m, image_confidence, text_confidence from scores "

@@ -16,7 +16,7 @@ def show_explanation(found: Explanation) -> None:
     say(f"[bold]{safe(found.dataset)} query {found.query_id}[/bold]: {safe(found.uri)}")
     if found.label is not None:
         say(f"label: [bold]{safe(found.label)}[/bold]")
-    for opinions in found.opinions:
+    for opinions in found.scores:
         text = opinions.text_confidence
         table = table_of(
             "the image says", "", f"captions say (M = {opinions.m})", "", first_columns_left=3
