@@ -202,7 +202,11 @@ BAD = {
         ["row 4", "'flower'"],
     ),
     "no webdataset": ("webdataset", edit_card("webdataset", source={"split": "no"}), ["nshards"]),
-    "shards that are no number": ("webdataset", write("wds/test/nshards.txt", "x"), ["must contain"]),
+    "shards that are no number": (
+        "webdataset",
+        write("wds/test/nshards.txt", "x"),
+        ["must contain"],
+    ),
     "a shard too few": ("webdataset", write("wds/test/nshards.txt", "3"), ["2.tar", "no shard"]),
     "a shard that is no tar": ("webdataset", write("wds/test/0.tar", "x" * 600), ["complete tar"]),
     "a sample without label": ("webdataset", retar(("a.jpg", b"x")), ["'a'", "cls", "got jpg"]),
