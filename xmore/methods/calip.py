@@ -63,28 +63,28 @@ class Calip(Scorer):
         def score(shard: QueryShard) -> np.ndarray:
             logits = []
             for pixels in needed(shard.pixels)():
-                whole, places = spatial_features(encoder, encoder.normalise(pixels))
-                logits.append(context.tau * attended(whole, places, texts, betas).cpu().numpy())
+                image, positions = spatial_features(encoder, encoder.normalise(pixels))
+                logits.append(context.tau * attended(image, positions, texts, betas).cpu().numpy())
             return softmax(np.concatenate(logits).astype(np.float64), axis=1)
 
         return score
 
 
 def attended(
-    whole: torch.Tensor, places: torch.Tensor, texts: torch.Tensor, betas: tuple[float, float]
+    image: torch.Tensor, positions: torch.Tensor, texts: torch.Tensor, betas: tuple[float, float]
 ) -> torch.Tensor:
     """Return the weighted sum of the three inner products, before tau: (N, C).
 
-    `whole` are (N, D) images, `places` (N, P, D) spatial positions and `texts` (C, D) classes, all
-    unit rows. Memory: twice the attention, N x P x C. The visual-guided texts (N x C x D) are never
-    computed: their inner products with the image are the attended ones of its positions.
+    `image` are (N, D) images, `positions` (N, P, D) spatial positions and `texts` (C, D) classes,
+    all unit rows. Memory: twice the attention, N x P x C. The visual-guided texts (N x C x D) are
+    never computed: their inner products with the image are the attended ones of its positions.
     """
-    attention = 2 * places @ texts.T  # (N, P, C)
-    of_places = (places @ whole.unsqueeze(-1)).squeeze(-1)  # (N, P)
-    guided_texts = (attention.softmax(1) * of_places.unsqueeze(-1)).sum(1)
-    guided_places = attention.softmax(2) @ texts  # (N, P, D)
-    guided_image = guided_places.mean(1) + guided_places.amax(1)
-    return whole @ texts.T + betas[0] * guided_texts + betas[1] * guided_image @ texts.T
+    attention = 2 * positions @ texts.T  # (N, P, C)
+    of_positions = (positions @ image.unsqueeze(-1)).squeeze(-1)  # (N, P)
+    guided_texts = (attention.softmax(1) * of_positions.unsqueeze(-1)).sum(1)
+    guided_positions = attention.softmax(2) @ texts  # (N, P, D)
+    guided_image = guided_positions.mean(1) + guided_positions.amax(1)
+    return image @ texts.T + betas[0] * guided_texts + betas[1] * guided_image @ texts.T
 
 
 METHOD = Calip()

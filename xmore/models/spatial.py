@@ -50,21 +50,21 @@ def spatial_features(
     visual: Any = encoder.model.visual
     batch = pixels.to(encoder.device, memory_format=torch.channels_last)
     if hasattr(visual, "trunk"):
-        whole, places = _timm(visual, batch)
+        image, positions = _timm(visual, batch)
     elif hasattr(visual, "attnpool"):
-        whole, places = _resnet(visual, batch)
+        image, positions = _resnet(visual, batch)
     else:
-        whole, places = _vit(visual, batch)
+        image, positions = _vit(visual, batch)
     return (
-        functional.normalize(whole.float(), dim=-1),
-        functional.normalize(places.float(), dim=-1),
+        functional.normalize(image.float(), dim=-1),
+        functional.normalize(positions.float(), dim=-1),
     )
 
 
 def _timm(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Project each position of the last map, or each token, as if the map consisted of it alone."""
     features = visual.trunk.forward_features(batch)
-    whole = visual.head(visual.trunk.forward_head(features))
+    image = visual.head(visual.trunk.forward_head(features))
     if features.ndim == 4:  # (N, C, H, W)
         n, channels = features.shape[:2]
         alone = features.flatten(2).transpose(1, 2).reshape(-1, channels, 1, 1)
@@ -73,7 +73,7 @@ def _timm(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         n, channels = len(features), features.shape[-1]
         alone = features[:, prefix:].reshape(-1, 1, channels).expand(-1, prefix + 1, -1)
     projected = visual.head(visual.trunk.forward_head(alone))
-    return whole, projected.view(n, -1, projected.shape[-1])
+    return image, projected.view(n, -1, projected.shape[-1])
 
 
 def _resnet(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +111,7 @@ def _resnet(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def _vit(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Run open_clip's forward pass up to the tokens, then project each as the class token is."""
     tokens = visual.transformer(visual._embeds(batch))
-    pooled, places = visual._pool(tokens)
+    pooled, positions = visual._pool(tokens)
     if visual.final_ln_after_pool:
-        places = visual.ln_post(places)
-    return pooled @ visual.proj, places @ visual.proj
+        positions = visual.ln_post(positions)
+    return pooled @ visual.proj, positions @ visual.proj

@@ -88,34 +88,34 @@ class _Drawing:
 
 
 def _accuracy(mine: list[_Of], of: Headline) -> tuple[str, str]:
-    said = "; ".join(f"{e.what.dataset} {e.what.name} {100 * e.what.value:.1f} %" for e in mine)
-    return figures.accuracies([e.what for e in mine]), f"Top-1 accuracy: {said}."
+    words = "; ".join(f"{e.what.dataset} {e.what.name} {100 * e.what.value:.1f} %" for e in mine)
+    return figures.accuracies([e.what for e in mine]), f"Top-1 accuracy: {words}."
 
 
 def _by_m(mine: list[Any], of: Headline) -> tuple[str, str]:
-    said = "; ".join(
+    words = "; ".join(
         f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: "
         f"{100 * c.y[0]:.1f} to {100 * c.y[-1]:.1f} %"
         for c in mine
     )
     return figures.curves(
         mine, "M", "top-1 accuracy", band=of.name
-    ), f"Top-1 accuracy over M: {said}."
+    ), f"Top-1 accuracy over M: {words}."
 
 
 def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
-    said = "; ".join(
+    words = "; ".join(
         f"{h.dataset}, {h.quantity} of the {h.modality}: most often "
         f"{h.counts.argmax() / len(h.counts):.2f}"
         for h in mine
     )
-    return figures.confidences(mine), f"Histograms of {of.name}. {said}."
+    return figures.confidences(mine), f"Histograms of {of.name}. {words}."
 
 
 def _weight_ratio(mine: list[_Of], of: Headline) -> tuple[str, str]:
     rows = [e.what for e in mine]
-    said = "; ".join(f"{row[0]}, {row[1]}, correct: {row[2]}: mean {row[3]:.2f}" for row in rows)
-    return figures.weight_ratios(rows), f"Image weight divided by text weight: {said}."
+    words = "; ".join(f"{row[0]}, {row[1]}, correct: {row[2]}: mean {row[3]:.2f}" for row in rows)
+    return figures.weight_ratios(rows), f"Image weight divided by text weight: {words}."
 
 
 def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
@@ -126,21 +126,21 @@ def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
 
 
 def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
-    said = "; ".join(
+    words = "; ".join(
         f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+.1f} points), "
         f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+.1f})"
         for e in mine
     )
-    return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {said}."
+    return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {words}."
 
 
 def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
-    said = "; ".join(
+    words = "; ".join(
         f"{c.dataset}: median {c.y[0]:.2f} at rank 1, {c.y[-1]:.2f} at rank {c.x[-1]:.0f}"
         for c in mine
     )
     svg = figures.curves(mine, "rank", "similarity (middle 80 %)", band="similarity")
-    return svg, f"Similarity of the coarse neighbours by rank. {said}."
+    return svg, f"Similarity of the coarse neighbours by rank. {words}."
 
 
 def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:

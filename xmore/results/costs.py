@@ -46,21 +46,23 @@ def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
     its own record from before it was resumed.
     """
     paid = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
-    found: dict[str, dict[str, _Made]] = defaultdict(dict)  # dataset -> digest -> artifact
+    found: dict[str, dict[str, _Artifact]] = defaultdict(dict)  # dataset -> digest -> artifact
     for ref in run.artifacts:
         manifest = read_manifest(Path(ref.path))
-        made = _Made(paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", []))
-        found[ref.dataset][ref.digest] = made
+        artifact = _Artifact(
+            paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", [])
+        )
+        found[ref.dataset][ref.digest] = artifact
     return [
-        _cost(made, by_digest)
+        _cost(artifact, by_digest)
         for by_digest in found.values()
-        for made in by_digest.values()
-        if made.ref.stage == "predictions"
+        for artifact in by_digest.values()
+        if artifact.ref.stage == "predictions"
     ]
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Artifact:
     """An artifact with its cost when it was built, and entries of its manifest."""
 
     ref: ArtifactRef
@@ -77,12 +79,16 @@ class _Made:
         return self.ref.rows
 
 
-def _cost(predictions: _Made, by_digest: dict[str, _Made]) -> Cost:
+def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
     method = predictions.params["method"][0]
-    chain = {made.ref.digest: made for made in _chain(predictions, by_digest, method)}.values()
-    known = all(not made.ref.skipped for made in chain)
-    seconds = sum(made.ref.seconds / max(made.images, 1) for made in chain)
-    peak = max((made.ref.peak_rss_mb for made in chain if made.ref.peak_rss_mb), default=None)
+    chain = {
+        artifact.ref.digest: artifact for artifact in _chain(predictions, by_digest, method)
+    }.values()
+    known = all(not artifact.ref.skipped for artifact in chain)
+    seconds = sum(artifact.ref.seconds / max(artifact.images, 1) for artifact in chain)
+    peak = max(
+        (artifact.ref.peak_rss_mb for artifact in chain if artifact.ref.peak_rss_mb), default=None
+    )
     return Cost(
         predictions.ref.dataset,
         str(predictions.ref.model),
@@ -93,16 +99,18 @@ def _cost(predictions: _Made, by_digest: dict[str, _Made]) -> Cost:
     )
 
 
-def _chain(made: _Made, by_digest: dict[str, _Made], method: str) -> Iterator[_Made]:
-    """Yield the artifacts behind a method's predictions, `made` first.
+def _chain(
+    artifact: _Artifact, by_digest: dict[str, _Artifact], method: str
+) -> Iterator[_Artifact]:
+    """Yield the artifacts behind a method's predictions, `artifact` first.
 
     `scores` contains image and text scores: for a method that reads only image scores, the captions
     do not count.
     """
-    inputs = [by_digest[digest] for digest in made.inputs if digest in by_digest]
-    if made.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
+    inputs = [by_digest[digest] for digest in artifact.inputs if digest in by_digest]
+    if artifact.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
         inputs = [each for each in inputs if each.ref.stage == "query_embeddings"]
-    elif made.ref.stage in COUNTED:
-        yield made
+    elif artifact.ref.stage in COUNTED:
+        yield artifact
     for each in inputs:
         yield from _chain(each, by_digest, method)

@@ -102,18 +102,18 @@ class PairBatch:
 
 
 def batch_of(
-    memory: JointMemory, pairs: TrainingPairs, places: np.ndarray, device: str
+    memory: JointMemory, pairs: TrainingPairs, positions: np.ndarray, device: str
 ) -> PairBatch:
     """Return the batch of the pairs at some positions: (B,) int64."""
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
-    ids = pairs.ids[places]
+    ids = pairs.ids[positions]
     image, text = (tensor(embeddings_of(memory.of(side), ids)) for side in SIDES)
     retrieved = {}
     for side, neighbours in pairs.neighbours.items():
-        rows, missing = fused_rows(memory, side, neighbours[places])
+        rows, missing = fused_rows(memory, side, neighbours[positions])
         retrieved[side] = tensor(rows), tensor(missing)
     return PairBatch((image, text), retrieved)
 
@@ -181,8 +181,8 @@ def train(training: Training, pairs: TrainingPairs) -> tuple[Reco, list[float]]:
     state = _State(folder / "state.safetensors", model, optimiser)
     start, losses = state.read()
     with counting("reco training", total, "step") as done:
-        for step, places in _steps(len(pairs.ids), size, recipe.seed, range(start, total)):
-            batch = batch_of(training.memory, pairs, places, training.device)
+        for step, positions in _steps(len(pairs.ids), size, recipe.seed, range(start, total)):
+            batch = batch_of(training.memory, pairs, positions, training.device)
             loss = alignment(batch.original, batch.refined(model), model.scale)
             optimiser.zero_grad()
             loss.backward()
