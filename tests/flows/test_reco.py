@@ -228,7 +228,7 @@ def snapshot_gone(world, again, trained, folder):
     facts = json.loads((folder / "out" / "reco.json").read_text())
     facts["snapshot"]["name"] = "gone"
     (folder / "out" / "reco.json").write_text(json.dumps(facts))
-    return config_of(world, again, folder / "out"), SnapshotError, "that `reco` was trained on is"
+    return config_of(world, again, folder / "out"), SnapshotError, "on which `reco` was trained"
 
 
 def memory_of_another_model(world, again, trained, folder):

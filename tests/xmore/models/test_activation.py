@@ -85,5 +85,5 @@ def test_a_tag_without_quickgelu_is_not_run_with_it(tmp_path):
 def test_an_activation_that_contradicts_is_refused(tmp_path):
     with pytest.raises(ValueError, match="contradicts"):
         ModelSpec(architecture="RN50-quickgelu", checkpoint=tmp_path, activation="gelu")
-    with pytest.raises(ValueError, match="for a `checkpoint`"):
+    with pytest.raises(ValueError, match="needs a `checkpoint`"):
         ModelSpec(folder=tmp_path, activation="gelu")
