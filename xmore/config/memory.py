@@ -129,7 +129,7 @@ class ReindexConfig(Section):
     download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")
     model: ModelSpec = Field(
-        description="Embeds images and captions; must be the benchmark's coarse model."
+        description="The benchmark's coarse model; embeds images and, unless `pooled`, captions."
     )
     index: IndexConfig = IndexConfig()
     spark_master: str = Field(
