@@ -1,10 +1,10 @@
-"""Seconds, bytes and memory of a memory's steps that know no model: the numbers of docs/scale.md.
+"""Seconds, bytes and memory of a re-index's steps without a model: the numbers of docs/scale.md.
 
     python benchmarks/scale.py [ROWS]
 
 A synthetic URL list goes through the project's own code: listing, selecting, assembling and exact
-search. What servers and a model would give is written in their place, 512 numbers an image. The
-download and the embedding depend on the network and the model: `xmore memory plan` has them.
+search. Random outcomes and features replace those of servers and a model, 512 numbers per image.
+Downloading and embedding depend on the network and the model: `xmore memory plan` estimates them.
 About two minutes and 3 GB of disk for a million rows. Needs the demo's models (`make demo`).
 """
 
@@ -39,7 +39,7 @@ WORDS = ("red", "small", "photo", "of", "a", "house", "in", "the", "snow", "mark
 
 
 def main() -> None:
-    """Make the list, run the steps, print what each took."""
+    """Make the list, run the steps, print the cost of each."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def config(root: Path) -> ReindexConfig:
-    """A memory of the list; its model only gives it a name."""
+    """Return the config of a memory of the list; its model only provides a name."""
     return ReindexConfig.model_validate(
         {
             "memory": root / "memory",
@@ -75,7 +75,7 @@ def config(root: Path) -> ReindexConfig:
 
 
 def write_list(folder: Path, rows: int) -> None:
-    """LAION-400M's columns."""
+    """Write a URL list with LAION-400M's columns."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for file in range(-(-rows // FILE_ROWS)):
@@ -92,7 +92,7 @@ def write_list(folder: Path, rows: int) -> None:
 
 
 def write_outcomes(batch: Batch) -> None:
-    """As if each image had come."""
+    """Write outcomes as if each image had been downloaded."""
     for path in sorted(batch.rows.glob("*.parquet")):
         table = pq.read_table(path)
         rows = table.num_rows
@@ -111,9 +111,9 @@ def write_outcomes(batch: Batch) -> None:
 
 
 def write_features(batch: Batch, folder: Path) -> None:
-    """As if each image had been embedded."""
+    """Write random features as if each image had been embedded."""
     left_out = ("cause", "tries", "host", "image_path")
-    for number in batch.tried():
+    for number in batch.attempted():
         table = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
         rows = np.random.default_rng(number).standard_normal((table.num_rows, DIM), np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -125,7 +125,7 @@ def write_features(batch: Batch, folder: Path) -> None:
 
 
 def timed(name: str, work: Callable[[], Any]) -> Any:
-    """Do it; print its seconds and the process's peak memory so far."""
+    """Run `work`; print its seconds and the process's peak memory so far."""
     begun = time.perf_counter()
     result = work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""`xmore-reindex`: a memory made, or brought up to date, from its sources."""
+"""`xmore-reindex`: build a memory from its sources, or bring it up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from index_build.base.batches import Batch, close, list_batches
 from index_build.base.takedown import keep
 from index_build.embed import to_embed
 from index_build.plan import ReindexPlan, already_published, make_plan
-from index_build.snapshot import changes, newest, point_current, tidy
+from index_build.snapshot import changes, clean_up, newest, point_current
 from tasks import reindex as tasks
 from tasks.spread import check_runner, spread
 from xmore.config.load import absolute
@@ -26,20 +26,20 @@ from xmore.memory.snapshot import Snapshot, changing, open_snapshot
 
 @dataclass(frozen=True)
 class Reindexed:
-    """What a re-index came to."""
+    """The result of a re-index."""
 
     snapshot: Snapshot
-    fetched: int = 0  # rows that this run asked servers for
+    fetched: int = 0  # rows that this run requested from servers
     embedded: int = 0  # rows that this run embedded
-    added: int = 0  # rows against the snapshot before
-    removed: int = 0
-    skipped: bool = False  # the snapshot was there already
-    withdrawn: bool = False  # ... and was rolled back from, so that CURRENT is not moved to it
+    added: int = 0  # rows that the previous snapshot lacks
+    removed: int = 0  # rows of the previous snapshot that this one lacks
+    skipped: bool = False  # the snapshot already existed
+    withdrawn: bool = False  # it was rolled back from, so CURRENT does not move to it
 
 
 @dataclass
 class _Costs:
-    """What the steps of one run took."""
+    """What the steps of one run cost."""
 
     fetched: int = 0
     images: int = 0
@@ -58,21 +58,21 @@ class _Costs:
 
 @flow(name="xmore-reindex", flow_run_name="{params.name}", persist_result=False)
 def xmore_reindex(params: ReindexConfig) -> Reindexed:
-    """List rows, download and embed what is new, assemble, index, verify, publish.
+    """List rows, download and embed new ones, assemble, index, verify, publish.
 
-    What is here already is not done again; each step goes on at its shard. Running benchmarks
-    keep the snapshot that they began with.
+    Completed work is skipped; a killed run resumes at its shard. Running benchmarks keep the
+    snapshot that they started with.
 
     Args:
         params: Where the pairs come from, which model embeds them, how they are indexed.
     """
     params = absolute(params)
     check_runner(params.execution)
-    busy = "another re-index of this memory is running; wait for its end."
+    busy = "another re-index of this memory is running. Wait for it to end."
     with changing(params.memory, busy):
         plan = make_plan(params)
         done = already_published(plan)
-        result = _unchanged(plan, done) if done else _made(plan)
+        result = _unchanged(plan, done) if done else _build(plan)
     show_snapshot(result.snapshot, params.memory)
     return result
 
@@ -87,7 +87,7 @@ def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     return Reindexed(snapshot, skipped=True, withdrawn=withdrawn)
 
 
-def _made(plan: ReindexPlan) -> Reindexed:
+def _build(plan: ReindexPlan) -> Reindexed:
     memory, costs = plan.config.memory, _Costs()
     with costs.step("select"):
         wanted = tasks.list_rows(plan)
@@ -123,23 +123,26 @@ def _made(plan: ReindexPlan) -> Reindexed:
 
 
 def _embed(plan: ReindexPlan, batch: Batch) -> int:
-    """Here in one call; on a cluster's workers in one call a shard. Returns rows embedded."""
+    """Embed a batch on this machine in one call, or on a cluster in one call per shard.
+
+    Returns the number of rows embedded.
+    """
     execution, folder = plan.config.execution, batch.features(plan.model)
     numbers = to_embed(batch, folder)
-    sweep(folder)  # before workers write there: none of them may remove what another writes
+    sweep(folder)  # before workers write there: no worker may remove another's temporary files
     groups = [numbers] if execution.runner == "local" else [[number] for number in numbers]
     calls = [(plan, batch, group) for group in groups if group]
     return sum(spread(tasks.embed, calls, execution))
 
 
-def _record(plan: ReindexPlan, made: Reindexed, costs: _Costs) -> None:
-    facts = {"rows": made.snapshot.rows, "added": made.added, "removed": made.removed}
-    history.append(plan.config.memory, "published", made.snapshot.name, **facts, **vars(costs))
+def _record(plan: ReindexPlan, result: Reindexed, costs: _Costs) -> None:
+    facts = {"rows": result.snapshot.rows, "added": result.added, "removed": result.removed}
+    history.append(plan.config.memory, "published", result.snapshot.name, **facts, **vars(costs))
 
 
 def _finish(plan: ReindexPlan) -> None:
-    """End what is open, and clear away what the next run has no use for."""
+    """Close open batches and delete what the next run does not need."""
     keep(plan.config.memory, plan.taken)
     for batch in list_batches(plan.config.memory):
         close(batch)
-    tidy(plan)
+    clean_up(plan)

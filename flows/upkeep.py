@@ -1,4 +1,4 @@
-"""`xmore memory`: what a memory holds, what changed, and its upkeep."""
+"""The upkeep of memories and runs: `xmore memory` and `xmore verify`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import duckdb
 from index_build.base import history
 from index_build.base.tables import parquet
 from index_build.plan import make_plan
-from index_build.snapshot import check_rows, point_current, verify_snapshot
+from index_build.snapshot import point_current
 from index_build.sources.look_up import want
 from index_build.upkeep.estimate import ReindexEstimate, estimate
+from index_build.verify import check_rows, verify_snapshot
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.errors import SnapshotError
@@ -38,7 +39,7 @@ class Entry:
     removed: int
     bytes: int
     index: str
-    marks: str  # CURRENT, in use, rolled back
+    marks: str  # CURRENT, in use, rolled back; separated by commas
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Difference:
 
     shared: int
     only: tuple[int, int]  # rows in the first only, in the second only
-    samples: tuple[list[str], list[str]]  # captions of some of these
-    facts: list[tuple[str, str, str]]  # name, first's, second's
+    samples: tuple[list[str], list[str]]  # captions of some of these rows
+    facts: list[tuple[str, str, str]]  # name, the first's value, the second's value
 
 
 def entries(memory: Path) -> list[Entry]:
-    """The memory's snapshots, the newest first. Raises SnapshotError."""
+    """Return the memory's snapshots, newest first. Raises SnapshotError."""
     current, withdrawn = resolve_current(memory), history.withdrawn(memory)
     events = {e["snapshot"]: e for e in history.read(memory) if e["event"] == "published"}
     found = []
@@ -80,19 +81,23 @@ def entries(memory: Path) -> list[Entry]:
 
 
 def find(memory: Path, name: str | None) -> Snapshot:
-    """A snapshot by its name or the beginning of it; none: CURRENT's. Raises SnapshotError."""
+    """Open a snapshot by its name or the beginning of it; CURRENT's by default.
+
+    Raises SnapshotError.
+    """
     if name is None:
         return open_snapshot(memory, resolve_current(memory))
-    matching = [there for there in history.names(memory) if there.startswith(name)]
+    existing = history.names(memory)
+    matching = [each for each in existing if each.startswith(name)]
     if len(matching) != 1:
-        have = ", ".join(history.names(memory)) or "none"
         what = "no snapshot" if not matching else f"{len(matching)} snapshots"
-        raise SnapshotError(f"{memory}: {what} called {name!r}; there are {have}.")
+        have = ", ".join(existing) or "none"
+        raise SnapshotError(f"{memory}: {what} called {name!r}. Name one of: {have}.")
     return open_snapshot(memory, matching[0])
 
 
 def compare(one: Snapshot, other: Snapshot) -> Difference:
-    """What two snapshots share, by memory_key. Memory: DuckDB's, which spills to disk."""
+    """Compare two snapshots' rows by memory_key. Memory: DuckDB's, which spills to disk."""
     with duckdb.connect() as db:
         for side, snapshot in (("a", one), ("b", other)):
             files = parquet([shard.metadata for shard in snapshot.shards])
@@ -109,12 +114,12 @@ def compare(one: Snapshot, other: Snapshot) -> Difference:
 
 
 def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
-    """Point CURRENT to an earlier snapshot, the one before by default -> (left, now).
+    """Point CURRENT to an earlier snapshot, the previous one by default -> (old, new) names.
 
-    A re-index does not bring the snapshot that was left back unless its sources change. Raises
+    A re-index does not return to the old snapshot unless its sources change. Raises
     SnapshotError, LockedError.
     """
-    with changing(memory, "a re-index is running; roll back after its end."):
+    with changing(memory, "a re-index is running. Wait for it to end, then roll back."):
         current = resolve_current(memory)
         if to is None:
             names = history.names(memory)
@@ -124,27 +129,27 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
             to = earlier[0]
         target = find(memory, to)
         if target.name == current:
-            raise SnapshotError(f"{memory}: CURRENT is {current} already.")
+            raise SnapshotError(f"{memory}: CURRENT is already {current}.")
         history.append(memory, "rolled back", target.name, left=current)
         point_current(memory, target.name)
         return current, target.name
 
 
-def foresee(config: ReindexConfig) -> ReindexEstimate:
-    """What a re-index would come to; what it lists is kept for the re-index itself."""
+def estimate_reindex(config: ReindexConfig) -> ReindexEstimate:
+    """Estimate a re-index. The rows that it lists are kept for the re-index itself."""
     config = absolute(config)
-    with changing(config.memory, "a re-index is running; plan after its end."):
+    with changing(config.memory, "a re-index is running. Wait for it to end, then plan."):
         plan = make_plan(config)
         return estimate(plan, [want(listed, config) for listed in plan.listed])
 
 
 def check(snapshot: Snapshot) -> list[str]:
-    """Faults of a snapshot: each byte read, each row looked at."""
+    """Return the problems found in a snapshot. Reads every byte and checks every row."""
     return verify_snapshot(snapshot) or check_rows(snapshot)
 
 
 def _how(event: dict[str, Any]) -> str:
-    """How the index was made, and in how long; both ways are told apart by their times."""
+    """Return how the index was built and in how many seconds; empty if it was not recorded."""
     seconds = event.get("seconds", {}).get("index")
     return f"{event.get('index', '')} {seconds:.1f} s" if seconds is not None else ""
 
@@ -154,7 +159,7 @@ def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
     rows = [
         ("model", a["model"]["name"], b["model"]["name"]),
         ("index", a["index"]["key"], b["index"]["key"]),
-        ("asked", a["asked"], b["asked"]),
+        ("requested", a["asked"], b["asked"]),
     ]
     for cause in sorted({*a["failures"], *b["failures"]}):
         rows.append((f"failed: {cause}", a["failures"].get(cause, 0), b["failures"].get(cause, 0)))
@@ -162,16 +167,19 @@ def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
 
 
 def verify_run(run: Run, repair: bool) -> list[str]:
-    """Faults of a run's artifacts and snapshot; `repair` moves damaged artifacts aside."""
-    faults = []
+    """Return the problems found in a run's artifacts and snapshot.
+
+    `repair` moves damaged artifacts aside.
+    """
+    problems = []
     for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
         found = check_hashes(Path(path))
-        faults += found
+        problems += found
         if found and repair and Path(path).exists():
             move_aside(Path(path))
     try:
         memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
         with open_memory(memory, cache, run.snapshot["name"]) as snapshot:
-            return faults + verify_snapshot(snapshot)
+            return problems + verify_snapshot(snapshot)
     except SnapshotError as error:
-        return [*faults, str(error)]
+        return [*problems, str(error)]

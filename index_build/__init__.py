@@ -1,1 +1,1 @@
-"""The memory: embed image-text pairs, index them, publish snapshots. Plain functions."""
+"""Build a memory: embed image-text pairs, index them, publish snapshots. Plain functions."""

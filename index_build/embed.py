@@ -1,4 +1,4 @@
-"""Embed a batch's shards into clip-retrieval's layout; a killed run goes on at its shard."""
+"""Embed a batch's shards into clip-retrieval's layout. A killed run resumes at its shard."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
 
 def to_embed(batch: Batch, folder: Path) -> list[int]:
-    """Numbers of a batch's shards without features in `folder`."""
-    return [number for number in batch.tried() if not _record(folder, number).exists()]
+    """Return the numbers of a batch's shards without features in `folder`."""
+    return [number for number in batch.attempted() if not _record(folder, number).exists()]
 
 
 def embed_shards(
@@ -35,11 +35,11 @@ def embed_shards(
     encoder: OpenClipEncoder,
     execution: ExecutionConfig,
 ) -> int:
-    """Write img_emb/, text_emb/ (where the model has texts) and metadata/ under `folder`.
+    """Write img_emb/, text_emb/ (if the model has a text tower) and metadata/ under `folder`.
 
-    A shard is done when its `done/<n>.json` is there, written last; others may embed other shards
-    meanwhile, on any machine that sees `folder`. Returns how many rows were embedded. Memory: what
-    `encode_images` holds, and one shard's features and metadata.
+    A shard is complete when its `done/<n>.json` exists, which is written last. Other processes may
+    embed other shards at the same time, on any machine that can access `folder`. Returns the
+    number of rows embedded. Memory: as `encode_images`, and one shard's features and metadata.
     """
     rows = 0
     for number in track(numbers, f"memory embedding {batch.source}", "shard"):
@@ -54,22 +54,22 @@ def embed_shards(
 
 
 def read_record(folder: Path, number: int) -> dict[str, Any]:
-    """What embedding a shard came to: rows, dim, rejected (row_key -> cause), files."""
+    """Read the result of embedding a shard: rows, dim, rejected (row_key -> cause), files."""
     return json.loads(_record(folder, number).read_bytes())
 
 
 def write_record(folder: Path, number: int, record: dict[str, Any]) -> None:
-    """Say that a shard is embedded."""
+    """Record that a shard is embedded."""
     write_whole(_record(folder, number), json.dumps(record).encode())
 
 
 def part(folder: Path, kind: str, number: int) -> Path:
-    """Where a shard's img_emb, text_emb or metadata lies."""
+    """Return the path of a shard's img_emb, text_emb or metadata."""
     return folder / kind / f"{kind}_{number:05d}.{KINDS[kind]}"
 
 
 def describe(folder: Path, number: int) -> dict[str, dict[str, Any]]:
-    """Sizes and checksums of a shard's files, by kind."""
+    """Return sizes and checksums of a shard's files, by kind."""
     return {
         kind: {"bytes": path.stat().st_size, "sha256": digest_file(path)}
         for kind in KINDS

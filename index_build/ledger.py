@@ -1,11 +1,11 @@
-"""The ledger: of all rows that the sources hold now, which are new, which are here, which failed.
+"""The ledger: which of the rows that the sources hold now are new, done or failed.
 
-Nothing of it is kept: it is asked anew from the wanted rows, the batches' outcomes and their
-features, as DuckDB tables in a scratch file. Memory: MEMORY_LIMIT, whatever the number of rows.
+It is not stored. It is computed each time from the wanted rows, the batches' outcomes and their
+features, as DuckDB tables in a scratch file. Memory: MEMORY_LIMIT for any number of rows.
 
-    wanted   row_key, source, taken; of its last try: cause, tries, passing
+    wanted   row_key, source, taken; cause, tries and retryable of its last attempt
     pieces   row_key, memory_key, batch, shard, position of each row that has features
-    kept     batch, shard, position of the rows that make the snapshot, each image once
+    kept     batch, shard, position of the rows of the snapshot, each image once
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ HOSTS = 20
 
 @dataclass(frozen=True)
 class Totals:
-    """What became of the rows that were asked for."""
+    """The outcomes of the requested rows."""
 
-    asked: int
+    asked: int  # requested rows
     rows: int  # in the snapshot
     failures: Counter[str]
     filtered: Counter[str]
     without_caption: int
-    retryable: int  # failed rows that a later run asks for again
-    hosts: list[tuple[str, int, int]]  # the commonest: name, rows tried, images that came
+    retryable: int  # failed rows that a later run requests again
+    hosts: list[tuple[str, int, int]]  # the most common: name, rows attempted, images received
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Ledger:
     download: DownloadConfig
 
     def new_rows(self, source: int) -> str:
-        """SQL for the rows of a source that have to be tried: its columns and `tries` so far."""
+        """Return SQL for a source's rows to process: its columns, and `tries` so far."""
         table = parquet(self.wanted[source].files, "filename = true, file_row_number = true")
         by_key = self.wanted[source].listed.source.urls
         return f"""
@@ -62,25 +62,25 @@ class Ledger:
             from {table} as list
             join wanted using (row_key)
             where wanted.source = {source} and not wanted.taken
-              and (wanted.tries is null or wanted.passing)
+              and (wanted.tries is null or wanted.retryable)
             order by {"row_key" if by_key else "list.filename, list.file_row_number"}
         """
 
     def count_new(self, source: int) -> int:
-        """How many rows of a source have to be tried."""
+        """Return the number of a source's rows to process."""
         return _one(
             self.db,
             f"select count(*) from wanted where source = {source} and not taken "
-            "and (tries is null or passing)",
+            "and (tries is null or retryable)",
         )
 
     def read_outcomes(self, taken: list[str]) -> None:
-        """Read the batches' outcomes: fills `wanted`."""
+        """Read the batches' outcomes into the table `wanted`."""
         batches = list_batches(self.memory)
         self.db.execute("create or replace table taken (value varchar)")
         if taken:
             self.db.executemany("insert into taken values (?)", [[value] for value in taken])
-        self.db.execute(_TRIED.format(outcomes=_outcomes(batches)))
+        self.db.execute(_ATTEMPTED.format(outcomes=_outcomes(batches)))
         bounded = [b.name for b in batches if b.bounds != bounds_of(self.download)]
         listed = " union all by name ".join(
             f"select {i} as source, * from ({_slim(want)})" for i, want in enumerate(self.wanted)
@@ -88,7 +88,7 @@ class Ledger:
         self.db.execute(
             _WANTED.format(
                 listed=listed,
-                passing=quote_all(sorted(PASSING)),
+                retryable=quote_all(sorted(PASSING)),
                 tries=self.download.tries,
                 bounded=quote_all(BOUNDED),
                 changed=quote_all(bounded) or "null",
@@ -96,7 +96,7 @@ class Ledger:
         )
 
     def read_features(self, model: ModelCard) -> None:
-        """Read which rows have features: fills `pieces` and `kept`."""
+        """Read which rows have features into the tables `pieces` and `kept`."""
         batches = list_batches(self.memory)
         files = [
             path
@@ -113,7 +113,7 @@ class Ledger:
         self.db.execute(_KEPT)
 
     def kept_shards(self) -> Iterator[tuple[str, int, list[int]]]:
-        """(batch, shard, positions) of the snapshot's rows, in their order."""
+        """Yield (batch, shard, positions) of the snapshot's rows, in their order."""
         cursor = self.db.cursor()
         cursor.execute(
             "select batch, shard, list(position order by position) from kept "
@@ -123,11 +123,11 @@ class Ledger:
             yield from rows
 
     def count_shards(self) -> int:
-        """How many shards the snapshot will have."""
+        """Return the number of shards that the snapshot will have."""
         return _one(self.db, "select count(*) from (select distinct batch, shard from kept)")
 
     def outcome_counts(self) -> tuple[Counter[str], int]:
-        """Failures by cause so far, before anything is embedded, and the rows asked for."""
+        """Return failures by cause, before anything is embedded, and the number requested."""
         failures = sum((want.failures for want in self.wanted), Counter[str]())
         failures += Counter(dict(self.db.execute(_CAUSES).fetchall()))
         asked = sum(want.asked for want in self.wanted)
@@ -136,7 +136,7 @@ class Ledger:
         return failures + Counter({"in an earlier source": twice}), asked
 
     def totals(self) -> Totals:
-        """What became of all rows; `rows` and the failures make up what was asked for."""
+        """Return the outcomes of all rows; `rows` and the failures add up to the requested rows."""
         failures, asked = self.outcome_counts()
         failures += Counter(dict(self.db.execute(_NOT_KEPT).fetchall()))
         rows, without = self.db.execute(
@@ -144,7 +144,7 @@ class Ledger:
         ).fetchall()[0]
         hosts = self.db.execute(_HOSTS.format(limit=HOSTS)).fetchall()
         filtered = sum((want.filtered for want in self.wanted), Counter[str]())
-        retryable = _one(self.db, "select count(*) from wanted where not taken and passing")
+        retryable = _one(self.db, "select count(*) from wanted where not taken and retryable")
         return Totals(asked, rows, failures, filtered, without, retryable, hosts)
 
 
@@ -152,7 +152,7 @@ class Ledger:
 def open_ledger(
     memory: Path, wanted: list[Wanted], taken: list[str], download: DownloadConfig
 ) -> Iterator[Ledger]:
-    """A ledger over what lies on disk now."""
+    """Open a ledger over the files that are on disk now."""
     with scratch_db(memory / "making" / "ledger") as db:
         ledger = Ledger(db, memory, wanted, download)
         ledger.read_outcomes(taken)
@@ -160,7 +160,7 @@ def open_ledger(
 
 
 def bounds_of(download: DownloadConfig) -> dict[str, object]:
-    """What lets an image through: where it changes, those that it stopped are tried again."""
+    """Return the bounds of a download. If they change, rows that they stopped are retried."""
     return download.model_dump(
         include={"max_bytes", "max_pixels", "honour_opt_out", "opt_out_directives", "user_agent"}
     )
@@ -208,8 +208,8 @@ def _one(db: duckdb.DuckDBPyConnection, query: str) -> int:
     return db.execute(query).fetchall()[0][0]
 
 
-_TRIED = """
-    create or replace table tried as
+_ATTEMPTED = """
+    create or replace table attempted as
     select row_key, unnest(arg_max({{'memory_key': memory_key, 'cause': cause, 'tries': tries,
                                      'host': host, 'batch': batch}}, batch))
     from ({outcomes}) group by row_key
@@ -222,17 +222,17 @@ _WANTED = """
                any_value(memory_key) as memory_key
         from ({listed}) group by row_key
     )
-    select listed.row_key, source, tried.cause, tried.tries, tried.host,
+    select listed.row_key, source, attempted.cause, attempted.tries, attempted.host,
            listed.row_key in (from taken) or coalesce(url in (from taken), false)
-               or coalesce(coalesce(tried.memory_key, listed.memory_key) in (from taken), false)
+               or coalesce(coalesce(attempted.memory_key, listed.memory_key) in (from taken), false)
                as taken,
            coalesce(
-               tried.cause = 'taken down'
-               or tried.tries < {tries}
-                   and (tried.cause in ({passing}) or tried.cause like 'HTTP 5%')
-               or tried.cause in ({bounded}) and tried.batch in ({changed}),
-               false) as passing
-    from listed left join tried using (row_key)
+               attempted.cause = 'taken down'
+               or attempted.tries < {tries}
+                   and (attempted.cause in ({retryable}) or attempted.cause like 'HTTP 5%')
+               or attempted.cause in ({bounded}) and attempted.batch in ({changed}),
+               false) as retryable
+    from listed left join attempted using (row_key)
 """
 
 _PIECES = "create or replace table pieces as {metadata}"
@@ -245,14 +245,14 @@ _KEPT = """
     qualify row_number() over (partition by memory_key order by batch, shard, position) = 1
 """
 
-# What the list itself, a download or the reading of a local image came to.
+# Failures found in the list itself, by a download, or while a local image was read.
 _CAUSES = """
     select case when taken then 'taken down' when tries is null then 'not tried' else cause end,
            count(*)
     from wanted where taken or tries is null or cause is not null group by 1
 """
 
-# Rows with an image that are not in the snapshot all the same.
+# Rows that have an image but are not in the snapshot.
 _NOT_KEPT = """
     select coalesce(rejected.cause, 'same bytes as another row'), count(*)
     from wanted left join (select distinct on (row_key) * from rejected) as rejected using (row_key)

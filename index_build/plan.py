@@ -1,12 +1,12 @@
-"""What a re-index comes to, before any of it is done: its sources as they are, and its digests.
+"""The plan of a re-index, made before anything else: its sources as they are now, and its digests.
 
     <memory>/CURRENT                  the snapshot to read
-    <memory>/snapshots/<name>/        see xmore/memory.py
-    <memory>/batches/<n>-<source>/    see index_build/batches.py
-    <memory>/history.jsonl            what was published when, see index_build/history.py
-    <memory>/making/                  wanted rows and the snapshot in the making; may be removed
+    <memory>/snapshots/<name>/        see xmore/memory/snapshot.py
+    <memory>/batches/<n>-<source>/    see index_build/base/batches.py
+    <memory>/history.jsonl            what was published when, see index_build/base/history.py
+    <memory>/making/                  wanted rows and the snapshot being built; can be deleted
 
-A snapshot is made from a plan: a changed list, selection, model or index is another plan.
+A snapshot is built from a plan: a changed list, selection, model or index is another plan.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xmore.models.spec import ModelCard, describe_model
 
 @dataclass(frozen=True)
 class ReindexPlan:
-    """A config with all that it names looked up."""
+    """A config and everything that it names."""
 
     config: ReindexConfig
     model: ModelCard
@@ -39,19 +39,19 @@ class ReindexPlan:
     taken: list[str]
 
     @property
-    def asked(self) -> str:
-        """Digest of which rows are wanted, and of what lets their images through."""
+    def selection_digest(self) -> str:
+        """Digest of the wanted rows, the take-downs and the bounds of the download."""
         sources = [[listed.source.label, listed.digest] for listed in self.listed]
         return digest_of([sources, self.taken, bounds_of(self.config.download)])
 
     @property
     def digest(self) -> str:
-        """What the snapshot is made from."""
-        return digest_of([self.asked, self.model.identity, self.config.index.wanted])
+        """Digest of everything that the snapshot is built from."""
+        return digest_of([self.selection_digest, self.model.identity, self.config.index.wanted])
 
     @property
     def work(self) -> Path:
-        """Where the snapshot is put together."""
+        """Folder in which the snapshot is built."""
         return self.config.memory / "making" / f"snapshot-{self.digest[:16]}"
 
 
@@ -64,7 +64,7 @@ def make_plan(config: ReindexConfig) -> ReindexPlan:
 
 
 def already_published(plan: ReindexPlan) -> str | None:
-    """The snapshot made from this plan, where it is whole and nothing is left to try again."""
+    """Return the snapshot built from this plan, if it is complete and has no retryable rows."""
     memory = plan.config.memory
     for name in [*_current(memory), *history.names(memory)]:
         with suppress(SnapshotError, OSError, ValueError):
@@ -76,7 +76,7 @@ def already_published(plan: ReindexPlan) -> str | None:
 
 
 def stop_if_too_many(plan: ReindexPlan, failures: Counter[str], asked: int) -> None:
-    """Raise SnapshotError where more rows have failed than the config allows."""
+    """Raise SnapshotError if more rows have failed than the config allows."""
     failed = failures.total() - failures["taken down"]
     if not asked or failed == asked or failed > plan.config.max_rejected * asked:
         causes = ", ".join(f"{n} {cause}" for cause, n in failures.most_common())
@@ -86,9 +86,9 @@ def stop_if_too_many(plan: ReindexPlan, failures: Counter[str], asked: int) -> N
             causes += f"; the first is {first.found.folder / path}"
         places = ", ".join(listed.source.place for listed in plan.listed)
         raise SnapshotError(
-            f"{places}: {failed} of {asked} rows failed ({causes or 'none came'}), more than "
-            f"{plan.config.max_rejected:.0%}. Nothing was published. Mend them or raise "
-            "`max_rejected`; run again to go on."
+            f"{places}: {failed} of {asked} rows failed ({causes or 'no rows'}), more than "
+            f"{plan.config.max_rejected:.0%}. Nothing was published. Fix them or raise "
+            "`max_rejected`, then run the same command again to resume."
         )
 
 

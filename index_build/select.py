@@ -1,4 +1,4 @@
-"""Begin batches: the rows that have to be tried, cut into shards."""
+"""Create batches: the rows to process, cut into shards."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from index_build.sources.look_up import Wanted
 
 
 def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> list[Batch]:
-    """A batch for each source in `missing` (positions in `wanted`) that has rows to be tried.
+    """Create a batch for each source in `missing` (positions in `wanted`) with rows to process.
 
     Memory: DuckDB's limit, and one shard.
     """
     if not missing:
         return []
-    made = []
+    batches = []
     config = plan.config
     with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
         for i in missing:
@@ -29,7 +29,7 @@ def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> 
                 continue
             source = wanted[i].listed.source
             path = new_path(config.memory, source.label)
-            shutil.rmtree(path, ignore_errors=True)  # begun, and killed before it was a batch
+            shutil.rmtree(path, ignore_errors=True)  # of a run killed before it was a batch
             (path / "rows").mkdir(parents=True)
             shards = write_tables(ledger.db, ledger.new_rows(i), config.shard_rows, path / "rows")
             batch = Batch(
@@ -37,19 +37,19 @@ def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> 
                 source=source.label,
                 kind=source.kind,
                 root=wanted[i].listed.root,
-                asked=plan.asked,
+                asked=plan.selection_digest,
                 bounds=bounds_of(config.download),
                 shards=shards,
             )
             if source.kind != "urls":
                 _settle(batch)
             write_batch(batch)
-            made.append(batch)
-    return made
+            batches.append(batch)
+    return batches
 
 
 def _settle(batch: Batch) -> None:
-    """What is here already has been tried as soon as it is listed."""
+    """Write the outcomes of a local source's rows: they count as attempted once listed."""
     for rows in sorted(batch.rows.glob("*.parquet")):
         table = pq.read_table(rows)
         nothing = pa.nulls(len(table), pa.string())

@@ -1,8 +1,8 @@
-"""Put a snapshot together from the batches' features, verify it, publish it.
+"""Assemble a snapshot from the batches' features, verify it, publish it.
 
-A shard of which every row is kept is the batch's own file, under another name: a hard link, or a
-symbolic one where the file system has no hard links. A shard that lost rows is written anew, and
-later snapshots link to that as long as the same rows are kept.
+If all rows of a batch's shard are kept, the snapshot links to the batch's own file: a hard link,
+or a symbolic one if the file system has no hard links. A shard that lost rows is rewritten; later
+snapshots link to the rewritten file as long as the same rows are kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build.base import history
@@ -25,26 +24,26 @@ from index_build.base.batches import features_name
 from index_build.base.tables import write_table
 from index_build.embed import KINDS, part, read_record, save_array
 from index_build.plan import ReindexPlan
+from index_build.verify import by_index, check_rows
 from xmore.files.digests import digest_file, digest_of
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.files.progress import track
-from xmore.memory.rows import embedding_blocks
-from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot, seen_by
+from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A snapshot's rows, put together."""
+    """The assembled rows of a snapshot."""
 
     files: list[dict[str, Any]]  # for the manifest
-    shards: list[dict[str, Any]]  # where each comes from
+    shards: list[dict[str, Any]]  # with the batch and the shard that each comes from
     rows: int
     dim: int
 
     def identities(self) -> list[tuple[str, int, str | None]]:
-        """Which rows of which batches' shards these are, in order."""
+        """Return which rows of which batches' shards these are, in order."""
         return [identity(shard) for shard in self.shards]
 
 
@@ -54,16 +53,16 @@ def assemble(
     count: int,
     previous: Snapshot | None,
 ) -> Assembled:
-    """Lay out the `count` shards of `kept`, (batch, shard, positions), under `plan.work`.
+    """Write or link the `count` shards of `kept`, (batch, shard, positions), under `plan.work`.
 
-    An index that a stopped run has built there stays, if it is of the same rows. Memory: one
-    shard. Raises SnapshotError where shards differ in their dimensions.
+    An index that a stopped run built there stays if it has the same rows. Memory: one shard.
+    Raises SnapshotError if shards differ in their dimensions.
     """
     for kind in KINDS:
         shutil.rmtree(plan.work / kind, ignore_errors=True)
     plan.work.mkdir(parents=True, exist_ok=True)
     if previous and previous.manifest["model"]["identity"] != plan.model.identity:
-        previous = None  # its shards are of another model's features
+        previous = None  # its shards hold another model's features
     before = {identity(shard): shard for shard in _shards_of(previous)}
     files: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
@@ -91,8 +90,8 @@ def assemble(
     if len(dims) > 1:
         one, other = list(dims.items())[:2]
         raise SnapshotError(
-            f"{plan.config.memory}: the embeddings of {one[1]} have {one[0]} dimensions, those of "
-            f"{other[1]} {other[0]}. Name the model that made those that are here already."
+            f"{plan.config.memory}: the embeddings of {one[1]} have {one[0]} dimensions, but those "
+            f"of {other[1]} have {other[0]}. Name the model that made the existing embeddings."
         )
     rows = sum(shard["rows"] for shard in shards)
     made = Assembled(files, shards, rows, next(iter(dims), 0))
@@ -101,7 +100,7 @@ def assemble(
 
 
 def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
-    """Describe what lies in `plan.work`: files, digests and `facts`. Not published."""
+    """Write the manifest of `plan.work`: files, digests and `facts`. Publishes nothing."""
     files = sorted(made.files, key=lambda file: file["file"])
     indices = [
         {
@@ -128,27 +127,27 @@ def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) ->
 
 
 def publish(plan: ReindexPlan, snapshot: Snapshot) -> str:
-    """Turn what lies in `plan.work` into a snapshot; returns its name. CURRENT is not moved.
+    """Rename `plan.work` to a snapshot and return its name. Does not move CURRENT.
 
-    The name is of the rows' content and of the plan. Raises SnapshotError where `check_rows`
-    finds a fault; nothing is published then.
+    The name depends on the rows' content and the plan. Raises SnapshotError if `check_rows` finds
+    a problem; nothing is published then.
     """
-    faults = check_rows(snapshot)
-    if faults:
+    problems = check_rows(snapshot)
+    if problems:
         raise SnapshotError(
-            f"{faults[0]}. Nothing was published. Remove the features-* folders under "
-            f"{plan.config.memory / 'batches'} to have all embedded anew."
+            f"{problems[0]}. Nothing was published. To embed all rows again, delete the features-* "
+            f"folders under {plan.config.memory / 'batches'} and run the same command again."
         )
     name = digest_of([snapshot.digest, plan.digest])[:16]
     target = plan.config.memory / "snapshots" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    for index in _indexed(snapshot):
+    for index in by_index(snapshot):
         fsync_file(index.index_path)
     for folder in (*KINDS, "."):
         if (snapshot.path / folder).exists():
             fsync_dir(snapshot.path / folder)
-    if _is_whole(target):
-        shutil.rmtree(snapshot.path)  # what failed before has failed again: nothing is new
+    if _is_complete(target):
+        shutil.rmtree(snapshot.path)  # the same rows failed again: nothing is new
         return name
     if target.exists():
         move_aside(target)
@@ -164,8 +163,8 @@ def point_current(memory: Path, name: str) -> None:
         write_whole(current, f"{name}\n".encode())
 
 
-def tidy(plan: ReindexPlan) -> None:
-    """Clear away what the next run has no use for."""
+def clean_up(plan: ReindexPlan) -> None:
+    """Delete what the next run does not need."""
     for leftover in plan.config.memory.glob(".*.tmp"):  # of a killed run
         leftover.unlink()
     kept = {f"wanted-{listed.digest[:16]}" for listed in plan.listed}
@@ -176,7 +175,10 @@ def tidy(plan: ReindexPlan) -> None:
 
 
 def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
-    """How many memory_keys came and how many went, against the snapshot before. Streams keys."""
+    """Count the memory_keys added and removed since the previous snapshot.
+
+    Memory: the keys of both snapshots, 64 bytes each.
+    """
     if previous is None:
         return snapshot.rows, 0
     mine, theirs = np.unique(_keys(snapshot)), np.unique(_keys(previous))  # an old one may repeat
@@ -184,44 +186,8 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
     return len(mine) - both, len(theirs) - both
 
 
-def check_rows(snapshot: Snapshot) -> list[str]:
-    """Faults in a snapshot's content: rows that are no unit vectors or have no key, its indices."""
-    from xmore.memory.search import (
-        open_index,  # brings torch, which an unchanged re-index never needs
-    )
-
-    faults = []
-    indexed = _indexed(snapshot)
-    for rows in indexed:
-        try:
-            for _ in embedding_blocks(rows):  # checks each row
-                pass
-        except SnapshotError as error:
-            faults.append(str(error))
-    for shard in snapshot.shards:
-        keys = pq.read_table(shard.metadata, columns=["memory_key"])["memory_key"]
-        if keys.null_count or not pc.all(pc.equal(pc.utf8_length(keys), 64)).as_py():
-            faults.append(f"{shard.metadata}: has rows without a memory_key")
-            break
-    for rows in indexed:
-        try:
-            open_index(rows.index_path, rows.rows, rows.dim)
-        except SnapshotError as error:
-            faults.append(str(error))
-    return faults
-
-
-def verify_snapshot(snapshot: Snapshot) -> list[str]:
-    """Faults of a snapshot, each of its bytes read."""
-    return [
-        f"{snapshot.path / file['file']}: its bytes are not those that were published"
-        for file in track(snapshot.manifest["files"], "memory verifying", "file")
-        if digest_file(snapshot.path / file["file"]) != file["sha256"]
-    ]
-
-
 def newest(memory: Path) -> Snapshot | None:
-    """The snapshot that was published last, if it can be read."""
+    """Return the newest snapshot that can be read, if there is one."""
     for name in history.names(memory):
         try:
             return read_snapshot(memory / "snapshots" / name)
@@ -230,7 +196,7 @@ def newest(memory: Path) -> Snapshot | None:
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         return bool(read_snapshot(path))
     except SnapshotError:
@@ -238,7 +204,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _forget_other_index(plan: ReindexPlan, rows: str) -> None:
-    """Remove an index of other rows that a stopped run left in `plan.work`."""
+    """Delete an index of other rows that a stopped run left in `plan.work`."""
     known = plan.work.with_name(f"{plan.work.name}.rows")
     if not known.exists() or known.read_text() != rows:
         for path in plan.work.parent.glob(f"{plan.work.name}.*"):
@@ -248,14 +214,8 @@ def _forget_other_index(plan: ReindexPlan, rows: str) -> None:
         write_whole(known, rows.encode())
 
 
-def _indexed(snapshot: Snapshot) -> list[Snapshot]:
-    """The snapshot as each of its indices sees it."""
-    kinds = [kind for kind in FOLDERS if index_facts(kind) in snapshot.manifest]
-    return [seen for kind in kinds if (seen := seen_by(snapshot, kind))]
-
-
 def _keys(snapshot: Snapshot) -> np.ndarray:
-    """(N,) sorted memory_keys, 64 bytes each."""
+    """Read the (N,) sorted memory_keys, 64 bytes each."""
     columns = [pq.read_table(s.metadata, columns=["memory_key"]) for s in snapshot.shards]
     return np.sort(pa.concat_tables(columns)["memory_key"].to_numpy().astype("S64"))
 
@@ -265,7 +225,7 @@ def _shards_of(snapshot: Snapshot | None) -> list[dict[str, Any]]:
 
 
 def identity(shard: dict[str, Any]) -> tuple[str, int, str | None]:
-    """Which rows of which batch's shard a snapshot's shard is."""
+    """Return which rows of which batch's shard a snapshot's shard holds."""
     return shard["batch"], shard["number"], shard["kept"]
 
 
@@ -275,7 +235,7 @@ def _lay_out(
     source: dict[str, tuple[Path, dict[str, Any]]],
     piece: tuple[Path, int, list[int]],
 ) -> dict[str, dict[str, Any]]:
-    """Shard `place` of the snapshot: linked from `source`, or rows of `piece` written anew."""
+    """Lay out shard `place` of the snapshot: linked from `source`, or rewritten from `piece`."""
     laid = {}
     folder, number, positions = piece
     for kind in source or [k for k in KINDS if part(folder, k, number).exists()]:
@@ -293,13 +253,13 @@ def _lay_out(
 
 
 def _link(path: Path, target: Path, ours: bool) -> None:
-    """Share a batch's own file, or one of an earlier snapshot, which may go before this one."""
+    """Link to a batch's own file, or to an earlier snapshot's, which gc may delete first."""
     if not ours:
         link_or_copy(path, target)
         return
     try:
         os.link(path, target)
-    except OSError:  # `work` and a snapshot are equally deep, so that it holds after the rename
+    except OSError:  # `work` and snapshots are equally deep: the link is valid after the rename
         target.symlink_to(os.path.relpath(path, target.parent))
 
 

@@ -15,16 +15,16 @@ from xmore.memory.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a download came to."""
+    """The result of a download."""
 
-    rows: int  # that servers were asked for
+    rows: int  # requested from servers
     images: int
     image_bytes: int
 
 
 @step("list rows of {plan.config.name}")
 def list_rows(plan: ReindexPlan) -> list[Wanted]:
-    """Read the sources -> the rows that they want in the memory."""
+    """Read the sources -> the rows wanted in the memory."""
     from index_build.sources.look_up import want
 
     return [want(listed, plan.config) for listed in plan.listed]
@@ -32,9 +32,9 @@ def list_rows(plan: ReindexPlan) -> list[Wanted]:
 
 @step("select new rows of {plan.config.name}")
 def select_new(plan: ReindexPlan, wanted: list[Wanted]) -> list[Batch]:
-    """Read the wanted rows and what was tried before -> a batch a source of what is to be tried.
+    """Read the wanted rows and earlier outcomes -> one batch per source of the rows to process.
 
-    Batches that a stopped run left open come first; those of another plan are closed.
+    Open batches of a stopped run come first; open batches of another plan are closed.
     """
     from index_build.base.batches import close, list_batches
     from index_build.select import begin_batch
@@ -42,19 +42,19 @@ def select_new(plan: ReindexPlan, wanted: list[Wanted]) -> list[Batch]:
 
     memory = plan.config.memory
     for batch in list_batches(memory):
-        if batch.asked != plan.asked:
+        if batch.asked != plan.selection_digest:
             close(batch)
-    begun = [batch for batch in list_batches(memory) if not batch.closed]
-    for batch in begun:
+    opened = [batch for batch in list_batches(memory) if not batch.closed]
+    for batch in opened:
         sweep(batch.path)
-    labels = {batch.source for batch in begun}
+    labels = {batch.source for batch in opened}
     missing = [i for i, want in enumerate(wanted) if want.listed.source.label not in labels]
-    return begun + begin_batch(plan, wanted, missing)
+    return opened + begin_batch(plan, wanted, missing)
 
 
 @step("download {batch.name}")
 def download(plan: ReindexPlan, batch: Batch) -> Fetched:
-    """Read a batch's rows -> webdataset shards, by img2dataset, and what each row came to."""
+    """Read a batch's rows -> webdataset shards, by img2dataset, and each row's outcome."""
     from index_build.download.images import download_shards, write_outcomes
     from index_build.download.job import Job
 
@@ -72,9 +72,9 @@ def download(plan: ReindexPlan, batch: Batch) -> Fetched:
     return Fetched(rows if shards else 0, images, size)
 
 
-@step("check what came of {plan.config.name}")
+@step("check failures of {plan.config.name}")
 def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
-    """Stop where too many rows have failed, before anything is embedded."""
+    """Raise SnapshotError if too many rows have failed, before anything is embedded."""
     from index_build.base.batches import list_batches
     from index_build.download.images import forget_failed
     from index_build.ledger import open_ledger
@@ -84,7 +84,7 @@ def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
     try:
         stop_if_too_many(plan, failures, asked)
     except Exception:
-        # An outage must not be remembered for ever: what failed now is as if never asked.
+        # An outage must not be recorded: rows that failed now count as never attempted.
         for batch in list_batches(plan.config.memory):
             if batch.kind == "urls" and not batch.closed:
                 forget_failed(batch, plan.config.max_rejected)
@@ -93,7 +93,7 @@ def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
 
 @step("embed {batch.name} from shard {numbers[0]}")
 def embed(plan: ReindexPlan, batch: Batch, numbers: list[int]) -> int:
-    """Read a batch's shards -> image and text embeddings, metadata; returns rows embedded."""
+    """Read a batch's shards -> image and text embeddings, metadata; return rows embedded."""
     from index_build.embed import embed_shards
     from xmore.models.encoder import load_encoder, pick_device
 
@@ -106,7 +106,7 @@ def embed(plan: ReindexPlan, batch: Batch, numbers: list[int]) -> int:
 def assemble(
     plan: ReindexPlan, wanted: list[Wanted], previous: Snapshot | None
 ) -> tuple[Any, Totals]:
-    """Read the features and the wanted rows -> the snapshot's shards, linked or written."""
+    """Read the features and the wanted rows -> the snapshot's shards, linked or rewritten."""
     from index_build import snapshot as build
     from index_build.ledger import open_ledger
 
@@ -119,7 +119,7 @@ def assemble(
 
 @step("index {plan.config.name}")
 def index(plan: ReindexPlan, assembled: Any, previous: Snapshot | None) -> dict[str, Any]:
-    """Read the embeddings -> each index: kept, added to or built, tuned; and its recall."""
+    """Read the embeddings -> each index, kept, added to or built, then tuned; and its recall."""
     from index_build.index.reuse import make_indices
 
     return make_indices(plan, assembled, previous)
@@ -127,7 +127,7 @@ def index(plan: ReindexPlan, assembled: Any, previous: Snapshot | None) -> dict[
 
 @step("publish {plan.config.name}")
 def publish(plan: ReindexPlan, assembled: Any, totals: Totals, indices: dict[str, Any]) -> Snapshot:
-    """Verify what was made, and make it a snapshot of the memory."""
+    """Verify the assembled rows and indices, and publish them as a snapshot of the memory."""
     from index_build import snapshot as build
     from xmore.memory.snapshot import open_snapshot
 
@@ -148,5 +148,5 @@ def publish(plan: ReindexPlan, assembled: Any, totals: Totals, indices: dict[str
         "hosts": [list(host) for host in totals.hosts],
         **indices,
     }
-    made = build.write_manifest(plan, assembled, facts)
-    return open_snapshot(plan.config.memory, build.publish(plan, made))
+    unpublished = build.write_manifest(plan, assembled, facts)
+    return open_snapshot(plan.config.memory, build.publish(plan, unpublished))

@@ -507,7 +507,7 @@ def test_verify_names_an_index_cut_short(case, xmore, done):
 
 INDEXES = {
     "the key of old": ({"index_key": "Flat"}, ["unknown key `index_key`", "`index`"]),
-    "a key that is none": ({"index": {"key": "Flatt"}}, ["Flatt", "`index.key`", "run again"]),
+    "a key that is none": ({"index": {"key": "Flatt"}}, ["Flatt", "`index.key`", "command again"]),
     "more clusters than rows": ({"index": {"key": "IVF300,Flat"}}, ["(240)", "(300)"]),
     "too little memory": ({"index": {"memory_gb": 1e-6}}, ["gives up", "`index.memory_gb`"]),
     "no memory": ({"index": {"memory_gb": 0}}, ["`index.memory_gb`", "greater than 0"]),

@@ -1,4 +1,4 @@
-"""The commands `xmore memory`: heavy libraries are imported by the commands that need them."""
+"""The commands `xmore memory`. Heavy libraries are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ import typer
 from flows.cli.options import ConfigFile
 
 commands = typer.Typer(
-    help="What a memory holds, what changed, and its upkeep.", no_args_is_help=True
+    help="Plan, list, show, compare, verify, roll back and clean up memories.",
+    no_args_is_help=True,
 )
 
 MemoryFolder = Annotated[
-    Path, typer.Argument(help="Folder of the memory, with CURRENT in it.", show_default=False)
+    Path, typer.Argument(help="Folder of a memory; it contains CURRENT.", show_default=False)
 ]
 SnapshotName = Annotated[
-    str | None, typer.Argument(help="A snapshot, or the beginning of its name; none: CURRENT.")
+    str | None,
+    typer.Argument(
+        help="Name of a snapshot, or the beginning of it. Default: the memory's CURRENT."
+    ),
 ]
 
 
 @commands.command("plan")
 def plan(config: ConfigFile) -> None:
-    """Say what a re-index of CONFIG would come to, before anything is downloaded."""
+    """Estimate the rows, bytes and hours of a re-index of CONFIG; nothing is downloaded."""
     from flows.cli.terminal.memory import show_estimate
-    from flows.upkeep import foresee
+    from flows.upkeep import estimate_reindex
     from xmore.config.load import load_config
     from xmore.config.memory import ReindexConfig
 
-    show_estimate(foresee(load_config(config, ReindexConfig)))
+    show_estimate(estimate_reindex(load_config(config, ReindexConfig)))
 
 
 @commands.command("list")
 def list_(memory: MemoryFolder) -> None:
-    """The memory's snapshots, the newest first."""
+    """List a memory's snapshots, newest first."""
     from flows.cli.terminal.memory import show_entries
     from flows.upkeep import entries
 
@@ -43,7 +47,7 @@ def list_(memory: MemoryFolder) -> None:
 
 @commands.command("show")
 def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
-    """A snapshot's card: rows, failures by cause, success by host, model, index."""
+    """Print a snapshot's card: rows, failures by cause, success by host, model, index."""
     from flows.cli.terminal.memory import show_card
     from flows.upkeep import find
 
@@ -53,10 +57,10 @@ def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
 @commands.command("diff")
 def diff(
     memory: MemoryFolder,
-    a: Annotated[str, typer.Argument(help="A snapshot, or the beginning of its name.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
+    a: Annotated[str, typer.Argument(help="Name of a snapshot, or the beginning of it.")],
+    b: Annotated[str, typer.Argument(help="Name of another snapshot.")],
 ) -> None:
-    """What two snapshots share, and what each has alone."""
+    """Compare two snapshots: print the rows that both have, or only one, and other differences."""
     from flows.cli.terminal.memory import show_difference
     from flows.upkeep import compare, find
 
@@ -67,43 +71,47 @@ def diff(
 @commands.command("rollback")
 def rollback(
     memory: MemoryFolder,
-    to: Annotated[str | None, typer.Option(help="A snapshot; by default the one before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Name of a snapshot, or the beginning of it. Default: the previous one."),
+    ] = None,
 ) -> None:
     """Point CURRENT to an earlier snapshot; running benchmarks keep theirs."""
     from flows.cli.terminal.console import safe, say
     from flows.upkeep import roll_back
 
-    left, now = roll_back(memory, to)
-    say(safe(f"CURRENT: {left} -> {now}"))
-    say("A re-index whose sources are unchanged will not bring it back.")
+    old, new = roll_back(memory, to)
+    say(safe(f"CURRENT: {old} -> {new}"))
+    say(safe(f"A re-index will not return to {old} unless its sources change."))
 
 
 @commands.command("verify")
 def verify(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
-    """Read every byte of a snapshot and look at each row."""
+    """Read every byte of a snapshot, check each row, and print what is damaged."""
     from flows.cli.terminal.console import safe, say
     from flows.upkeep import check, find
 
     found = find(memory, snapshot)
-    faults = check(found)
-    for fault in faults:
-        say(safe(f"damaged: {fault}"))
-    if faults:
-        say(f"Go back to another (xmore memory rollback {safe(str(memory))}), or make it anew.")
+    problems = check(found)
+    for problem in problems:
+        say(safe(f"damaged: {problem}"))
+    if problems:
+        roll_back = f"xmore memory rollback {memory}"
+        say(safe(f"Roll back to another snapshot ({roll_back}), or rebuild the memory."))
         raise typer.Exit(1)
     files = len(found.manifest["files"])
-    say(safe(f"{found.name}: {found.rows:,} rows in {files} files are whole."))
+    say(safe(f"{found.name}: {found.rows:,} rows in {files} files are intact."))
 
 
 @commands.command("gc")
 def gc(
     memory: MemoryFolder,
-    keep: Annotated[int, typer.Option(min=1, help="Newest snapshots that stay.")] = 2,
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest snapshots to keep.")] = 2,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be freed.")
+        bool, typer.Option("--dry-run", help="Only print what would be deleted.")
     ] = False,
 ) -> None:
-    """Remove old snapshots, and for good the bytes of rows that left the memory."""
+    """Delete old snapshots and, permanently, the data of rows that left the memory."""
     from flows.cli.terminal.memory import show_freed
     from index_build.upkeep.gc import collect
 

@@ -1,1 +1,1 @@
-"""What all steps of a re-index stand on."""
+"""What all steps of a re-index share."""

@@ -1,14 +1,14 @@
-"""Batches: what one run found new in one source, kept for as long as a row of it is wanted.
+"""Batches: the new rows of one source in one run, kept as long as one of them is wanted.
 
     <memory>/batches/00003-laion/
         batch.json                    source, kind, number of shards, whether it is closed
-        rows/00000.parquet            what is still to be fetched; gone when the batch is closed
+        rows/00000.parquet            rows to process; deleted when the batch is closed
         images/00000.tar              img2dataset's webdataset shards, of a URL list
-        outcomes/00000.parquet        each row tried: memory_key, or the cause of its failure
-        features-<model>/             img_emb/ text_emb/ metadata/ done/, a file each a shard
+        outcomes/00000.parquet        each row attempted: memory_key, or the cause of its failure
+        features-<model>/             img_emb/ text_emb/ metadata/ done/, one file each per shard
 
-A shard counts as tried when its outcomes are there. A run that was stopped leaves its batch open:
-the next one goes on with it, or, if by then the sources differ, closes it with what is whole.
+A shard counts as attempted when its outcomes exist. A stopped run leaves its batch open. The next
+run resumes it, or closes it with its complete shards if the sources have changed since.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Batch:
     path: Path
     source: str  # its label
     kind: str  # urls, images, tars or clip_retrieval
-    root: str | None  # folder that holds the images of a source that is here already
-    asked: str  # digest of what the run was asked for
+    root: str | None  # folder that holds the images of a local source
+    asked: str  # the plan's `selection_digest`
     bounds: dict[str, Any]  # of the download
     shards: int
     closed: bool = False
@@ -55,21 +55,21 @@ class Batch:
         return self.path / "outcomes"
 
     def features(self, model: ModelCard) -> Path:
-        """Where this batch's features of a model lie."""
+        """Folder of this batch's features under a model."""
         return self.path / features_name(model.identity)
 
-    def tried(self) -> list[int]:
-        """Numbers of the shards whose outcomes are known."""
+    def attempted(self) -> list[int]:
+        """Return the numbers of the shards whose outcomes are known."""
         return sorted(int(path.stem) for path in self.outcomes.glob("*.parquet"))
 
 
 def features_name(identity: dict[str, Any]) -> str:
-    """The name of the folder of a model's features, by its weights and preprocessing."""
+    """Return the name of the folder of a model's features, by its weights and preprocessing."""
     return f"features-{digest_of(identity)[:16]}"
 
 
 def list_batches(memory: Path) -> list[Batch]:
-    """The batches of a memory, oldest first. Raises SnapshotError for one that cannot be read."""
+    """Return a memory's batches, oldest first. Raises SnapshotError if one cannot be read."""
     return [
         read_batch(path)
         for path in sorted((memory / "batches").glob("[0-9]*"))
@@ -78,42 +78,42 @@ def list_batches(memory: Path) -> list[Batch]:
 
 
 def read_batch(path: Path) -> Batch:
-    """Open one batch; raises SnapshotError."""
+    """Open one batch. Raises SnapshotError."""
     try:
         return Batch(path, **json.loads((path / "batch.json").read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise SnapshotError(
-            f"{path / 'batch.json'}: not a batch's description ({error}). Remove {path} to have "
-            "its rows fetched anew."
+            f"{path / 'batch.json'}: not a batch's description ({error}). Delete {path} to fetch "
+            "its rows again."
         ) from error
 
 
 def new_path(memory: Path, source: str) -> Path:
-    """Where the next batch goes: numbers rise for ever, so that names sort by age."""
+    """Return the next batch's path. Numbers are never reused, so that names sort by age."""
     numbers = [int(path.name[:5]) for path in (memory / "batches").glob("[0-9]*")]
     return memory / "batches" / f"{max(numbers, default=0) + 1:05d}-{source}"
 
 
 def write_batch(batch: Batch) -> None:
-    """Say what a batch is; a batch exists once this has been written."""
+    """Write a batch's description. A batch exists once this is written."""
     facts = {key: value for key, value in asdict(batch).items() if key != "path"}
     write_whole(batch.path / "batch.json", json.dumps(facts, sort_keys=True).encode())
 
 
 def close(batch: Batch) -> None:
-    """End a batch with the shards that were tried; the rest of its rows are as if never asked."""
+    """Close a batch with its attempted shards. Its other rows count as never attempted."""
     if batch.closed:
         return
-    if not batch.tried():
+    if not batch.attempted():
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))
     shutil.rmtree(batch.rows, ignore_errors=True)
     for path in batch.images.parent.glob("images.*"):
         path.unlink()
-    tried = {f"{number:05d}" for number in batch.tried()}
+    attempted = {f"{number:05d}" for number in batch.attempted()}
     for path in batch.images.glob("*"):
-        if path.is_dir():  # img2dataset's, of a download that was killed
+        if path.is_dir():  # img2dataset's, of a killed download
             shutil.rmtree(path)
-        elif path.suffix != ".tar" or path.stem not in tried:  # its own records
+        elif path.suffix != ".tar" or path.stem not in attempted:  # img2dataset's own records
             path.unlink()

@@ -1,8 +1,8 @@
-"""A memory's history: which snapshot was published when, and what it took to make it.
+"""A memory's history: which snapshot was published when, and what it cost to build.
 
-    <memory>/history.jsonl    one line an event, oldest first
+    <memory>/history.jsonl    one line per event, oldest first
 
-Times and costs live here and not in a snapshot, so that equal content has equal files.
+Times and costs are recorded here and not in a snapshot, so that equal content has equal files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xmore.files.paths import write_whole
 
 
 def read(memory: Path) -> list[dict[str, Any]]:
-    """All events, oldest first. Raises SnapshotError."""
+    """Read all events, oldest first. Raises SnapshotError."""
     path = memory / "history.jsonl"
     if not path.exists():
         return []
@@ -25,7 +25,9 @@ def read(memory: Path) -> list[dict[str, Any]]:
         events = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
         return [{"event": str(e["event"]), "snapshot": str(e["snapshot"]), **e} for e in events]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SnapshotError(f"{path}: cannot be read ({error}). Move it away to go on.") from error
+        raise SnapshotError(
+            f"{path}: cannot be read ({error}). Move it away and try again."
+        ) from error
 
 
 def append(memory: Path, event: str, snapshot: str, **facts: Any) -> None:
@@ -38,15 +40,16 @@ def append(memory: Path, event: str, snapshot: str, **facts: Any) -> None:
 
 
 def names(memory: Path) -> list[str]:
-    """The snapshots that are there, the newest first."""
+    """Return the names of the existing snapshots, newest first."""
     published = {e["snapshot"]: i for i, e in enumerate(read(memory)) if e["event"] == "published"}
     folder = memory / "snapshots"
-    there = [path.name for path in folder.iterdir() if _whole(path)] if folder.is_dir() else []
-    return sorted(there, key=lambda name: (-published.get(name, -1), name))
+    paths = folder.iterdir() if folder.is_dir() else ()
+    existing = [path.name for path in paths if _is_snapshot(path)]
+    return sorted(existing, key=lambda name: (-published.get(name, -1), name))
 
 
 def withdrawn(memory: Path) -> set[str]:
-    """Snapshots that were rolled back from: a re-index does not bring them back by itself."""
+    """Return the snapshots that were rolled back from; a re-index does not return to them."""
     left: set[str] = set()
     for event in read(memory):
         if event["event"] == "rolled back":
@@ -58,7 +61,10 @@ def withdrawn(memory: Path) -> set[str]:
 
 
 def rates(memory: Path) -> dict[str, float]:
-    """Measured in earlier runs: rows a second of `download` and `embed`, bytes of an image."""
+    """Return the rates of earlier runs: rows per second by step, and bytes per image.
+
+    The keys are `download`, `embed` and `image_bytes`; those that were not measured are absent.
+    """
     totals: dict[str, float] = {}
     for event in read(memory):
         for key in ("fetched", "embedded", "image_bytes", "images"):
@@ -76,5 +82,5 @@ def rates(memory: Path) -> dict[str, float]:
     return found
 
 
-def _whole(path: Path) -> bool:
+def _is_snapshot(path: Path) -> bool:
     return (path / "manifest.json").exists() and ".broken-" not in path.name

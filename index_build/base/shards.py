@@ -1,4 +1,4 @@
-"""A batch's shards, ready to be embedded: of downloaded or foreign tars, of files, of features."""
+"""A batch's shards, ready to embed: from downloaded or local tars, from files, from features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PairShard:
 
     number: int
     images: ImageSource
-    rows: pa.Table  # row_key, memory_key, caption, and what else the source knows
+    rows: pa.Table  # row_key, memory_key, caption, and the source's other columns
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Features:
 
     number: int
     unit: np.ndarray  # (n, D) float16 unit rows
-    text: np.ndarray | None  # (n, D) float16 unit rows, where the folder has them
+    text: np.ndarray | None  # (n, D) float16 unit rows; None if the folder has none
     rows: pa.Table
 
 
 def load_shard(batch: Batch, number: int) -> PairShard | Features:
-    """Shard `number` of a batch: the rows of its outcomes that have an image."""
+    """Load shard `number` of a batch: the rows of its outcomes that have an image."""
     outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
     rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
     rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
@@ -61,12 +61,12 @@ def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
     with tarfile.open(batch.images / tar) as archive:
         places = {m.name: (tar, m.offset_data, m.size) for m in archive if m.isreg()}
     names = rows["image_path"].to_pylist()
-    # What was scaled down has other bytes than its memory_key says.
+    # An image that was scaled down no longer has the bytes that its memory_key is the hash of.
     return ListedImages(Tars(batch.images, places), names, [None] * len(names))
 
 
 def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:
-    """Rows of an adopted folder, with all its columns. Memory: one of its files' columns."""
+    """Read rows of an adopted folder, with all its columns. Memory: one file's columns."""
     files = np.array(rows["image_path"].to_pylist())
     unit, text, theirs = [], [], []
     for name in dict.fromkeys(files.tolist()):
@@ -82,7 +82,7 @@ def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> F
         if column not in rows.column_names:
             rows = rows.append_column(column, known[column])
     texts = [np.asarray(block, np.float16) for block in text if block is not None]
-    whole = len(texts) == len(text)
+    complete = len(texts) == len(text)
     return Features(
-        number, np.concatenate(unit), np.concatenate(texts) if whole and texts else None, rows
+        number, np.concatenate(unit), np.concatenate(texts) if complete and texts else None, rows
     )

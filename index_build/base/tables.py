@@ -1,4 +1,4 @@
-"""Tables on disk, whole or not at all, and a DuckDB for what memory cannot hold."""
+"""Tables that are written to disk atomically, and a DuckDB for data that memory cannot hold."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from xmore.files.paths import write_whole
 from xmore.files.sql import quote, quote_all
 
-MEMORY_LIMIT = "2GB"  # of DuckDB; what sorting and joining need beyond it goes to disk
-ROW_GROUP = 4096  # small, so that a few rows are cheap to look up
+MEMORY_LIMIT = "2GB"  # of DuckDB; sorts and joins that need more spill to disk
+ROW_GROUP = 4096  # rows; small, so that a few rows are cheap to look up
 
 
 @contextmanager
 def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB within MEMORY_LIMIT, in a folder of its own that goes when it is closed."""
+    """Open a DuckDB within MEMORY_LIMIT, in its own folder, which is deleted at the end."""
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run
     folder.mkdir(parents=True)
     db = duckdb.connect(folder / "duckdb")
@@ -34,20 +34,20 @@ def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def parquet(paths: list[Path], options: str = "") -> str:
-    """DuckDB's table function that reads some Parquet files, whose columns may differ."""
+    """Return DuckDB's table function that reads Parquet files; their columns may differ."""
     more = f", {options}" if options else ""
     return f"read_parquet([{quote_all(paths)}], union_by_name = true{more})"
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all."""
+    """Write a Parquet file atomically."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
     write_whole(path, sink.getvalue().to_pybytes())
 
 
 def write_tables(db: duckdb.DuckDBPyConnection, query: str, rows: int, folder: Path) -> int:
-    """Write a query's rows as `folder`/00000.parquet ..., `rows` each -> how many files."""
+    """Write a query's rows as `folder`/00000.parquet ..., `rows` each -> the number of files."""
     reader = db.sql(query).to_arrow_reader(10_000)
     files = 0
     for number, table in enumerate(_sliced(reader.schema, iter(reader), rows)):
@@ -57,7 +57,7 @@ def write_tables(db: duckdb.DuckDBPyConnection, query: str, rows: int, folder: P
 
 
 def _sliced(schema: pa.Schema, batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches' rows again, in tables of exactly `rows` but for the last."""
+    """Yield the batches' rows in tables of exactly `rows` rows; the last may have fewer."""
     held = schema.empty_table()
     for batch in batches:
         held = pa.concat_tables([held, pa.Table.from_batches([batch])])

@@ -1,4 +1,4 @@
-"""Take-down lists: what must leave the memory and may not come back."""
+"""Take-down lists: rows that must leave the memory and may not come back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from xmore.files.errors import ConfigError
 from xmore.files.paths import write_whole
 
-KEPT = "taken-down.txt"  # in the memory: what the last re-index was told, for gc
+KEPT = "taken-down.txt"  # in the memory: the last re-index's take-downs, for gc
 
 
 def read_take_down(path: Path | None) -> list[str]:
-    """URLs and sha256 digests (row_key, memory_key), a line each; `#` begins a comment.
+    """Read URLs and sha256 digests (row_key, memory_key), one per line; `#` begins a comment.
 
-    Raises ConfigError with the line's number.
+    Returns them sorted, each once. Raises ConfigError with the line's number.
     """
     if path is None:
         return []
@@ -32,21 +32,21 @@ def read_take_down(path: Path | None) -> list[str]:
             value = value.lower()
         elif "://" not in value:
             raise ConfigError(
-                f"{path}, line {number}: a take-down is a URL or 64 hexadecimal digits (row_key, "
-                f"memory_key or sha256), got {value[:80]!r}."
+                f"{path}, line {number}: a take-down must be a URL or 64 hexadecimal digits "
+                f"(row_key, memory_key or sha256), got {value[:80]!r}."
             )
         values.append(value)
     return sorted(set(values))
 
 
 def keep(memory: Path, values: list[str]) -> None:
-    """Remember in the memory what was taken down."""
+    """Record the take-downs in the memory."""
     path = memory / KEPT
     if values or path.exists():
         write_whole(path, "".join(f"{value}\n" for value in values).encode())
 
 
 def kept(memory: Path) -> list[str]:
-    """What the last re-index took down."""
+    """Return the take-downs of the last re-index."""
     path = memory / KEPT
     return path.read_text().split() if path.exists() else []

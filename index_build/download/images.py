@@ -1,4 +1,4 @@
-"""Download the selected rows' images with img2dataset, as webdataset shards that can be trusted."""
+"""Download the selected rows' images with img2dataset, as webdataset shards that are checked."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ from xmore.files.errors import SnapshotError
 from xmore.files.progress import counting
 
 MODULE = "index_build.download.process"
-PATIENCE = 600  # seconds beyond the longest that a shard can take by its requests' time limits
+PATIENCE = 600  # seconds beyond the longest time that its requests' limits allow a shard
 SUCCESS = "success"
 
 
 def download_shards(job: Job, shards: int) -> int:
     """Fetch the rows of `job.rows`/00000.parquet ... into `job.target`/00000.tar, 00000.parquet.
 
-    Returns how many shards were fetched now: those that are whole already are left alone. Memory
-    is bounded by img2dataset's: two images a thread. Raises SnapshotError where the download
-    fails as a whole.
+    Complete shards are skipped. Returns the number of shards fetched now. Memory: img2dataset's,
+    two images per thread. Raises SnapshotError if the download does not complete.
     """
     job.target.mkdir(parents=True, exist_ok=True)
     for number in _done(job.target):
-        if not _is_whole(job.target, number):
+        if not _is_complete(job.target, number):
             forget(job.target, number)
     before = _done(job.target)
     if len(before) < shards:
         _run(job, shards)
-        # A shard without one success looks like an outage; img2dataset would call it done.
+        # A shard without any success looks like an outage, but img2dataset marks it as done.
         failed = [n for n in sorted(_done(job.target) - before) if not _succeeded(job.target, n)]
         for number in failed:
             forget(job.target, number)
@@ -52,13 +51,12 @@ def download_shards(job: Job, shards: int) -> int:
 
 
 def write_outcomes(batch: Batch) -> tuple[int, int]:
-    """Say of each row of a downloaded batch what it came to; returns rows tried, images come.
+    """Record the outcome of each row of a downloaded batch -> numbers of rows and of images.
 
-    Rows stay in the order of their shard. img2dataset writes in the order in which answers come,
-    so that its own order is never the same twice; its keys tell the place of each row. Memory:
-    one shard's rows.
+    Rows stay in the order of their shard. img2dataset writes in the order of the responses, which
+    differs each time; its keys give each row's position. Memory: one shard's rows.
     """
-    tried = images = 0
+    attempted = images = 0
     for number in range(batch.shards):
         name = f"{number:05d}.parquet"
         rows = pq.read_table(batch.rows / name)
@@ -68,11 +66,11 @@ def write_outcomes(batch: Batch) -> tuple[int, int]:
         ).sort_by("key")
         if fetched.num_rows != rows.num_rows:
             raise SnapshotError(
-                f"{batch.images / name}: has {fetched.num_rows} rows, {rows.num_rows} were asked "
-                f"for. Remove it; run again to go on."
+                f"{batch.images / name}: has {fetched.num_rows} rows, expected {rows.num_rows}. "
+                "Delete it, then run the same command again to resume."
             )
-        told = (fetched[column].to_pylist() for column in ("status", "error_message", "sha256"))
-        outcomes = [_outcome(*row) for row in zip(*told, strict=True)]
+        facts = (fetched[column].to_pylist() for column in ("status", "error_message", "sha256"))
+        outcomes = [_outcome(*row) for row in zip(*facts, strict=True)]
         columns = {
             "memory_key": pa.array([key for key, _ in outcomes], pa.string()),
             "width": fetched["width"],
@@ -86,20 +84,20 @@ def write_outcomes(batch: Batch) -> tuple[int, int]:
         for column, values in columns.items():
             table = table.append_column(column, values)
         write_table(batch.outcomes / name, table)
-        tried += len(table)
+        attempted += len(table)
         images += table["cause"].null_count
-    return tried, images
+    return attempted, images
 
 
 def forget(target: Path, number: int) -> None:
-    """Have a shard downloaded anew by the next call."""
+    """Mark a shard for download by the next call."""
     for ending in ("_stats.json", ".parquet", ".tar"):  # img2dataset's own mark of done first
         (target / f"{number:05d}{ending}").unlink(missing_ok=True)
 
 
 def forget_failed(batch: Batch, share: float) -> None:
-    """Have the shards of which more than `share` has failed downloaded anew by the next run."""
-    for number in batch.tried():
+    """Mark the shards with more than `share` of failed rows for download by the next run."""
+    for number in batch.attempted():
         path = batch.outcomes / f"{number:05d}.parquet"
         causes = pq.read_table(path, columns=["cause"])["cause"]
         if len(causes) - causes.null_count > share * len(causes):
@@ -122,8 +120,8 @@ def _done(target: Path) -> set[int]:
     return {int(path.name.split("_")[0]) for path in target.glob("*_stats.json")}
 
 
-def _is_whole(target: Path, number: int) -> bool:
-    """Whether a shard that img2dataset calls done can be read to its end: it does not sync."""
+def _is_complete(target: Path, number: int) -> bool:
+    """Return whether a shard marked as done is readable to its end: img2dataset does not fsync."""
     try:
         statuses = _column(target, number, "status")
         with tarfile.open(target / f"{number:05d}.tar") as tar:
@@ -134,10 +132,10 @@ def _is_whole(target: Path, number: int) -> bool:
 
 
 def _outcome(status: str, message: str | None, sha256: str | None) -> tuple[str | None, str | None]:
-    """memory_key and cause of a row, one of them or both, from img2dataset's own columns."""
+    """Return memory_key and cause of a row (at least one) from img2dataset's own columns."""
     if status == SUCCESS:
         return sha256, None
-    # Causes of failed requests are ours, few and short; what cv2 says of an image is neither.
+    # Causes of failed requests are our own, few and short; cv2's messages are neither.
     cause = message or "unknown" if status == "failed_to_download" else "cannot be scaled down"
     if cause.startswith(TAKEN_DOWN):
         return cause.removeprefix(TAKEN_DOWN).strip(), TAKEN_DOWN
@@ -149,11 +147,11 @@ def _column(target: Path, number: int, name: str) -> list[str]:
 
 
 def _run(job: Job, shards: int) -> None:
-    """img2dataset in its own process group, which ends with this call, however that ends."""
+    """Run img2dataset in its own process group, which ends with this call in every case."""
     log_path = job.target.with_name(f"{job.target.name}.log")
     environment = os.environ | {
         VARIABLE: job.model_dump_json(),
-        "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for its newest version
+        "NO_ALBUMENTATIONS_UPDATE": "1",  # it would look for its newest version online
         "WANDB_MODE": "disabled",
     }
     with log_path.open("ab") as log:
@@ -176,15 +174,15 @@ def _run(job: Job, shards: int) -> None:
             process.stdin.close()
     missing = shards - len(_done(job.target))
     if process.returncode or missing:
-        # img2dataset ends well even if it gave shards up.
+        # img2dataset exits with 0 even if it gave up shards.
         raise SnapshotError(
-            f"{job.target}: img2dataset left {missing} of {shards} shards undone, see {log_path}. "
-            "What is whole is kept; run again to go on."
+            f"{job.target}: img2dataset did not finish {missing} of {shards} shards, see "
+            f"{log_path}. Complete shards are kept. Run the same command again to resume."
         )
 
 
 def _watch(process: subprocess.Popen[bytes], job: Job, report: Callable[[int], None]) -> None:
-    """Wait for the end. A worker that the system killed is never missed by its pool: give up."""
+    """Wait for the end; give up without progress: the pool never notices a killed worker."""
     bounds = job.bounds
     longest = job.shard_rows * bounds.timeout * (bounds.retries + 1) / bounds.threads + PATIENCE
     done, since = -1, time.monotonic()

@@ -1,4 +1,4 @@
-"""What one img2dataset process is told to do."""
+"""The job of one img2dataset process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel
 
 from xmore.config.memory import DownloadConfig
 
-TAKEN_DOWN = "taken down"  # the cause of what a take-down list names
+TAKEN_DOWN = "taken down"  # the failure cause of rows in a take-down list
 VARIABLE = "XMORE_DOWNLOAD"  # environment variable that holds a Job as JSON
 
 
 class Job(BaseModel, frozen=True):
-    """Rows to download, where to, and within which bounds."""
+    """The rows to download, the target folder, and the bounds."""
 
     rows: Path  # folder of 00000.parquet ...
     target: Path

@@ -1,11 +1,11 @@
-"""img2dataset in a process of its own: `python -m index_build.download.process`.
+"""img2dataset in a separate process: `python -m index_build.download.process`.
 
-It installs signal handlers, so it must own a main thread; it spawns a pool, or hands its shards to
-Spark, and a logger, which import this module again. What to do comes as JSON in the environment
-variable XMORE_DOWNLOAD; see images.py, which starts it, and worker.py.
+It installs signal handlers, so it needs its own main thread. It spawns a pool and a logger, or
+hands its shards to Spark; these processes import this module again. The job comes as JSON in the
+environment variable XMORE_DOWNLOAD. images.py starts this process; see also worker.py.
 
-Its standard input is a pipe that closes when the starting process ends, however that ends: then
-the whole process group goes, and nothing is left downloading.
+Its standard input is a pipe that closes when the starting process ends in any way. Then the
+complete process group is killed, and nothing is left downloading.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from xmore.files.locks import locked  # noqa: E402
 
 
 def main() -> None:
-    """Download what the job's rows name as webdataset shards."""
-    # By its name: the package has a function `main` that hides the module.
+    """Download the images of the job's rows as webdataset shards."""
+    # Imported by name: the package's function `main` hides the module.
     module: Any = importlib.import_module("img2dataset.main")
     module.Downloader = BoundedDownloader
     spark = JOB.bounds.distributor == "pyspark"
-    told = {VARIABLE: os.environ[VARIABLE], "NO_ALBUMENTATIONS_UPDATE": "1"}
-    session = spark_session(JOB.spark_master, told) if spark else nullcontext()
+    environment = {VARIABLE: os.environ[VARIABLE], "NO_ALBUMENTATIONS_UPDATE": "1"}
+    session = spark_session(JOB.spark_master, environment) if spark else nullcontext()
     with locked(JOB.target.with_name(f"{JOB.target.name}.lock")), session:
         img2dataset.download(
             url_list=str(JOB.rows),

@@ -1,8 +1,8 @@
-"""What runs in each of img2dataset's workers: its downloader, with requests that are bounded.
+"""The code of img2dataset's workers: its downloader, with bounded requests.
 
 img2dataset sends its downloader to spawned processes, or to Spark's Python workers, as a pickle
-that names its class. Ours lives here, so that a worker cannot unpickle it without importing this
-module, which changes img2dataset. The job comes in the environment variable XMORE_DOWNLOAD.
+that names its class. Our class is defined here: to unpickle it, a worker must import this module,
+which changes img2dataset. The job comes in the environment variable XMORE_DOWNLOAD.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
 
 
 class BoundedDownloader(img2dataset.downloader.Downloader):
-    """img2dataset's own, which finds `fetch_row` in the place of its request."""
+    """img2dataset's own downloader; importing this module makes it call `fetch_row`."""
 
 
 def fetch_row(
@@ -29,7 +29,7 @@ def fetch_row(
     user_agent_token: str | None,
     disallowed_header_directives: set[str] | None,
 ) -> tuple[int, io.BytesIO | None, str | None]:
-    """Stands in for img2dataset's `download_image_with_retry`: the same, within bounds."""
+    """Replace img2dataset's `download_image_with_retry`: same interface, bounded requests."""
 
     def refused(headers: HTTPMessage) -> bool:
         return bool(disallowed_header_directives) and img2dataset.downloader.is_disallowed(

@@ -1,1 +1,1 @@
-"""Nearest-neighbour indices: built, tuned, reused."""
+"""Nearest-neighbour indices: build, tune, reuse."""

@@ -1,6 +1,6 @@
-"""The memory's nearest-neighbour index: built, tuned on queries that are not in it, added to.
+"""The memory's nearest-neighbour index: build it, tune it on queries not in it, add rows to it.
 
-A row's id in it is its position, which is its memory_id.
+A row's id in the index is its position in the snapshot, which is its memory_id.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from xmore.files.progress import counting
 from xmore.memory.rows import embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Kind, Snapshot, read_shards, seen_by
 
-LARGE = 1 << 30  # bytes of float32 rows from which on an index is to be read from disk as needed
+LARGE = 1 << 30  # bytes of float32 rows from which an index must be memory-mappable
 ROW_ID = 8  # bytes of a row's id in an inverted list
-TRAINING_ROWS = 100  # a cluster, as autofaiss takes
+TRAINING_ROWS = 100  # per cluster, as in autofaiss
 AUTOFAISS = re.compile(r"Flat|HNSW\d+|IVF\d+,Flat|(OPQ\d+_\d+,IVF\d+(_HNSW\d+)?,PQ\d+(x8)?)")
 
 
@@ -39,10 +39,10 @@ def build_index(
 ) -> dict[str, Any]:
     """Index `folder`/img_emb as `folder`/image.index -> its facts for the manifest.
 
-    Or `folder`/text_emb as `folder`/text.index, as `kind` says.
-    Inner product, as all features are unit vectors. What is built is not built again for another
-    recall. Raises SnapshotError. Memory: twice `config.memory_gb` at most while it is
-    built; then the index, and what exact search holds.
+    With `kind` "text": `folder`/text_emb as `folder`/text.index. The metric is the inner product,
+    as all features are unit vectors. A built index is not rebuilt for another target recall.
+    Raises SnapshotError. Memory: at most twice `config.memory_gb` during the build; then the
+    index, and what exact search holds.
     """
     rows = unpublished(folder, kind)
     name = "index" if kind == "image" else f"{kind}-index"
@@ -52,22 +52,23 @@ def build_index(
     if facts.get("asked") != asked:
         built.unlink(missing_ok=True)
         facts = {"asked": asked, "key": _build(rows, config, spark_master)}
-        write_whole(built, json.dumps(facts).encode())  # last: it says that the index is whole
+        write_whole(built, json.dumps(facts).encode())  # last: it marks the index as complete
     return tune_index(rows, facts["key"], config)
 
 
 def tune_index(rows: Snapshot, key: str, config: IndexConfig) -> dict[str, Any]:
     """Set the search parameter in the index's file so that it finds `config.target_recall`.
 
-    Gives the index's facts for the manifest: key, parameters, size, recall, milliseconds a query.
-    Raises SnapshotError where no parameter will do. Memory: the index, what exact search holds.
+    Returns the index's facts for the manifest: key, parameters, size, recall, milliseconds per
+    query. Raises SnapshotError if no parameter is enough. Memory: the index, and what exact search
+    holds.
     """
     import faiss
 
-    from index_build.index.tune import make_trial, measure, search_parameter, tune
+    from index_build.index.tune import make_recall_queries, measure, search_parameter, tune
 
-    path, trial = rows.index_path, make_trial(rows)
-    chosen = tune(rows, trial, key, config)
+    path, queries = rows.index_path, make_recall_queries(rows)
+    chosen = tune(rows, queries, key, config)
     index = faiss.read_index(str(path)) if chosen else None
     if chosen and search_parameter(index) != chosen:
         faiss.ParameterSpace().set_index_parameter(index, *chosen)
@@ -79,15 +80,15 @@ def tune_index(rows: Snapshot, key: str, config: IndexConfig) -> dict[str, Any]:
         "rerank": config.rerank,
         "bytes": path.stat().st_size,
         "sha256": digest_file(path),
-        "measured": measure(rows, trial, config.rerank),
+        "measured": measure(rows, queries, config.rerank),
     }
 
 
 def can_add(path: Path) -> bool:
-    """Whether rows can be added to an index on disk: to flat, HNSW and inverted-file ones.
+    """Return whether rows can be added to an index on disk: to flat, HNSW and inverted-file ones.
 
-    Where rows are gone, build it again: the ids behind them change, and only a flat index, which
-    takes no time to build, moves up.
+    If rows were removed, rebuild the index: the ids of all later rows change, and only a flat
+    index, which takes no time to build, can shift them.
     """
     import faiss
 
@@ -101,31 +102,32 @@ def add_rows(old: Path, start: int, blocks: Iterable[tuple[int, np.ndarray]], ne
     """Write `new`: the index `old`, which holds rows [0, start), and the rows of `blocks`.
 
     `blocks` yields (first memory_id, (n, D) float32) from `start` on without a gap, as
-    `embedding_blocks` does. Centroids and codebooks stay those of the old rows: `tune_index` says
-    what that costs. Raises SnapshotError; `new` is there whole or not at all. Memory: the index
-    and a block.
+    `embedding_blocks` does. Centroids and codebooks stay those of the old rows; `tune_index`
+    measures the recall that this costs. `new` is written atomically. Raises SnapshotError.
+    Memory: the index and a block.
     """
     index = _read(old, 0)
     if index.ntotal != start:
-        raise SnapshotError(f"{old}: holds {index.ntotal} rows, wanted {start}. Build it again.")
+        raise SnapshotError(f"{old}: has {index.ntotal} rows, expected {start}. Build it again.")
     for first, rows in blocks:
         if first != index.ntotal:
-            raise SnapshotError(f"{new}: got row {first} to add, wanted row {index.ntotal}.")
+            raise SnapshotError(f"{new}: got row {first} to add, expected row {index.ntotal}.")
         index.add(rows)
     _write(index, new)
 
 
 def pick_key(rows: int, dim: int, memory_bytes: float) -> str | None:
-    """A faiss factory string for so many rows within so many bytes; None: autofaiss picks well.
+    """Return a faiss factory string for `rows` within `memory_bytes`; None: let autofaiss choose.
 
-    It does among small memories, and where even a byte a number is too much (OPQ and PQ). In
-    between it would take PQ too, whose training takes hours where SQ8's takes minutes, and whose
-    recall is lower. Clusters: the power of two nearest 4 * sqrt(rows), up to 65,536.
+    Autofaiss chooses well for small memories, and if even one byte per number is too much (OPQ
+    and PQ). In between it would choose PQ too, whose training takes hours instead of SQ8's
+    minutes, and whose recall is lower. Clusters: the power of two nearest to 4 * sqrt(rows), up to
+    65,536.
     """
     if rows * dim * 4 <= min(LARGE, memory_bytes):
         return None
     clusters = min(2 ** round(math.log2(4 * math.sqrt(rows))), 65_536)
-    # From some thousand clusters on, finding a row's cluster costs more than what follows.
+    # With many thousand clusters, finding a row's cluster costs more than the rest of the search.
     inverted = f"IVF{clusters}_HNSW32" if clusters > 8192 else f"IVF{clusters}"
     for name, row_bytes in (("Flat", 4 * dim), ("SQ8", dim)):
         if rows * (row_bytes + ROW_ID) + clusters * (4 * dim + 256) <= memory_bytes:
@@ -134,7 +136,7 @@ def pick_key(rows: int, dim: int, memory_bytes: float) -> str | None:
 
 
 def _build(rows: Snapshot, config: IndexConfig, spark_master: str) -> str:
-    """Build the index -> its key. Raises SnapshotError, also where it outgrows its memory."""
+    """Build the index -> its key. Raises SnapshotError, also if it exceeds its memory."""
     memory = config.memory_gb * 2**30
     spark = config.distributed == "pyspark"
     key = config.key or (None if spark else pick_key(rows.rows, rows.dim, memory))
@@ -147,25 +149,25 @@ def _build(rows: Snapshot, config: IndexConfig, spark_master: str) -> str:
             key = _by_autofaiss(rows, key, memory)
         else:
             key = _by_faiss(rows, str(key), memory)
-    except (RuntimeError, ValueError) as error:  # faiss' and autofaiss' refusals
+    except (RuntimeError, ValueError) as error:  # faiss' and autofaiss' own errors
         raise SnapshotError(
-            f"{rows.path}: no index {key or ''} was built ({_reason(error)}). Correct `index.key` "
-            "or raise `index.memory_gb`. The embeddings are kept; run again to go on from them."
+            f"{rows.path}: no index {key or ''} was built ({_reason(error)}). The embeddings are "
+            "kept. Correct `index.key` or raise `index.memory_gb`, then run the same command again."
         ) from error
-    taken = rows.index_path.stat().st_size
-    if taken > memory:
+    size = rows.index_path.stat().st_size
+    if size > memory:
         rows.index_path.unlink()
         raise SnapshotError(
-            f"{rows.path}: the index {key} takes {taken / 2**30:.2g} GiB, more than "
-            f"`index.memory_gb` {config.memory_gb:g}. Raise it, or name a smaller `index.key`. "
-            "The embeddings are kept; run again to go on from them."
+            f"{rows.path}: the index {key} takes {size / 2**30:.2g} GiB, more than "
+            f"`index.memory_gb` {config.memory_gb:g}. The embeddings are kept. Raise it or name a "
+            "smaller `index.key`, then run the same command again."
         )
     return key
 
 
 def _by_spark(rows: Snapshot, key: str | None, memory: float, master: str) -> str:
-    """Train here, add rows on Spark's executors, each its share, and merge what they made here."""
-    scratch = rows.path.with_name(f"{rows.path.name}.spark")  # where the executors see it too
+    """Train on this machine, add a share of the rows on each Spark executor, merge here."""
+    scratch = rows.path.with_name(f"{rows.path.name}.spark")  # executors must see it too
     shutil.rmtree(scratch, ignore_errors=True)
     with spark_session(master, {}):
         key = _by_autofaiss(
@@ -176,7 +178,7 @@ def _by_spark(rows: Snapshot, key: str | None, memory: float, master: str) -> st
 
 
 def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution: str) -> str:
-    """Let autofaiss choose and build; its tuning, for speed alone, is left out."""
+    """Let autofaiss choose and build the index. Its own tuning, for speed alone, is skipped."""
     from autofaiss import build_index as autofaiss_build
 
     scratch = rows.path.with_name(f"{rows.path.name}.autofaiss.json")
@@ -196,7 +198,7 @@ def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution
             **distribution,
         )
     if index is None or not rows.index_path.exists():
-        # autofaiss logs what went wrong and returns None
+        # autofaiss logs the error and returns None
         raise ValueError(f"autofaiss gives up within {memory / 2**30:g} GiB")
     infos = json.loads(scratch.read_text())
     scratch.unlink()
@@ -205,7 +207,7 @@ def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution
 
 
 def _by_faiss(rows: Snapshot, key: str, memory: float) -> str:
-    """Build what autofaiss refuses (SQ8) or takes for something else (IVF65536_HNSW32,SQ8)."""
+    """Build keys that autofaiss refuses (SQ8) or misreads (IVF65536_HNSW32,SQ8)."""
     import faiss
 
     from xmore.memory.search import inverted_file
@@ -226,14 +228,14 @@ def _by_faiss(rows: Snapshot, key: str, memory: float) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What of faiss' message a user can use: not where in its source it was raised."""
+    """Return faiss' message without the place in its source that raised it."""
     return re.split(r"failed: |\.cpp:\d+: ", str(error))[-1].strip()
 
 
 def unpublished(folder: Path, kind: Kind = "image") -> Snapshot:
-    """A folder of embeddings and metadata that has no manifest yet, read as a snapshot.
+    """Open a folder of embeddings and metadata without a manifest as a snapshot.
 
-    Raises SnapshotError where it has no embeddings of that kind.
+    Raises SnapshotError if it has no embeddings of that kind.
     """
     first = min((folder / "img_emb").glob("*.npy"))
     dim = np.load(first, mmap_mode="r").shape[1]
@@ -243,8 +245,8 @@ def unpublished(folder: Path, kind: Kind = "image") -> Snapshot:
     if seen is None:
         raise SnapshotError(
             f"{folder}: not every shard has text embeddings as wide as its images', so "
-            "`index.text: true` has nothing to index. Leave it out, or embed the memory with a "
-            "model that has a text tower. Nothing was published."
+            "`index.text: true` has nothing to index. Nothing was published. Remove the key, or "
+            "embed the memory with a model that has a text tower."
         )
     return seen
 
@@ -259,7 +261,7 @@ def _read(path: Path, flags: int) -> Any:
 
 
 def _write(index: Any, path: Path) -> None:
-    """Put an index on disk whole. Raises SnapshotError where it does not fit."""
+    """Write an index atomically. Raises SnapshotError if the disk is full."""
     import faiss
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -268,7 +270,7 @@ def _write(index: Any, path: Path) -> None:
     except RuntimeError as error:
         temporary.unlink(missing_ok=True)
         why = str(error).rpartition(": ")[2]
-        raise SnapshotError(f"{path}: cannot be written ({why}). Free some disk.") from error
+        raise SnapshotError(f"{path}: cannot be written ({why}). Free disk space.") from error
     fsync_file(temporary)
     os.replace(temporary, path)
     fsync_dir(path.parent)

@@ -1,4 +1,4 @@
-"""A snapshot's indices: kept where its rows are the same, added to where more came, or new."""
+"""A snapshot's indices: kept if its rows are the same, added to if rows were added, or rebuilt."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from xmore.memory.snapshot import Kind, Snapshot, index_facts, seen_by
 
 log = logging.getLogger(__name__)
 
-GROWTH = 1.5  # rows to those that the index was built of: from there on it is built anew
-LOSS = 0.01  # of recall@128 that an index may lose by being added to
+GROWTH = 1.5  # maximum ratio of rows to those the index was built from; beyond it, it is rebuilt
+LOSS = 0.01  # maximum loss of recall@128 that adding rows to an index may cause
 
 
 def make_indices(plan: ReindexPlan, made: Assembled, previous: Snapshot | None) -> dict[str, Any]:
-    """Put image.index, and text.index where it is asked for, into `plan.work` -> facts of each.
+    """Put image.index, and text.index if `index.text` is set, into `plan.work` -> facts of each.
 
-    They are named as in the manifest; `how` says what was done. Raises SnapshotError. Memory: see
-    `build_index` and `add_rows`.
+    The keys are the manifest's; `how` is "kept", "added to" or "built". Raises SnapshotError.
+    Memory: as `build_index` and `add_rows`.
     """
     kinds: list[Kind] = ["image", "text"] if plan.config.index.text else ["image"]
     return {index_facts(kind): make_index(plan, made, previous, kind) for kind in kinds}
@@ -44,16 +44,16 @@ def make_index(
             if facts:
                 return facts
     facts = build_index(plan.work, plan.config.index, plan.config.spark_master, kind)
-    return {**facts, **_asked(plan), "how": "built", "built_of": made.rows}
+    return {**facts, **_settings(plan), "how": "built", "built_of": made.rows}
 
 
-def _asked(plan: ReindexPlan) -> dict[str, Any]:
+def _settings(plan: ReindexPlan) -> dict[str, Any]:
     return {"asked": plan.config.index.each}
 
 
 def _of_the_same_kind(plan: ReindexPlan, previous: Snapshot) -> bool:
     same_model = previous.manifest["model"]["identity"] == plan.model.identity
-    return same_model and (previous.index or {}).get("asked") == _asked(plan)["asked"]
+    return same_model and (previous.index or {}).get("asked") == _settings(plan)["asked"]
 
 
 def _keep(plan: ReindexPlan, previous: Snapshot) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _keep(plan: ReindexPlan, previous: Snapshot) -> dict[str, Any]:
 
 
 def _grow(plan: ReindexPlan, made: Assembled, previous: Snapshot) -> dict[str, Any] | None:
-    """Add the rows that came; none where the index cannot be added to, or would lose recall."""
+    """Add the new rows to the previous index; None if that is impossible or would lose recall."""
     old = previous.index or {}
     try:
         if made.rows > GROWTH * old["built_of"] or not can_add(previous.index_path):
@@ -75,16 +75,16 @@ def _grow(plan: ReindexPlan, made: Assembled, previous: Snapshot) -> dict[str, A
         add_rows(previous.index_path, previous.rows, blocks, rows.index_path)
         facts = tune_index(rows, old["key"], plan.config.index)
     except SnapshotError as error:
-        log.warning("building the index anew: %s", error)
+        log.warning("rebuilding the index: %s", error)
         return None
     lost = {kind: _recall(old, kind) - _recall(facts, kind) for kind in facts["measured"]["of"]}
     if max(lost.values()) > LOSS:
-        log.warning("building the index anew: added to, it loses recall (%s)", lost)
+        log.warning("rebuilding the index: adding rows to it would lose recall (%s)", lost)
         return None
-    return {**facts, **_asked(plan), "how": "added to", "built_of": old["built_of"]}
+    return {**facts, **_settings(plan), "how": "added to", "built_of": old["built_of"]}
 
 
 def _recall(facts: dict[str, Any], kind: str) -> float:
-    """recall@128 of one kind of query; JSON has made text of the number."""
+    """Return recall@128 of one kind of query; in JSON the keys are text."""
     measured = facts["measured"]["of"].get(kind, {"recall": {"128": 0.0}})
     return {str(k): share for k, share in measured["recall"].items()}["128"]

@@ -1,6 +1,7 @@
-"""How good a memory's index is, and the search parameter that makes it good enough.
+"""Measure the recall of a memory's index, and find the search parameter that makes it high enough.
 
-Held against exact search on queries that are not in the index, at 1, 16 and 128 neighbours.
+Recall is measured at 1, 16 and 128 neighbours against exact search, on queries that are not in the
+index.
 """
 
 from __future__ import annotations
@@ -31,29 +32,30 @@ from xmore.memory.snapshot import Snapshot, seen_by
 QUERIES, FEWEST_QUERIES = 256, 16
 K, AT = 128, (1, 16, 128)
 TIMED = 64  # queries that are timed, one by one
-COPY = 0.999  # inner product from which on two rows are copies of one picture
+COPY = 0.999  # inner product from which two rows are near duplicates
 LARGEST_EF = 16_384
 IMAGES = "rows mixed 2 to 1 with their nearest"
-OTHERS = {"image": "captions", "text": "images"}  # queries of the other kind than the index is of
+OTHERS = {"image": "captions", "text": "images"}  # index -> queries of the other modality
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Queries that are in no memory, by what they are, with their true neighbours."""
+class RecallQueries:
+    """Queries that are not in the memory, by kind, with their true neighbours."""
 
     queries: dict[str, np.ndarray]  # (Q, D) float32 unit rows
     truth: dict[str, Neighbours]  # (Q, K)
 
 
-def make_trial(rows: Snapshot) -> Trial:
-    """Queries for the index, and exact search's answers.
+def make_recall_queries(rows: Snapshot) -> RecallQueries:
+    """Make queries for the index, and find their true neighbours by exact search.
 
-    All rows are in the memory, so none can be held out. Queries are rows mixed with their nearest,
-    which lie where pictures lie but are none of them (2 to 1: halfway, two neighbours would tie
-    for the first place); and, where the memory's model has texts, its captions' embeddings, far
-    from all pictures as texts are (the pictures', where the index is of texts). Up to QUERIES of
-    each, fewer where exact search would pass EXACT_MAX_MACS; the memory is read once. Holds twice
-    BLOCK_BYTES and the similarities to that.
+    All rows are in the memory, so none can be held out. The first kind of query is a row mixed
+    with its nearest row: it lies among the images' embeddings but equals none of them (2 to 1:
+    halfway, two neighbours would tie for the first place). The second kind exists if the memory's
+    model has a text tower: captions' embeddings, which are far from all images as texts are (for
+    an index of texts: images' embeddings). At most QUERIES of each kind, fewer if exact search
+    would exceed EXACT_MAX_MACS. The memory is read once. Memory: twice BLOCK_BYTES, and the
+    similarities to these rows.
     """
     rng = np.random.default_rng(0)
     sample = min(rows.rows, BLOCK_BYTES // (4 * rows.dim))
@@ -64,23 +66,23 @@ def make_trial(rows: Snapshot) -> Trial:
     others = seen_by(rows, "text" if rows.kind == "image" else "image")
     if others:
         queries[OTHERS[rows.kind]] = embeddings_of(others, ids[chosen])
-    found = exact_search(np.concatenate(list(queries.values())), _told_blocks(rows), K)
+    found = exact_search(np.concatenate(list(queries.values())), _tracked_blocks(rows), K)
     truth = {}
     for number, kind in enumerate(queries):
         mine = slice(number * len(chosen), (number + 1) * len(chosen))
         truth[kind] = Neighbours(found.ids[mine], found.similarities[mine])
-    return Trial(queries, truth)
+    return RecallQueries(queries, truth)
 
 
-def measure(rows: Snapshot, trial: Trial, factor: int) -> dict[str, Any]:
-    """The index as it lies there: recall by kind of query, with `factor` and as it is; ms."""
+def measure(rows: Snapshot, sample: RecallQueries, factor: int) -> dict[str, Any]:
+    """Measure the index on disk: recall by kind of query, with and without re-ranking; ms."""
     index = open_index(rows.index_path, rows.rows, rows.dim)
     kinds = {}
-    for kind in trial.queries:
-        kinds[kind] = {"recall": _recalls(rows, index, trial, kind, factor)}
+    for kind in sample.queries:
+        kinds[kind] = {"recall": _recalls(rows, index, sample, kind, factor)}
         if factor > 1:
-            kinds[kind]["without_rerank"] = _recalls(rows, index, trial, kind, 1)
-    queries = trial.queries[IMAGES]
+            kinds[kind]["without_rerank"] = _recalls(rows, index, sample, kind, 1)
+    queries = sample.queries[IMAGES]
     return {
         "queries": len(queries),
         "of": kinds,
@@ -89,32 +91,34 @@ def measure(rows: Snapshot, trial: Trial, factor: int) -> dict[str, Any]:
     }
 
 
-def tune(rows: Snapshot, trial: Trial, key: str, config: IndexConfig) -> tuple[str, int] | None:
-    """The least search parameter that finds `target_recall` of K neighbours; None: there is none.
+def tune(
+    rows: Snapshot, sample: RecallQueries, key: str, config: IndexConfig
+) -> tuple[str, int] | None:
+    """Find the smallest search parameter that finds `target_recall` of the K neighbours.
 
-    Doubles it from the smallest, in half steps. Raises SnapshotError where the largest does not
-    do, and says what would.
+    None if the index has no parameter. Tries values from the smallest up, each sqrt(2) times the
+    one before. Raises SnapshotError if the largest is not enough; the error names a remedy.
     """
     index = open_index(rows.index_path, rows.rows, rows.dim)
     depth = Depth(K, config.rerank)
     parameter = search_parameter(index)
     if parameter is None:
-        reached = _recall(rows, index, trial, depth)
+        reached = _recall(rows, index, sample, depth)
         if reached < config.target_recall:
-            raise _out_of_reach(rows, index, trial, config, f"{reached:.3f} with {key}")
+            raise _out_of_reach(rows, index, sample, config, f"{reached:.3f} with {key}")
         return None
     name, _ = parameter
     for value in _steps(index, depth):
         _set(index, name, value)
-        reached = _recall(rows, index, trial, depth)
+        reached = _recall(rows, index, sample, depth)
         if reached >= config.target_recall:
             return name, value
     what = f"{reached:.3f} at {name} {value}, the largest for {key}"
-    raise _out_of_reach(rows, index, trial, config, what)
+    raise _out_of_reach(rows, index, sample, config, what)
 
 
 def search_parameter(index: Any) -> tuple[str, int] | None:
-    """What trades an index's speed for recall, and how it is set; None: nothing does."""
+    """Return the parameter that trades an index's speed for recall, and its value; or None."""
     import faiss
 
     ivf = inverted_file(index)
@@ -130,22 +134,24 @@ def _set(index: Any, name: str, value: int) -> None:
 
 
 def _steps(index: Any, depth: Depth) -> list[int]:
-    """Values to try, rising."""
+    """Return the values to try, ascending."""
     ivf = inverted_file(index)
-    # Below as many as are asked for, efSearch changes nothing.
+    # An efSearch below the number of requested neighbours changes nothing.
     first, last = (1, ivf.nlist) if ivf else (depth.k * depth.factor, LARGEST_EF)
     steps = {round(first * 2 ** (i / 2)) for i in range(64)}
     return [*sorted(step for step in steps if step < last), last]
 
 
-def _recall(rows: Snapshot, index: Any, trial: Trial, depth: Depth) -> float:
-    found = search_opened(index, trial.queries[IMAGES], rows, depth)
-    return recall(found, trial.truth[IMAGES])
+def _recall(rows: Snapshot, index: Any, sample: RecallQueries, depth: Depth) -> float:
+    found = search_opened(index, sample.queries[IMAGES], rows, depth)
+    return recall(found, sample.truth[IMAGES])
 
 
-def _recalls(rows: Snapshot, index: Any, trial: Trial, kind: str, factor: int) -> dict[str, float]:
-    found = search_opened(index, trial.queries[kind], rows, Depth(K, factor))
-    return {str(k): round(recall(_first(found, k), _first(trial.truth[kind], k)), 4) for k in AT}
+def _recalls(
+    rows: Snapshot, index: Any, sample: RecallQueries, kind: str, factor: int
+) -> dict[str, float]:
+    found = search_opened(index, sample.queries[kind], rows, Depth(K, factor))
+    return {str(k): round(recall(_first(found, k), _first(sample.truth[kind], k)), 4) for k in AT}
 
 
 def _first(found: Neighbours, k: int) -> Neighbours:
@@ -153,25 +159,25 @@ def _first(found: Neighbours, k: int) -> Neighbours:
 
 
 def _out_of_reach(
-    rows: Snapshot, index: Any, trial: Trial, config: IndexConfig, what: str
+    rows: Snapshot, index: Any, sample: RecallQueries, config: IndexConfig, what: str
 ) -> SnapshotError:
-    """Say what limits the recall, and the first factor that would do."""
+    """Return an error that names what limits the recall, and the first factor that is enough."""
     target = config.target_recall
     todo = "Name a larger `index.key`, such as IVF4096,SQ8"
     for factor in (2, 4, 8, 16):
-        better = _recall(rows, index, trial, Depth(K, config.rerank * factor))
+        better = _recall(rows, index, sample, Depth(K, config.rerank * factor))
         if better >= target:
             todo = f"Set `index.rerank: {config.rerank * factor}`, which finds {better:.3f}"
             break
     return SnapshotError(
-        f"{rows.index_path}: recall@{K} is {what}, below `index.target_recall` {target}: what the "
-        f"index keeps of a row limits it. {todo}, or lower the target. Nothing was published; "
-        "run again to go on from the embeddings."
+        f"{rows.index_path}: recall@{K} is {what}, below `index.target_recall` {target}. The "
+        "precision with which the index stores rows limits it. Nothing was published; the "
+        f"embeddings are kept. {todo}, or lower the target, then run the same command again."
     )
 
 
 def _milliseconds(rows: Snapshot, index: Any, queries: np.ndarray, factor: int) -> float:
-    """Median milliseconds of a single query on one thread."""
+    """Return the median milliseconds of a single query on one thread."""
     import faiss
 
     threads, times = faiss.omp_get_max_threads(), []
@@ -185,14 +191,14 @@ def _milliseconds(rows: Snapshot, index: Any, queries: np.ndarray, factor: int) 
 
 
 def _mixtures(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Each chosen row and half its nearest, copies left out: (Q, D) unit rows."""
+    """Mix each chosen row 2 to 1 with its nearest row that is no near duplicate -> (Q, D)."""
     similarities = rows[chosen] @ rows.T
-    similarities[similarities > COPY] = -np.inf  # itself as well
+    similarities[similarities > COPY] = -np.inf  # near duplicates, and the row itself
     mixed = 2 * rows[chosen] + rows[similarities.argmax(1)]
     return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
 
 
-def _told_blocks(rows: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
+def _tracked_blocks(rows: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
     with counting("index recall", rows.rows, "row") as done:
         for first, block in embedding_blocks(rows):
             yield first, block

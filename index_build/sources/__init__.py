@@ -1,1 +1,1 @@
-"""Where a memory's rows come from: URL lists, folders, tars, clip-retrieval's folders."""
+"""The sources of a memory's rows: URL lists, folders, tars, clip-retrieval's folders."""

@@ -1,4 +1,4 @@
-"""Pairs that are here already: a folder of images and a Parquet file of their captions."""
+"""Local pairs: a folder of images and a Parquet file of their captions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from xmore.files.progress import track
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Image-text pairs in the order of their file. About 300 bytes a pair."""
+    """Image-text pairs in the order of their file. Memory: about 300 bytes per pair."""
 
     folder: Path
     paths: list[str]  # relative to the folder
     captions: list[str]  # may be empty
-    hashes: list[str | None]  # sha256 of each image; none where it cannot be read
+    hashes: list[str | None]  # sha256 of each image; None if it cannot be read
 
     @property
     def digest(self) -> str:
-        """Of names, captions and the images' bytes."""
+        """Digest of the names, the captions and the images' bytes."""
         return digest_of([self.paths, self.captions, self.hashes])
 
 
 def read_pairs(source: ImageFolderConfig, cache: Path) -> FolderPairs:
-    """Read the captions and hash the images (unchanged ones once). Raises DatasetError."""
+    """Read the captions and hash the images (unchanged ones only once). Raises DatasetError."""
     if not source.folder.is_dir():
         raise DatasetError(f"{source.folder}: no such folder of images. Correct `images.folder`.")
     if not source.captions.is_file():
@@ -59,7 +59,7 @@ def read_pairs(source: ImageFolderConfig, cache: Path) -> FolderPairs:
 def _hash(folder: Path, path: str, facts: FactCache) -> str | None:
     try:
         if not (folder / path).resolve().is_relative_to(folder.resolve()):
-            return None  # a path from data never leaves its folder
+            return None  # a path from untrusted data never leaves its folder
         known = facts.get(path)
         if known is None:
             known = digest_file(folder / path)

@@ -1,4 +1,4 @@
-"""Which language a caption is in, guessed from its letters."""
+"""The language of a caption, estimated from its letters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def language_of(text: str) -> str:
-    """ISO 639-1 code of a text's likeliest language; short texts are often mistaken."""
+    """Return the ISO 639-1 code of a text's most likely language; often wrong for short texts."""
     return _identifier().classify(text)[0]
 
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # reads its model at first use
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # slow: only when used
 
     return LanguageIdentifier.from_pickled_model(MODEL_FILE)

@@ -1,9 +1,9 @@
-"""Sources: what a config's sources hold now, as files of wanted rows, a folder a source.
+"""Look up what a config's sources hold now, and write the wanted rows, one folder per source.
 
     <memory>/making/wanted-<digest>/00000.parquet ... selection.json
 
-Each row has its row_key (what binds it to its source: sha256 of URL and caption, or of place,
-caption and bytes) and a caption; a row that is here already has its memory_key and its place.
+Each row has a caption and a row_key, its identity in the source: sha256 of URL and caption, or of
+path, caption and bytes. A row of a local source also has its memory_key and its path.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from xmore.memory.adopt import adopt
 from xmore.memory.rows import rows_of_shard
 from xmore.memory.snapshot import Snapshot
 
-HERE = pa.schema(
+LOCAL = pa.schema(
     [
         ("row_key", pa.string()),
         ("memory_key", pa.string()),
         ("caption", pa.string()),
         ("image_path", pa.string()),  # under the source's folder; `x.tar/member` in a tar
-        ("offset", pa.int64()),  # of an image in its tar, or a row in its file of embeddings
+        ("offset", pa.int64()),  # of an image in its tar, or of a row in its file of embeddings
         ("bytes", pa.int64()),
     ]
 )
@@ -44,27 +44,27 @@ HERE = pa.schema(
 
 @dataclass(frozen=True)
 class Listed:
-    """A source looked up: enough to tell whether it has changed."""
+    """A source and a digest of its content, which shows whether it has changed."""
 
     source: SourceConfig
     digest: str
-    found: Any  # files of a URL list, Pairs, tars with their listings, or an adopted Snapshot
+    found: Any  # files of a URL list, FolderPairs, paths of tars, or an adopted Snapshot
     root: str | None  # folder that holds the images or embeddings
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A source's rows, written."""
+    """A source's wanted rows, as files."""
 
     listed: Listed
     files: list[Path]
-    asked: int
+    asked: int  # requested rows: those in `files`, and `failures`
     failures: Counter[str]
     filtered: Counter[str]
 
 
 def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
-    """What a source holds now. Raises DatasetError, ConfigError and SnapshotError."""
+    """Look up what a source holds now. Raises DatasetError, ConfigError and SnapshotError."""
     how = [source.filters.model_dump(), config.shard_rows]
     if source.urls:
         files = urls.list_files(source.urls.path, config.memory / "making")
@@ -78,29 +78,32 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
         content = listings(tars, config.cache, config.download.max_bytes)
         keys = [[path.name, digest_of(table.to_pydict())] for path, table in content]
         return Listed(source, digest_of([keys, how]), tars, str(source.tars.folder))
-    assert source.clip_retrieval  # the config's own rule
+    assert source.clip_retrieval  # the config checks that one kind is set
     if source.clip_retrieval.folder.resolve().is_relative_to(config.memory.resolve()):
-        raise ConfigError(f"{source.clip_retrieval.folder}: lies in the memory that it would feed.")
+        raise ConfigError(
+            f"{source.clip_retrieval.folder}: is inside the memory {config.memory}. Name another "
+            "folder or another `memory`."
+        )
     adopted = adopt(source.clip_retrieval.folder, config.cache)
     return Listed(source, digest_of([adopted.digest, how]), adopted, str(adopted.path))
 
 
 def want(listed: Listed, config: ReindexConfig) -> Wanted:
-    """Write a source's wanted rows, once. Memory: one file of rows, and a row's key each."""
+    """Write a source's wanted rows, unless they exist. Memory: one file of rows, and all keys."""
     folder = config.memory / "making" / f"wanted-{listed.digest[:16]}"
     source = listed.source
     if source.urls:
         urls.select_rows(source.urls, source.filters, listed.found, config.shard_rows, folder)
     elif not (folder / "selection.json").exists():
-        _write(_here(listed, config), listed, config.shard_rows, folder)
+        _write(_local_rows(listed, config), listed, config.shard_rows, folder)
     selected = urls.Selected(**json.loads((folder / "selection.json").read_bytes()))
     files = [folder / f"{number:05d}.parquet" for number in range(selected.shards)]
     failures, filtered = Counter(selected.failures), Counter(selected.filtered)
     return Wanted(listed, files, selected.asked, failures, filtered)
 
 
-def _here(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
-    """Rows of a source that needs no download: HERE, and `cause` where there is no image."""
+def _local_rows(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a source that needs no download: LOCAL, or `cause` if there is no image."""
     if listed.source.images:
         return _pairs(listed.found)
     if listed.source.tars:
@@ -111,8 +114,8 @@ def _here(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
 def _pairs(pairs: FolderPairs) -> Iterator[dict[str, Any]]:
     for path, caption, sha256 in zip(pairs.paths, pairs.captions, pairs.hashes, strict=True):
         if sha256 is None:
-            there = (pairs.folder / path).exists()
-            yield {"cause": "unreadable file" if there else "no such file"}
+            exists = (pairs.folder / path).exists()
+            yield {"cause": "unreadable file" if exists else "no such file"}
         else:
             yield {
                 "row_key": digest_text(f"{path}\n{caption}\n{sha256}"),
@@ -171,6 +174,6 @@ def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, fold
 
 
 def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:
-    write_table(folder / f"{shards:05d}.parquet", pa.Table.from_pylist(held, schema=HERE))
+    write_table(folder / f"{shards:05d}.parquet", pa.Table.from_pylist(held, schema=LOCAL))
     held.clear()
     return shards + 1

@@ -1,4 +1,4 @@
-"""Webdataset shards that are here already: what is in them, without unpacking anything."""
+"""Local webdataset shards: list what they contain without unpacking anything."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ LISTING = pa.schema(
 
 
 def list_tars(folder: Path) -> list[Path]:
-    """The folder's tars, by name. Raises DatasetError."""
+    """Return the folder's tars, sorted by name. Raises DatasetError."""
     tars = sorted(folder.glob("*.tar"))
     if not tars:
-        raise DatasetError(f"{folder}: holds no *.tar. Correct `tars.folder`.")
+        raise DatasetError(f"{folder}: has no *.tar. Correct `tars.folder`.")
     return tars
 
 
 def listings(tars: list[Path], cache: Path, max_bytes: int) -> Iterator[tuple[Path, pa.Table]]:
-    """Each tar with a row an image (LISTING), in its order; a tar is read once while unchanged."""
+    """Yield each tar with one row per image (LISTING), in its order; unchanged tars are cached."""
     for path in track(tars, "memory reading", "tar"):
         stat = path.stat()
         stamp = digest_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns, max_bytes])

@@ -1,4 +1,4 @@
-"""Which rows of a URL list are wanted: read, filtered, sampled and cut into files."""
+"""Select the wanted rows of a URL list: read, filter, sample, and cut into files."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ VERSION = 2  # of the selection's arithmetic
 
 @dataclass(frozen=True)
 class Selected:
-    """What the selection came to."""
+    """The result of the selection."""
 
-    asked: int  # rows that the config asks for, each (url, caption) once
-    failures: dict[str, int]  # rows among them that are not worth a download, by cause
-    filtered: dict[str, int]  # rows that the filters left out, by filter; not among `asked`
+    asked: int  # requested rows, each (url, caption) once
+    failures: dict[str, int]  # requested rows that cannot be downloaded, by cause
+    filtered: dict[str, int]  # rows that the filters excluded, by filter; not in `asked`
     shards: int
 
 
 def list_files(path: str, copies: Path) -> list[Path]:
-    """The list's files, by name; what lies elsewhere is copied to `copies` first.
+    """Return the list's files, sorted by name. Remote files are copied to `copies` first.
 
     Raises DatasetError.
     """
@@ -44,19 +44,19 @@ def list_files(path: str, copies: Path) -> list[Path]:
     files = sorted(p for p in local.iterdir() if p.suffix in KINDS) if local.is_dir() else [local]
     if not files or not all(file.is_file() for file in files):
         raise DatasetError(
-            f"{path}: no URL list there; it takes a file or a folder of {', '.join(KINDS)}."
+            f"{path}: no URL list found. Name a file or a folder of {', '.join(KINDS)}."
         )
     kinds = {file.suffix for file in files}
     if len(kinds) > 1 or not kinds <= set(KINDS):
         raise DatasetError(
-            f"{path}: a URL list is of one kind, {', '.join(KINDS)}; got "
+            f"{path}: the files of a URL list must have one kind of {', '.join(KINDS)}, got "
             f"{', '.join(sorted(kinds))}."
         )
     return files
 
 
 def _copy(path: str, copies: Path) -> Path:
-    """Copy a list from where fsspec reads, anew at each call: it may have changed."""
+    """Copy a list with fsspec. Copies again at each call, as the list may have changed."""
     target = copies / f"list-{digest_of(path)[:16]}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -76,7 +76,7 @@ def _copy(path: str, copies: Path) -> Path:
 def rows_digest(
     config: UrlListConfig, filters: FiltersConfig, files: list[Path], cache: Path
 ) -> str:
-    """Digest of all that decides which rows are selected; each file's bytes are hashed once."""
+    """Return a digest of everything that determines the selected rows; files are hashed once."""
     hashes = [cached_digest(file, cache) for file in files]
     how = config.model_dump(exclude={"path", "columns"}) | {"columns": config.names.model_dump()}
     return digest_of([VERSION, hashes, how, filters.model_dump()])
@@ -85,10 +85,10 @@ def rows_digest(
 def select_rows(
     config: UrlListConfig, filters: FiltersConfig, files: list[Path], rows: int, folder: Path
 ) -> Selected:
-    """Write the wanted rows as `folder`/00000.parquet ..., `rows` each; once.
+    """Write the wanted rows as `folder`/00000.parquet ..., `rows` each, unless they exist.
 
-    Columns: row_key (sha256 of URL and caption), url, caption and those to keep, ordered by
-    row_key: so hosts are mixed within a shard, and a sample or limit is part of a larger one.
+    Columns: row_key (sha256 of URL and caption), url, caption and those to keep. Rows are ordered
+    by row_key, so hosts are mixed within a shard, and a sample or limit is part of a larger one.
     Memory: MEMORY_LIMIT and one shard. Raises DatasetError and ConfigError.
     """
     done = folder / "selection.json"
@@ -105,7 +105,7 @@ def select_rows(
 
 
 def write_selection(db: duckdb.DuckDBPyConnection, rows: int, folder: Path) -> Selected:
-    """Write the table `asked` to `folder` -> what it came to."""
+    """Write the table `asked` to `folder`, and return the counts."""
     asked, no_url, no_caption = _counts(db)
     query = "from asked where url <> '' and trim(caption) <> '' order by row_key"
     shards = write_tables(db, query, rows, folder)
@@ -115,7 +115,7 @@ def write_selection(db: duckdb.DuckDBPyConnection, rows: int, folder: Path) -> S
 
 
 def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
-    """Say that `partial` is whole, and rename it."""
+    """Mark `partial` as complete, and rename it to `folder`."""
     (partial / "selection.json").write_text(json.dumps(asdict(selected)))
     fsync_file(partial / "selection.json")
     os.rename(partial, folder)
@@ -125,7 +125,7 @@ def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
 def _read_list(
     db: duckdb.DuckDBPyConnection, config: UrlListConfig, filters: FiltersConfig, files: list[Path]
 ) -> None:
-    """Make the tables `asked` and `filtered`; from here on `db` may read nothing but the list."""
+    """Create the tables `asked` and `filtered`. Afterwards `db` can read only the list."""
     db.create_function("language_of", language_of, ["VARCHAR"], "VARCHAR")
     db.execute(f"set allowed_paths = [{quote_all(files)}]")
     db.execute("set enable_external_access = false")
@@ -133,16 +133,16 @@ def _read_list(
     names = config.names
     try:
         db.execute(f"create view list as from {_reader(files, names)}")
-        there = [row[0] for row in db.execute("describe list").fetchall()]
+        existing = [row[0] for row in db.execute("describe list").fetchall()]
     except duckdb.Error as error:
         raise DatasetError(f"{config.path}: cannot be read ({_first_line(error)}).") from error
     for column in (names.url, names.caption, *_filter_columns(names, filters)):
-        if column not in there:
+        if column not in existing:
             raise ConfigError(
-                f"{config.path}: no column `{column}`; it has {', '.join(there)}. Set "
+                f"{config.path}: no column `{column}`; it has {', '.join(existing)}. Set "
                 "`urls.columns`, as in `columns: {url: url, caption: caption}`."
             )
-    keep = [column for column in names.keep if column in there and column not in OURS]
+    keep = [column for column in names.keep if column in existing and column not in OURS]
     try:
         db.execute(_listed(config, filters, keep))
         db.execute(
@@ -154,7 +154,7 @@ def _read_list(
         raise ConfigError(f"`urls.where`: {_first_line(error)}.") from error
     except duckdb.BinderException as error:
         raise ConfigError(
-            f"`urls.where`: {_first_line(error)}. The list has {', '.join(there)}."
+            f"`urls.where`: {_first_line(error)}. The list has {', '.join(existing)}."
         ) from error
     except duckdb.Error as error:
         what = "cannot be read, or `urls.where` fails on it" if config.where else "cannot be read"
@@ -162,7 +162,7 @@ def _read_list(
 
 
 def _reader(files: list[Path], names: ColumnsConfig) -> str:
-    """DuckDB's table function that reads the list."""
+    """Return DuckDB's table function that reads the list."""
     kind, listed = files[0].suffix, f"[{quote_all(files)}]"
     if kind == ".parquet":
         return parquet(files)
@@ -170,13 +170,13 @@ def _reader(files: list[Path], names: ColumnsConfig) -> str:
         return f"read_json({listed}, format = 'newline_delimited', union_by_name = true)"
     columns = ", ".join(f"{quote(name)}: 'VARCHAR'" for name in names.header)
     header = f"header = false, columns = {{{columns}}}" if columns else "header = true"
-    # In TSV a quotation mark is a mark like any other.
+    # In TSV a quotation mark is an ordinary character.
     marks = "delim = '\t', quote = '', escape = ''" if kind == ".tsv" else "delim = ','"
     return f"read_csv({listed}, {header}, {marks})"
 
 
 def _filter_columns(names: ColumnsConfig, filters: FiltersConfig) -> list[str]:
-    """The columns that the filters look at. Raises ConfigError for one without a name."""
+    """Return the columns that the filters read. Raises ConfigError if one has no name."""
     wanted = {
         "width": filters.min_size > 0,
         "height": filters.min_size > 0,
@@ -186,14 +186,14 @@ def _filter_columns(names: ColumnsConfig, filters: FiltersConfig) -> list[str]:
     unnamed = [role for role, used in wanted.items() if used and getattr(names, role) is None]
     if unnamed:
         raise ConfigError(
-            f"`filters` needs the list's column of `{unnamed[0]}`; name it in "
+            f"`filters` needs the list's column of `{unnamed[0]}`. Name it in "
             f"`urls.columns`, as in `columns: {{url: url, caption: caption, {unnamed[0]}: ...}}`."
         )
     return [getattr(names, role) for role, used in wanted.items() if used]
 
 
 def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
-    """SQL: why a row of the list is left out, null where it is wanted. The dearest test is last."""
+    """Return SQL for why a row is filtered out, null if it is wanted. Expensive tests come last."""
     tests = []
     if filters.nsfw:
         tests.append((f"{_name(str(names.nsfw))}::varchar in ({quote_all(filters.nsfw)})", "nsfw"))
@@ -214,7 +214,7 @@ def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
 def _listed(config: UrlListConfig, filters: FiltersConfig, keep: list[str]) -> str:
     url, caption = _name(config.names.url), _name(config.names.caption)
     kept = "".join(f", {_name(column)}" for column in keep)
-    # Hexadecimal digits compare as the numbers they are: a share of the hashes' range.
+    # Hexadecimal strings sort like their numbers, so a bound selects a share of the hashes' range.
     bound = "" if config.sample == 1 else f"where xmore_key < '{int(config.sample * 16**12):012x}'"
     where = f"where ({config.where}\n)" if config.where else ""
     return f"""

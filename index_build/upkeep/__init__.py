@@ -1,1 +1,1 @@
-"""Memories over time: estimates before, garbage collection after."""
+"""Upkeep of memories: estimates before a re-index, garbage collection after it."""

@@ -1,4 +1,4 @@
-"""What a re-index would come to, before anything is downloaded: rows, bytes, hours, disk."""
+"""Estimate a re-index before anything is downloaded: rows, bytes, hours, disk space."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from index_build.sources.look_up import Wanted
 from xmore.models.encoder import OpenClipEncoder, load_encoder, pick_device
 from xmore.models.features import encode_images
 
-# Where no run of this memory has measured it: docs/scale.md says how these were.
-ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images a second and process; bytes each
-PROBE = 128  # images embedded to measure the model here and now
-METADATA_BYTES = 250  # of a row, compressed: key, URL, caption
+# Used if no run of this memory has measured them; docs/scale.md says how these were measured.
+ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images per second and process; bytes each
+PROBE = 128  # images embedded to measure the model on this machine
+METADATA_BYTES = 250  # per row, compressed: key, URL, caption
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class SourcePlan:
 
     name: str
     kind: str
-    asked: int
+    asked: int  # requested rows
     filtered: Counter[str]
-    new: int  # to be tried
+    new: int  # rows to process
 
 
 @dataclass(frozen=True)
 class ReindexEstimate:
-    """What the next re-index would do, and what it would take."""
+    """The rows that the next re-index would process, and its cost."""
 
     sources: list[SourcePlan]
     to_download: int
@@ -50,7 +50,7 @@ class ReindexEstimate:
 
 
 def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
-    """Count what is new, and multiply by measured rates. Memory: DuckDB's, and the model."""
+    """Count the new rows and multiply by measured rates. Memory: DuckDB's, and the model."""
     config = plan.config
     with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
         sources = [
@@ -64,11 +64,11 @@ def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
             for i, want in enumerate(wanted)
         ]
     to_download = sum(source.new for source in sources if source.kind == "urls")
-    behind = sum(
+    unembedded = sum(
         len(to_embed(batch, batch.features(plan.model))) for batch in list_batches(config.memory)
     )
     fresh = sum(source.new for source in sources if source.kind != "clip_retrieval")
-    todo = fresh + behind * config.shard_rows
+    todo = fresh + unembedded * config.shard_rows
     encoder = load_encoder(plan.model, pick_device(config.execution.device))
     known = history.rates(config.memory)
     embed, dim, source = _probe(encoder, plan)
@@ -78,7 +78,7 @@ def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
         "embed": (known["embed"], "earlier runs") if "embed" in known else (embed, source),
     }
     size = rates["image_bytes"][0] * to_download
-    vectors = 2 * dim * (2 if encoder.has_text else 1) + 4 * dim  # float16 each, and the index
+    vectors = 2 * dim * (2 if encoder.has_text else 1) + 4 * dim  # float16 each, float32 index
     return ReindexEstimate(
         sources=sources,
         to_download=to_download,
@@ -99,7 +99,7 @@ def _rate(known: dict[str, float], name: str, assumed: float) -> tuple[float, st
 
 @dataclass(frozen=True)
 class _Noise:
-    """Images like the web's in size, to time a model with."""
+    """Noise images of the web's typical size, to time a model with."""
 
     data: bytes
     count: int
@@ -112,7 +112,7 @@ class _Noise:
 
 
 def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str]:
-    """Images a second that the model embeds here, decoding included; and its dimensions."""
+    """Measure the model on this machine -> images per second with decoding, dim, and the source."""
     pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")

@@ -1,9 +1,9 @@
-"""Give back what no kept snapshot uses: old snapshots, and in the batches the rows that left.
+"""Delete what no kept snapshot uses: old snapshots, and the batches' rows that left the memory.
 
-What stays: the newest snapshots, CURRENT's, and those that a running benchmark holds. Of the
-batches stay the rows of those snapshots, and the record of what failed, so that it is not asked
-for anew. A row that was taken down leaves no URL, caption, image or embedding; its row_key and
-sha256 stay, so that it cannot come back.
+These snapshots are kept: the newest, CURRENT's, and those that a running benchmark reads. Batches
+keep the rows of these snapshots, and the record of failed rows, so that these are not requested
+again. A row that was taken down leaves no URL, caption, image or embedding; its row_key and sha256
+are kept, so that it cannot come back.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from xmore.memory.snapshot import changing, lock_of, read_snapshot, resolve_curr
 
 @dataclass(frozen=True)
 class Freed:
-    """What gc has freed, or would."""
+    """What gc deleted, or would delete."""
 
-    snapshots: dict[str, str]  # those that go, and why
-    kept: dict[str, str]  # those that stay, and why
-    rows: int  # downloaded rows whose image goes
-    files: int  # shards that are written anew without them
+    snapshots: dict[str, str]  # the deleted ones -> the reason
+    kept: dict[str, str]  # the kept ones -> the reason
+    rows: int  # downloaded rows whose image is deleted
+    files: int  # shards that are rewritten without them
     bytes: int
 
 
 def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
-    """Remove all but the newest `keep` snapshots and what only they used.
+    """Delete all but the newest `keep` snapshots, and what only the deleted ones used.
 
-    Holds the lock of re-indexing. Memory: DuckDB's limit, and one shard. Raises LockedError
-    while a re-index runs.
+    With `dry_run`, only counts it. Memory: DuckDB's limit, and one shard. Raises LockedError while
+    a re-index runs; a re-index cannot start while gc runs.
     """
-    busy = "a re-index is running; run gc after its end."
+    busy = "a re-index is running. Wait for it to end, then run gc."
     with changing(memory, busy), ExitStack() as held:
         taken = takedown.kept(memory)
         kept, going = _choose(memory, keep, taken, held)
@@ -71,23 +71,23 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
                         freed += _bytes_of([folder])
                         if not dry_run:
                             shutil.rmtree(folder)
-                for number in batch.tried():
+                for number in batch.attempted():
                     dead, size = _free(db, batch, number, taken, dry_run)
                     rows, files, freed = rows + dead, files + (dead > 0), freed + size
-                if not dry_run and not batch.tried():
+                if not dry_run and not batch.attempted():
                     shutil.rmtree(batch.path)
         return Freed(going, kept, rows, files, freed)
 
 
 def _features_of(snapshot: Path) -> str:
-    """The name of the feature folders that a snapshot was made from."""
+    """Return the name of the feature folders that a snapshot was built from."""
     return features_name(read_snapshot(snapshot).manifest["model"]["identity"])
 
 
 def _choose(
     memory: Path, keep: int, taken: list[str], held: ExitStack
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Which snapshots stay and which go, each with the reason; those that go stay locked."""
+    """Return the snapshots to keep and to delete, with reasons; locks the latter in `held`."""
     current, kept, going = resolve_current(memory), {}, {}
     for place, name in enumerate(history.names(memory)):
         if name == current:
@@ -107,12 +107,12 @@ def _choose(
     folder = memory / "snapshots"
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in kept and path.name not in going:
-            going[path.name] = "damaged or half-made"
+            going[path.name] = "damaged or incomplete"
     return kept, going
 
 
 def _holds(snapshot: Path, taken: list[str]) -> bool:
-    """Whether a snapshot has a row that was taken down since."""
+    """Return whether a snapshot has a row that has been taken down since."""
     if not taken:
         return False
     wanted = pa.array(taken, pa.string())
@@ -126,14 +126,14 @@ def _holds(snapshot: Path, taken: list[str]) -> bool:
 
 @contextmanager
 def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the table `used` of the memory_keys that the snapshots hold."""
+    """Open a DuckDB with the table `used` of the memory_keys that the snapshots hold."""
     files = [
         path
         for name in names
         for path in sorted((memory / "snapshots" / name / "metadata").glob("*.parquet"))
     ]
     if not files:
-        raise SnapshotError(f"{memory}: no snapshot is left whole; nothing was removed.")
+        raise SnapshotError(f"{memory}: no complete snapshot would be left. Nothing was deleted.")
     with scratch_db(memory / "making" / "gc") as db:
         db.execute(f"create table used as select distinct memory_key from {parquet(files)}")
         yield db
@@ -142,9 +142,9 @@ def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConne
 def _free(
     db: duckdb.DuckDBPyConnection, batch: Batch, number: int, taken: list[str], dry_run: bool
 ) -> tuple[int, int]:
-    """Write a shard of a batch anew without its dead rows -> how many, and bytes freed.
+    """Rewrite a batch's shard without its dead rows -> their number, and the bytes freed.
 
-    Its outcomes come last: what is killed on the way is done again by the next gc.
+    Outcomes are written last, so the next gc repeats a rewrite that was killed.
     """
     path = batch.outcomes / f"{number:05d}.parquet"
     rows = pq.read_table(path, partitioning=None)
@@ -175,7 +175,7 @@ def _free(
 def _split(
     db: duckdb.DuckDBPyConnection, batch: Batch, number: int, rows: pa.Table, taken: list[str]
 ) -> tuple[list[bool], pa.Table]:
-    """Which rows keep their image, and the outcomes as they should be from now on."""
+    """Return which rows keep their image, and the outcomes to write."""
     db.register("rows", rows.select(["row_key", "memory_key", "cause"]))
     found = db.execute(
         "select rows.cause is null and memory_key in (from used) from rows"
@@ -236,7 +236,7 @@ def _rewrite_features(folder: Path, number: int, live: pa.ChunkedArray) -> None:
 
 
 def _rewrite_tar(path: Path, live: set[str]) -> None:
-    """Copy the members of the images in `live` (and what belongs to them) to a new tar."""
+    """Rewrite a tar with only the images in `live` and their other members."""
     stems = {Path(name).stem for name in live}
     temporary = path.with_name(f".{path.name}.tmp")
     with tarfile.open(path) as old, tarfile.open(temporary, "w") as new:
@@ -256,7 +256,7 @@ def _forget(batch: Batch, number: int, outcomes: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a snapshot so that a reader sees all of it or none."""
+    """Delete a snapshot so that a reader sees all of it or none."""
     aside = path.with_name(f".{path.name}.removed")
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
@@ -264,7 +264,7 @@ def _remove(path: Path) -> None:
 
 
 def _bytes_of(paths: list[Path]) -> int:
-    """Bytes that would be free if these files and folders went: links from elsewhere hold them."""
+    """Return the bytes that deleting these paths frees; hard links elsewhere hold the others."""
     seen: dict[tuple[int, int], list[int]] = {}
     for path in paths:
         for file in path.rglob("*") if path.is_dir() else [path]:
@@ -274,4 +274,4 @@ def _bytes_of(paths: list[Path]) -> int:
                     entry = seen.setdefault((stat.st_dev, stat.st_ino), [stat.st_nlink, 0, 0])
                     entry[1] += 1
                     entry[2] = stat.st_size
-    return sum(size for links, here, size in seen.values() if here >= links)
+    return sum(size for links, count, size in seen.values() if count >= links)

@@ -13,7 +13,7 @@ import pytest
 
 from flows.reindex import xmore_reindex
 from index_build.embed import part
-from index_build.snapshot import check_rows, verify_snapshot
+from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
 from xmore.memory.snapshot import open_snapshot, resolve_current
 

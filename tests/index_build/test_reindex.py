@@ -13,7 +13,7 @@ import webdataset
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
 from index_build.index.tune import IMAGES
-from index_build.snapshot import check_rows, verify_snapshot
+from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file, digest_text
 from xmore.files.errors import LockedError, SnapshotError

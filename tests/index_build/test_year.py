@@ -231,7 +231,7 @@ def found_in(folder: Path, needles: list[bytes]) -> list[Path]:
 def test_gc_waits_for_nobody(year, steps):
     with (
         locked(year.memory / ".locks" / "reindex.lock"),
-        pytest.raises(LockedError, match="run gc after"),
+        pytest.raises(LockedError, match="then run gc"),
     ):
         collect(year.memory, keep=1, dry_run=False)
 
@@ -283,7 +283,7 @@ def test_foreign_tars_and_embeddings_are_sources_too(world, tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("a cat", "line 2: a take-down is a URL or 64"),
+        ("a cat", "line 2: a take-down must be a URL or 64"),
         ("\xff", "not UTF-8"),
         (None, "No such file"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from index_build.index import build as building
 from index_build.index import tune as measuring
 from index_build.index.build import add_rows, build_index, can_add, pick_key
-from index_build.index.tune import IMAGES, make_trial
+from index_build.index.tune import IMAGES, make_recall_queries
 from xmore.config.memory import IndexConfig
 from xmore.files.digests import digest_file
 from xmore.files.errors import SnapshotError
@@ -58,7 +58,7 @@ def folder(features, tmp_path):
 
 def recall_by_hand(folder, features, k):
     """Share of the k true neighbours, for the trial's queries, from the index as clients see it."""
-    queries = make_trial(building.unpublished(folder)).queries[IMAGES]
+    queries = make_recall_queries(building.unpublished(folder)).queries[IMAGES]
     truth = np.argsort(-(queries @ features.astype(np.float32).T), axis=1)[:, :k]
     found = faiss.read_index(str(folder / "image.index")).search(queries, k)[1]
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(found, truth, strict=True)])
@@ -111,7 +111,7 @@ def test_a_target_out_of_reach_names_what_would_do(folder):
 
 
 def test_queries_are_in_no_memory_and_near_the_rows(folder, features):
-    trial = make_trial(building.unpublished(folder))
+    trial = make_recall_queries(building.unpublished(folder))
     similarities = trial.queries[IMAGES] @ features.astype(np.float32).T
     assert list(trial.queries) == [IMAGES] and len(similarities) == measuring.QUERIES
     assert similarities.max() < 0.999 and similarities.max(1).min() > 0.9
@@ -124,7 +124,7 @@ def test_captions_in_the_same_space_are_a_second_set_of_queries(folder, features
     for number, start in enumerate(range(0, ROWS, SHARD)):
         rows = -features[start : start + SHARD]
         np.save(folder / "text_emb" / f"text_emb_{number:05d}.npy", rows)
-    trial = make_trial(building.unpublished(folder))
+    trial = make_recall_queries(building.unpublished(folder))
     texts = trial.queries["captions"]
     assert (texts @ -features.astype(np.float32).T).max(1).min() > 0.999  # they are its texts
     truth = np.sort(texts @ features.astype(np.float32).T, axis=1)[:, ::-1][:, :128]
@@ -221,8 +221,8 @@ def test_rows_that_do_not_follow_are_refused(features, tmp_path):
     old, new = tmp_path / "old.index", tmp_path / "new.index"
     faiss.write_index(index, str(old))
     for start, blocks, says in (
-        (9, [(9, rows[9:12])], "holds 10 rows, wanted 9"),
-        (10, [(10, rows[10:12]), (13, rows[13:14])], "got row 13 to add, wanted row 12"),
+        (9, [(9, rows[9:12])], "has 10 rows, expected 9"),
+        (10, [(10, rows[10:12]), (13, rows[13:14])], "got row 13 to add, expected row 12"),
     ):
         with pytest.raises(SnapshotError, match=says):
             add_rows(old, start, blocks, new)

@@ -70,7 +70,7 @@ def test_texts_are_indexed_searched_verified_and_indexed_again(config, world):
 
 
 def test_rows_that_are_not_unit_vectors_are_found_among_texts_too(config):
-    from index_build.snapshot import check_rows
+    from index_build.verify import check_rows
 
     made = xmore_reindex.fn(config).snapshot
     path = min((made.path / "text_emb").glob("*.npy"))
