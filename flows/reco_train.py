@@ -1,4 +1,4 @@
-"""`xmore-reco-train`: RECO's layers, trained on a memory and measured on held-out pairs of it."""
+"""`xmore-reco-train`: train RECO's layers on a memory and measure them on its held-out pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
 from flows.prefect_ui import key_of
-from tasks.reco import find_neighbours, tidy, train_layers
+from tasks.reco import clean_up, find_neighbours, train_layers
 from xmore.config.load import absolute
 from xmore.config.reco import RecoTrainConfig
 from xmore.files.errors import ConfigError, ModelError
@@ -28,26 +28,26 @@ COLUMNS = ("query", "recall", "before", "after", "after - before", "p")
 
 @dataclass(frozen=True)
 class RecoTrained:
-    """What a training came to."""
+    """The result of a training."""
 
     checkpoint: RecoCheckpoint
-    skipped: bool  # it was there already
+    skipped: bool  # the checkpoint already existed
 
 
 @flow(name="xmore-reco-train", flow_run_name="{params.name}", persist_result=False)
 def xmore_reco_train(params: RecoTrainConfig) -> RecoTrained:
     """Hold pairs out, find each pair's neighbours, train, measure retrieval before and after.
 
-    The encoders are not run: their embeddings are the memory's. A killed run is gone on with by
-    the same config, as long as the memory's CURRENT is the same; a finished one is not done again.
+    The encoders are not run: the embeddings come from the memory. A killed run is resumed by the
+    same config as long as the memory's CURRENT is the same; a finished run is skipped.
 
     Args:
-        params: The memory, the model that has embedded it, what is retrieved, how it is trained.
+        params: The memory, the model that embedded it, the texts to retrieve, the training.
     """
     from xmore.methods.reco.checkpoint import read_checkpoint
 
     params = absolute(params)
-    busy = f"{params.output}: another training writes there; wait for its end."
+    busy = f"{params.output}: another training writes there. Wait for it to end."
     with open_memory(params.memory, params.cache) as snapshot:
         training = look_up(params, snapshot)
         with locked(params.output / ".lock", refuse=busy):
@@ -55,14 +55,14 @@ def xmore_reco_train(params: RecoTrainConfig) -> RecoTrained:
             if not skipped:
                 find_neighbours(params, training)
                 train_layers(params, training)
-            tidy(params, training)
+            clean_up(params, training)
             checkpoint = read_checkpoint(params.output)
     _show_retrieval(checkpoint, params.name)
     return RecoTrained(checkpoint, skipped)
 
 
 def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
-    """All that `config` names; raises XmoreError before any work is done."""
+    """Look up everything that `config` names. Raises XmoreError before any work starts."""
     from xmore.methods.reco.neighbours import joint_memory
     from xmore.methods.reco.training import Training
     from xmore.models.encoder import pick_device
@@ -75,12 +75,15 @@ def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
         )
     device = pick_device(config.execution.device)
     training = Training(config.recipe, model, memory, config.output, config.every, device)
-    _ = training.digest  # where neighbours cannot be looked for, it says so now
+    _ = training.digest  # raises now if neighbours cannot be searched
     return training
 
 
 def retrieval_lines(checkpoint: RecoCheckpoint) -> list[tuple[str, ...]]:
-    """recall@k of the held-out pairs before and after, a line a direction and k: see COLUMNS."""
+    """Return recall@k of the held-out pairs before and after, one line per direction and k.
+
+    The columns are COLUMNS.
+    """
     return [
         (
             f"{row['query']} to {'text' if row['query'] == 'image' else 'image'}",
@@ -109,7 +112,7 @@ def _is_done(training: Training) -> bool:
 
 
 def _show_retrieval(checkpoint: RecoCheckpoint, name: str) -> None:
-    """Leave the table in Prefect's UI; nothing outside a flow run."""
+    """Create the table in Prefect's UI. Does nothing outside a flow run."""
     if FlowRunContext.get() is None:
         return
     table: list[dict[str, Any]] = [
@@ -120,6 +123,6 @@ def _show_retrieval(checkpoint: RecoCheckpoint, name: str) -> None:
         table,
         key=key_of("reco", name),
         description=f"Retrieval among {pairs['held_out']:,} held-out pairs, in percent with 95 % "
-        f"intervals, before and after {pairs['trained']:,} pairs of `{checkpoint.facts['memory']}` "
-        f"were trained on. The checkpoint: `{checkpoint.folder}`.",
+        f"intervals, before and after training on {pairs['trained']:,} pairs of "
+        f"`{checkpoint.facts['memory']}`. Checkpoint: `{checkpoint.folder}`.",
     )

@@ -1,1 +1,1 @@
-"""Prefect tasks: one module a stage, thin: read artifact, call pure code, write artifact."""
+"""Prefect tasks: one thin module per stage: read artifacts, call pure code, write one artifact."""

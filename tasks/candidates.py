@@ -21,7 +21,7 @@ from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_row
 if TYPE_CHECKING:
     from xmore.memory.search import Searcher
 
-RECALL_QUERIES = 256  # real queries on which the index is held against exact search
+RECALL_QUERIES = 256  # real queries on which the index is compared with exact search
 
 
 @stage("candidates {embeddings.dataset}")
@@ -34,8 +34,8 @@ def candidates(
 ) -> ArtifactRef:
     """Read the coarse `query_embeddings` and the snapshot -> ranked neighbours.
 
-    Exact or by the index, as `retrieval.search` says; either way the manifest holds the index's
-    recall against exact search on a sample of the queries.
+    `retrieval.search` determines whether search is exact or by the index. Either way the manifest
+    holds the index's recall on a sample of the queries, compared with exact search.
     """
     _check_model(memory, model)
     mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
@@ -60,8 +60,8 @@ def candidates(
         queries = schemas.to_matrix(rows["embedding"])
         if queries.shape[1] != memory.dim:
             raise SnapshotError(
-                f"{memory.path}: its embeddings have {memory.dim} dimensions, those of the coarse "
-                f"model `{model.name}` {queries.shape[1]}. Change `roles.coarse`."
+                f"{memory.path}: its embeddings have {memory.dim} dimensions, but those of the "
+                f"coarse model `{model.name}` have {queries.shape[1]}. Change `roles.coarse`."
             )
         found = search(queries, retrieval.candidates)
         return _table(rows["query_id"], found, memory)
@@ -75,23 +75,23 @@ def candidates(
 
 
 def _check_model(memory: Snapshot, model: ModelCard) -> None:
-    theirs = memory.manifest["model"]  # none: an adopted folder, which names no model
+    theirs = memory.manifest["model"]  # None for an adopted folder, which names no model
     if theirs and theirs["identity"] != model.identity:
         raise SnapshotError(
             f"{memory.path}: its images were embedded by `{theirs['name']}` "
-            f"({_in_words(theirs['identity'])}), which is not the coarse model `{model.name}` "
-            f"({_in_words(model.identity)}). Change `roles.coarse` or build the memory."
+            f"({_weights(theirs['identity'])}), which is not the coarse model `{model.name}` "
+            f"({_weights(model.identity)}). Change `roles.coarse` or build the memory."
         )
 
 
-def _in_words(identity: dict[str, Any]) -> str:
+def _weights(identity: dict[str, Any]) -> str:
     pooled = ", pooled" if identity.get("pooled") else ""
     return f"weights {str(identity.get('weights_sha256'))[:8]}{pooled}"
 
 
 def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:
     if retrieval.search == "index" and memory.index is None:
-        raise SnapshotError(f"{memory.path}: has no index; set `retrieval.search: exact`.")
+        raise SnapshotError(f"{memory.path}: has no index. Set `retrieval.search: exact`.")
     if retrieval.search != "auto":
         return retrieval.search
     scans = -(-queries // part_rows)
@@ -100,7 +100,7 @@ def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows:
 
 
 def _rerank(retrieval: RetrievalConfig, memory: Snapshot) -> int:
-    """The benchmark's own factor, or the one that the index was tuned with."""
+    """Return the benchmark's own factor, or the one that the index was tuned with."""
     return retrieval.rerank or (memory.index or {}).get("rerank", 1)
 
 
@@ -120,7 +120,10 @@ def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
 
 
 def _index_recall(embeddings: ArtifactRef, search: Searcher, k: int) -> dict[str, Any] | None:
-    """recall@k of the index on a sample of real queries, as far as exact search is affordable."""
+    """Return recall@k of the index on a sample of real queries.
+
+    None if the memory has no index, or if exact search is not affordable.
+    """
     from xmore.memory.search import recall
 
     memory, count = search.rows, min(RECALL_QUERIES, embeddings.rows)

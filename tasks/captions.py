@@ -1,4 +1,4 @@
-"""`captions`: which captions of the candidates are kept, ranked in the fine model's space."""
+"""`captions`: the captions of the candidates that are kept, ranked in the fine model's space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def captions(
 ) -> ArtifactRef:
     """Read `candidates`, the memory's captions and the fine features -> the best M captions.
 
-    M is the largest that the config asks for. Each distinct caption is encoded once, ever.
+    M is the config's largest. Each distinct caption is encoded only once, for all runs.
     """
     m = max(retrieval.captions)
     params: dict[str, Any] = {"m": m, "deduplicate": retrieval.deduplicate, "fine": retrieval.fine}
@@ -80,7 +80,7 @@ def captions(
 
 @dataclass(frozen=True)
 class _Part:
-    """Candidates of Q queries as matrices, -1 and NaN where there are fewer than K."""
+    """Candidates of Q queries as matrices; -1, None and NaN fill rows of fewer than K."""
 
     query_id: pa.ChunkedArray
     memory_ids: np.ndarray  # (Q, K) int64
@@ -93,7 +93,7 @@ class _Part:
 def _read_candidates(ref: ArtifactRef, memory: Snapshot, start: int, stop: int) -> _Part:
     rows = read_rows(ref, start, stop)
     flat_ids, lengths = schemas.to_ragged(rows["memory_ids"])
-    there = np.arange(lengths.max(initial=1)) < lengths[:, None]
+    present = np.arange(lengths.max(initial=1)) < lengths[:, None]
     caption = captions_of(memory, flat_ids)
     blank = pc.equal(pc.utf8_trim_whitespace(caption), "")
     encoded = pc.if_else(blank, None, caption).combine_chunks().dictionary_encode()
@@ -102,17 +102,17 @@ def _read_candidates(ref: ArtifactRef, memory: Snapshot, start: int, stop: int) 
     similarities, _ = schemas.to_ragged(rows["similarities"])
     return _Part(
         rows["query_id"],
-        _spread(flat_ids, there, -1),
-        _spread(keys, there, None),
-        _spread(similarities, there, np.nan),
-        _spread(codes.astype(np.int64), there, -1),
+        _padded(flat_ids, present, -1),
+        _padded(keys, present, None),
+        _padded(similarities, present, np.nan),
+        _padded(codes.astype(np.int64), present, -1),
         encoded.dictionary.to_pylist(),
     )
 
 
-def _spread(flat: np.ndarray, there: np.ndarray, filler: object) -> np.ndarray:
-    matrix = np.full(there.shape, filler, flat.dtype)
-    matrix[there] = flat
+def _padded(flat: np.ndarray, present: np.ndarray, filler: object) -> np.ndarray:
+    matrix = np.full(present.shape, filler, flat.dtype)
+    matrix[present] = flat
     return matrix
 
 

@@ -1,4 +1,4 @@
-"""`comparisons`: every two methods of a run on the same queries, and what of it is chance."""
+"""`comparisons`: all pairs of a run's methods on the same queries, with significance tests."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ ALL = "all"  # the datasets of a run, together
 
 @dataclass(frozen=True)
 class DatasetAnswers:
-    """A dataset's queries, and all that was answered to them."""
+    """A dataset's queries, and the predictions of all methods."""
 
     queries: ArtifactRef
     scored: list[Scored]
 
 
 @stage("comparisons")
-def comparisons(work: Workspace, judged: list[DatasetAnswers]) -> ArtifactRef:
-    """Set each method beside each that the config names before it -> a row a pair.
+def comparisons(work: Workspace, datasets: list[DatasetAnswers]) -> ArtifactRef:
+    """Compare each method with each one that the config names before it -> one row per pair.
 
-    Same dataset, inference model and M, on the queries that both were asked. Holm's correction is
-    over all rows of one model and baseline: methods, adjustments, Ms and datasets. Holds one
-    dataset's answers under one model, a byte for each.
+    Both have the same dataset, inference model and M (or the baseline reads no captions). They
+    are compared on the queries for which both have predictions. Holm's correction covers all rows
+    of one model and baseline: methods, adjustments, Ms and datasets. Memory: one dataset's
+    predictions under one model, one byte each.
     """
     inputs = [
         digest
-        for dataset in judged
+        for dataset in datasets
         for digest in (dataset.queries.digest, *(s.predictions.digest for s in dataset.scored))
     ]
     params = {"level": LEVEL, "power": POWER, "resamples": RESAMPLES}
     key = ArtifactKey("comparisons", ALL, params, tuple(inputs))
 
     def make_part(start: int, stop: int) -> pa.Table:
-        rows = [row for dataset in judged for row in _pairs(dataset)]
+        rows = [row for dataset in datasets for row in _pairs(dataset)]
         _correct_for_number(rows)
         return pa.Table.from_pylist(rows, schema=schemas.COMPARISONS)
 
@@ -54,14 +55,14 @@ def comparisons(work: Workspace, judged: list[DatasetAnswers]) -> ArtifactRef:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """One method with one adjustment, under one M."""
+class _Predictions:
+    """The predictions of one method with one adjustment, under one M."""
 
     method: str
     adjustment: str | None
     m: int | None
-    answered: np.ndarray  # (N,) bool: which of the queries were in its stream
-    correct: np.ndarray  # (S, N) bool, a row an order seed
+    in_stream: np.ndarray  # (N,) bool: which of the queries were in its stream
+    correct: np.ndarray  # (S, N) bool, one row per order seed
 
 
 def _pairs(dataset: DatasetAnswers) -> Iterator[dict[str, Any]]:
@@ -70,32 +71,32 @@ def _pairs(dataset: DatasetAnswers) -> Iterator[dict[str, Any]]:
         by_model[item.predictions.model].append(item)
     labels = read_rows(dataset.queries, columns=["query_id", "label"])
     for model, scored in by_model.items():
-        answers = [each for item in scored for each in _answers(item, labels)]
-        for i, mine in enumerate(answers):
-            for baseline in answers[:i]:
-                both = mine.answered & baseline.answered
+        found = [each for item in scored for each in _predictions(item, labels)]
+        for i, mine in enumerate(found):
+            for baseline in found[:i]:
+                both = mine.in_stream & baseline.in_stream
                 if baseline.m in (mine.m, None) and both.any():
                     common = {"dataset": dataset.queries.dataset, "model": model}
                     yield common | _compare(mine, baseline, both)
 
 
-def _answers(item: Scored, labels: pa.Table) -> list[_Answers]:
-    said = read_rows(item.predictions, columns=["query_id", "prediction"])
-    answered = np.isin(labels["query_id"].to_numpy(), said["query_id"].to_numpy())
-    label = labels["label"].to_numpy()[answered]
+def _predictions(item: Scored, labels: pa.Table) -> list[_Predictions]:
+    rows = read_rows(item.predictions, columns=["query_id", "prediction"])
+    in_stream = np.isin(labels["query_id"].to_numpy(), rows["query_id"].to_numpy())
+    label = labels["label"].to_numpy()[in_stream]
     seeds: dict[str | None, list[np.ndarray]] = defaultdict(list)
-    for variant, mine in by_variant(said, item.run.variants):
-        right = np.zeros(len(answered), bool)
-        right[answered] = mine["prediction"].to_numpy() == label  # no answer (NaN) is wrong
+    for variant, mine in by_variant(rows, item.run.variants):
+        right = np.zeros(len(in_stream), bool)
+        right[in_stream] = mine["prediction"].to_numpy() == label  # no prediction (NaN) is wrong
         seeds[variant.adjustment].append(right)
     return [
-        _Answers(item.run.method, adjustment, item.run.m, answered, np.stack(correct))
+        _Predictions(item.run.method, adjustment, item.run.m, in_stream, np.stack(correct))
         for adjustment, correct in seeds.items()
     ]
 
 
-def _compare(mine: _Answers, baseline: _Answers, both: np.ndarray) -> dict[str, Any]:
-    """The two on the (N,) queries that both were asked."""
+def _compare(mine: _Predictions, baseline: _Predictions, both: np.ndarray) -> dict[str, Any]:
+    """Compare two methods on the queries in both streams; `both` is (N,) bool."""
     found = paired(mine.correct[:, both], baseline.correct[:, both])
     return {
         "method": mine.method,
@@ -115,7 +116,7 @@ def _compare(mine: _Answers, baseline: _Answers, both: np.ndarray) -> dict[str, 
 
 
 def _correct_for_number(rows: list[dict[str, Any]]) -> None:
-    """Add `p_holm` to the rows, family by family."""
+    """Add `p_holm` to the rows. A family is one model and baseline."""
     families = defaultdict(list)
     for row in rows:
         families[row["model"], row["baseline"], row["baseline_adjustment"]].append(row)

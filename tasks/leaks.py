@@ -18,9 +18,9 @@ def leaks(
     memory: Snapshot,
     threshold: float,
 ) -> ArtifactRef:
-    """Read `queries`, `candidates` and all keys of the memory -> a row a leaked pair.
+    """Read `queries`, `candidates` and all keys of the memory -> one row per leaked pair.
 
-    Holds the hashes of all queries (64 bytes each), one part, and a batch of the memory's keys.
+    Memory: the hashes of all queries (64 bytes each), one part, and a batch of the memory's keys.
     """
     inputs = (queries.digest, candidates.digest, memory.digest)
     params = {"threshold": threshold}

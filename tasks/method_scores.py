@@ -1,4 +1,4 @@
-"""`method_scores`: what a method that scores classes by itself says, under one inference model."""
+"""`method_scores`: the scores of a method that computes its own, under one inference model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.pixels import DatasetImages, pictures
+from tasks.pixels import DatasetImages, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What there is for a method to look at. `queries` holds labels: nobody here reads them."""
+    """The artifacts that a method may read. `queries` holds labels, which nothing here reads."""
 
     card: DatasetCard
     queries: ArtifactRef
     classes: ArtifactRef
     embeddings: ArtifactRef  # of the inference model
     captions: ArtifactRef
-    views: ArtifactRef | None = None  # of the inference model, where the method needs them
+    views: ArtifactRef | None = None  # augmented views, of the inference model; if needed
 
     def of(self, scorer: Scorer) -> list[ArtifactRef]:
-        """Those that its scores depend on; the embeddings stand for images and model."""
+        """Return those that its scores depend on; the embeddings stand for images and model."""
         needed = [self.classes, self.embeddings]
         if "captions" in scorer.needs:
             needed.append(self.captions)
@@ -48,10 +48,10 @@ class MethodInputs:
 def method_scores(
     work: Workspace, inputs: MethodInputs, model: ModelCard, method: str, request: MethodRequest
 ) -> ArtifactRef:
-    """Read what the method `needs` -> a distribution over the classes a query, float32.
+    """Read what the method `needs` -> one distribution over the classes per query, float32.
 
-    Queries without views have no row, where the method looks at views. Holds one part, and what
-    the method holds.
+    If the method reads augmented views, queries without them have no row. Memory: one part, and
+    the method's own. Raises TypeError if the method has no scores of its own.
     """
     scorer = METHODS[method]
     if not isinstance(scorer, Scorer):
@@ -90,7 +90,7 @@ def method_scores(
 
 @dataclass(frozen=True)
 class _Reader:
-    """Hands a method what it needs, and nothing else."""
+    """Reads what a method needs, and nothing else."""
 
     work: Workspace
     inputs: MethodInputs
@@ -116,7 +116,7 @@ class _Reader:
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """(N,) query_ids, rising: a query's row in `queries` and all artifacts but the views."""
+        """(N,) ascending query_ids, which are also row numbers in all artifacts but the views."""
         if self._views is None:
             return np.arange(self.inputs.queries.rows)
         return np.unique(read_rows(self._views, columns=["query_id"])["query_id"].to_numpy())
@@ -126,13 +126,13 @@ class _Reader:
         return self.inputs.views if "view_embeddings" in self.scorer.needs else None
 
     def shard(self, ids: np.ndarray) -> QueryShard:
-        """What the method needs of these queries."""
+        """Read what the method needs for the (n,) query_ids."""
         needs = self.scorer.needs
         features = pixels = views = captions = None
         if "query_embeddings" in needs:
             features = schemas.to_matrix(_rows(self.inputs.embeddings, ids)["embedding"])
         if "pixels" in needs:
-            pixels = partial(self._pictures.pixels, _rows(self.inputs.queries, ids))
+            pixels = partial(self._images.pixels, _rows(self.inputs.queries, ids))
         if self._views:
             count = self._views.rows // len(self.ids)
             first = int(np.searchsorted(self.ids, ids[0])) * count
@@ -144,14 +144,14 @@ class _Reader:
         return QueryShard(features, pixels, views, captions)
 
     @cached_property
-    def _pictures(self) -> DatasetImages:
-        return pictures(self.work, self.inputs.card, self.model)
+    def _images(self) -> DatasetImages:
+        return dataset_images(self.work, self.inputs.card, self.model)
 
     def _load(self) -> OpenClipEncoder:
-        return self._pictures.encoder
+        return self._images.encoder
 
 
 def _rows(ref: ArtifactRef, ids: np.ndarray) -> pa.Table:
-    """The rows of some rising query_ids of an artifact with a row a query."""
+    """Read the rows of ascending query_ids from an artifact with one row per query."""
     first = int(ids[0])
     return read_rows(ref, first, int(ids[-1]) + 1).take(pa.array(ids - first))

@@ -20,7 +20,7 @@ from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 @dataclass(frozen=True)
 class Scored:
-    """The predictions of one method, and the scores that they were made from."""
+    """The predictions of one method, and the scores from which they were computed."""
 
     run: MethodRun
     scores: ArtifactRef
@@ -31,10 +31,10 @@ class Scored:
 def metrics(
     work: Workspace, queries: ArtifactRef, classes: ArtifactRef, scored: list[Scored]
 ) -> ArtifactRef:
-    """Join predictions with labels -> a row a method, adjustment, model, M and seed.
+    """Join predictions with labels -> one row per method, adjustment, model, M and seed.
 
-    Counts the queries that have predictions: those left out of a stream have none. Holds the
-    predictions of one method at a time, about 60 bytes a query and variant.
+    Only queries with predictions count; queries excluded from a stream have none. Memory: the
+    predictions of one method at a time, about 60 bytes per query and variant.
     """
     digests = [ref.digest for item in scored for ref in (item.predictions, item.scores)]
     hyperparameters = [_hyperparameters(item, v) for item in scored for v in item.run.variants]
@@ -44,8 +44,8 @@ def metrics(
     def make_part(start: int, stop: int) -> pa.Table:
         labels = read_rows(queries, columns=["query_id", "label"])
         rows = [row for item in scored for row in _rows(item, labels, classes.rows)]
-        for row, told in zip(rows, hyperparameters, strict=True):
-            row["hyperparameters"] = told
+        for row, settings in zip(rows, hyperparameters, strict=True):
+            row["hyperparameters"] = settings
         return pa.Table.from_pylist(rows, schema=schemas.METRICS)
 
     return work.store.write(key, [1], make_part)
@@ -53,12 +53,14 @@ def metrics(
 
 def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
     run = item.run
-    said = read_rows(item.predictions, columns=["query_id", "prediction", "probability", "top5"])
-    # Queries and scores have a row a query, in one order.
-    answered = pa.array(np.isin(labels["query_id"].to_numpy(), said["query_id"].to_numpy()))
-    label = labels.filter(answered)["label"].to_numpy()
+    columns = ["query_id", "prediction", "probability", "top5"]
+    predicted = read_rows(item.predictions, columns=columns)
+    # `queries` and `scores` have one row per query, in the same order.
+    ids = predicted["query_id"].to_numpy()
+    in_stream = pa.array(np.isin(labels["query_id"].to_numpy(), ids))
+    label = labels.filter(in_stream)["label"].to_numpy()
     confidences = ["image_confidence", "text_confidence", "caption_count"]
-    scores = read_rows(item.scores, columns=confidences).filter(answered)
+    scores = read_rows(item.scores, columns=confidences).filter(in_stream)
     text_entropy = mean_entropy(scores["text_confidence"].to_numpy(), classes)
     common: dict[str, Any] = {
         "method": run.method,
@@ -68,7 +70,7 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
         "mean_text_entropy": None if run.m is None else text_entropy,
     }
     rows = []
-    for variant, mine in by_variant(said, run.variants):
+    for variant, mine in by_variant(predicted, run.variants):
         outcome = Outcome(
             label,
             mine["prediction"].to_numpy().astype(np.float64),

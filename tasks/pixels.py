@@ -1,4 +1,4 @@
-"""A dataset's images for stages that look at them, batch by batch."""
+"""A dataset's images, batch by batch, for the stages that read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetImages:
-    """The images of a card, as a model wants them."""
+    """The images of a card, preprocessed for a model."""
 
     card: DatasetCard
     encoder: OpenClipEncoder
@@ -38,7 +38,7 @@ class DatasetImages:
         return open_images(self.card)
 
     def pixels(self, rows: pa.Table) -> Iterator[torch.Tensor]:
-        """Rows of `queries` -> batches (n, H, W, 3) uint8. Raises DatasetError: see `_refuse`."""
+        """Read rows of `queries` -> batches (n, H, W, 3) uint8. Raises DatasetError: `_refuse`."""
         from xmore.models.features import image_batches
 
         images = self._listed(rows)
@@ -50,8 +50,9 @@ class DatasetImages:
     def features(
         self, rows: pa.Table, to_pixels: ToPixels | None = None, views: int = 1
     ) -> np.ndarray:
-        """Rows of `queries` -> (n, D) float32 unit rows, or `views` that `to_pixels` makes of each.
+        """Encode rows of `queries` -> (n, D) float32 unit rows.
 
+        With `to_pixels`, which makes `views` augmented views of each image: (n * views, D).
         Raises DatasetError: see `_refuse`.
         """
         from xmore.models.features import encode_images
@@ -65,15 +66,16 @@ class DatasetImages:
         return ListedImages(self.reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
 
     def _refuse(self, images: ListedImages, rejected: dict[int, str]) -> None:
-        """Raise DatasetError for an image that is not what was listed."""
+        """Raise DatasetError if an image is not the one that was listed."""
         for i, cause in rejected.items():
             raise DatasetError(
-                f"{self.card.root / images.names[i]}: {cause}. Run again to list the images anew."
+                f"{self.card.root / images.names[i]}: {cause}. Run the same command again, which "
+                "lists the images again."
             )
 
 
-def pictures(work: Workspace, card: DatasetCard, model: ModelCard) -> DatasetImages:
-    """The images of `card` for `model`, which is loaded."""
+def dataset_images(work: Workspace, card: DatasetCard, model: ModelCard) -> DatasetImages:
+    """Return the images of `card` for `model`. Loads the model."""
     from xmore.models.encoder import load_encoder, pick_device
 
     encoder = load_encoder(model, pick_device(work.execution.device))

@@ -1,4 +1,4 @@
-"""`predictions`: what a method says of each query. It reads scores, never a label."""
+"""`predictions`: what a method predicts for each query. It reads scores, never a label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class MethodRun:
-    """A method, and what a config says of how it is to run."""
+    """A method, and how a config wants it to run."""
 
     method: str
     request: MethodRequest
@@ -31,7 +31,7 @@ class MethodRun:
 
     @property
     def m(self) -> int | None:
-        """Captions of a query; None where the method reads none."""
+        """Number of captions per query; None if the method reads none."""
         return self.request.m
 
     @property
@@ -41,21 +41,21 @@ class MethodRun:
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """What a method joins, or has said itself."""
+    """The scores that a method combines, or its own."""
 
     scores: ArtifactRef
-    own: ArtifactRef | None = None  # its `method_scores`; none: it combines both scores
+    own: ArtifactRef | None = None  # its `method_scores`; None: it combines image and text scores
     left_out: ArtifactRef | None = None  # `leaks` whose queries are not in the stream
 
 
 @stage("predictions {source.scores.dataset}, {source.scores.model}, {run.method}, M={run.m}")
 def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> ArtifactRef:
-    """Read `scores`, or the method's own -> one row a query and variant of the method.
+    """Read `scores`, or the method's own -> one row per query and variant of the method.
 
-    Queries that are left out, or of which the method has no scores, are not in the stream: they
-    get no row, and move no weight of another. Raises DatasetError where none is left.
+    Excluded queries, and queries for which the method has no scores, are not in the stream: they
+    get no row and change no other query's weights. Raises DatasetError if no query is left.
 
-    Holds the confidences of the whole stream (16 bytes a query and variant) and one part.
+    Memory: the confidences of the complete stream (16 bytes per query and variant), and one part.
     """
     method, scores = METHODS[run.method], source.scores
     params = {
@@ -77,14 +77,14 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
     def make_part(start: int, stop: int) -> pa.Table:
-        here = kept[start:stop]
-        if not here.any():
+        in_stream = kept[start:stop]
+        if not in_stream.any():
             return schemas.PREDICTIONS.empty_table()
-        rows = read_rows(scores, start, stop).filter(pa.array(here))
-        shard = _shard(rows, own.of(ids[start:stop][here]) if own else None)
+        rows = read_rows(scores, start, stop).filter(pa.array(in_stream))
+        shard = _shard(rows, own.of(ids[start:stop][in_stream]) if own else None)
         first = int(kept[:start].sum())
         tables = [
-            _table(rows["query_id"], _Answer(method, variant, part_weights, shard))
+            _table(rows["query_id"], _VariantScores(method, variant, part_weights, shard))
             for variant, part_weights in _slices(weights, first, first + rows.num_rows)
         ]
         constants = {"method": method.name, "model": scores.model, "m": run.m}
@@ -97,14 +97,16 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     )
 
 
-def by_variant(said: pa.Table, variants: list[Variant]) -> Iterator[tuple[Variant, pa.Table]]:
-    """Each variant's rows of a method's `predictions`, by query_id."""
-    for i, variant in enumerate(variants):  # a query's variants lie next to each other, in order
-        yield variant, said.take(pa.array(np.arange(i, said.num_rows, len(variants))))
+def by_variant(rows: pa.Table, variants: list[Variant]) -> Iterator[tuple[Variant, pa.Table]]:
+    """Yield each variant's rows of a method's `predictions`, in the order of query_id."""
+    for i, variant in enumerate(variants):  # a query's variants are adjacent rows, in order
+        yield variant, rows.take(pa.array(np.arange(i, rows.num_rows, len(variants))))
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _VariantScores:
+    """The scores of a shard, and the weights with which one variant combines them."""
+
     method: Method
     variant: Variant
     weights: Weights | None
@@ -113,24 +115,24 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Own:
-    """A method's own scores, of some of the queries."""
+    """A method's own scores, for some of the queries."""
 
     ref: ArtifactRef
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """(n,) query_ids, rising."""
+        """(n,) ascending query_ids."""
         return read_rows(self.ref, columns=["query_id"])["query_id"].to_numpy()
 
     def of(self, ids: np.ndarray) -> np.ndarray:
-        """(Q,) rising query_ids that are all there -> (Q, C) float32."""
+        """Read the scores of (Q,) ascending query_ids, all of which exist -> (Q, C) float32."""
         at = np.searchsorted(self.ids, ids)
         rows = read_rows(self.ref, int(at[0]), int(at[-1]) + 1, ["class_scores"])
         return schemas.to_matrix(rows["class_scores"].take(pa.array(at - at[0])))
 
 
 def _kept(source: ScoreSource, ids: np.ndarray, own: _Own | None) -> np.ndarray:
-    """(N,) bool: which queries come in the stream."""
+    """Return (N,) bool: which queries are in the stream."""
     kept = np.isin(ids, own.ids) if own else np.ones(len(ids), bool)
     if source.left_out is None:
         return kept
@@ -167,31 +169,33 @@ def _slices(
     return [(v, w.rows(start, stop) if w else None) for v, w in weights.items()]
 
 
-def _table(query_id: pa.ChunkedArray, answer: _Answer) -> pa.Table:
-    class_scores = answer.method.class_scores(answer.scores, answer.weights)
-    answered = ~np.isnan(class_scores).any(1)
+def _table(query_id: pa.ChunkedArray, found: _VariantScores) -> pa.Table:
+    class_scores = found.method.class_scores(found.scores, found.weights)
+    predicted = ~np.isnan(class_scores).any(1)
     ranked = np.argsort(-class_scores, axis=1, kind="stable")[:, :TOP]
     best = ranked[:, 0]
-    covered = ~np.isnan(answer.scores.text).any(1)
-    weights, n = answer.weights, len(best)
+    covered = ~np.isnan(found.scores.text).any(1)
+    weights, n = found.weights, len(best)
     columns: dict[str, Any] = {
         "query_id": query_id,
-        "adjustment": pa.array([answer.variant.adjustment] * n, pa.string()),
-        "seed": pa.array([answer.variant.seed] * n, pa.int64()),
+        "adjustment": pa.array([found.variant.adjustment] * n, pa.string()),
+        "seed": pa.array([found.variant.seed] * n, pa.int64()),
         "step": weights.step if weights and weights.step is not None else pa.nulls(n, pa.int64()),
         "image_weight": weights.image if weights else pa.nulls(n, pa.float64()),
         "text_weight": weights.text if weights else pa.nulls(n, pa.float64()),
-        "prediction": pa.array(best, pa.int32(), mask=~answered),
-        "probability": pa.array(class_scores[np.arange(n), best], mask=~answered),
-        "image_prediction": pa.array(answer.scores.image.argmax(1), pa.int32()),
-        "text_prediction": pa.array(answer.scores.text.argmax(1), pa.int32(), mask=~covered),
-        "top5": schemas.lists(ranked, np.repeat(answered[:, None], ranked.shape[1], 1), pa.int32()),
+        "prediction": pa.array(best, pa.int32(), mask=~predicted),
+        "probability": pa.array(class_scores[np.arange(n), best], mask=~predicted),
+        "image_prediction": pa.array(found.scores.image.argmax(1), pa.int32()),
+        "text_prediction": pa.array(found.scores.text.argmax(1), pa.int32(), mask=~covered),
+        "top5": schemas.lists(
+            ranked, np.repeat(predicted[:, None], ranked.shape[1], 1), pa.int32()
+        ),
     }
     return pa.table(columns)
 
 
 def _merge(tables: list[pa.Table], constants: dict[str, Any]) -> pa.Table:
-    """Variants one after another -> sorted by query_id, then in the variants' order."""
+    """Merge one table per variant into rows by query_id, then in the variants' order."""
     table = pa.concat_tables(tables)
     n, variants = tables[0].num_rows, len(tables)
     order = np.arange(n * variants).reshape(variants, n).T.reshape(-1)

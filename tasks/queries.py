@@ -1,4 +1,4 @@
-"""`queries`: the test images of a dataset, with `classes` and the images that were `rejected`."""
+"""`queries`: the test images of a dataset, with its `classes` and its `rejected` images."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def queries(
 def full_queries(
     work: Workspace, queries: ArtifactRef, rejected: ArtifactRef, candidates: ArtifactRef, k: int
 ) -> tuple[ArtifactRef, ArtifactRef]:
-    """Those queries that have K candidates, as the authors' code keeps them -> refs of both.
+    """Keep the queries that have K candidates, as the authors' code does.
 
-    The others go to `rejected`; what is left is numbered anew. Raises DatasetError if none is.
+    The others go to `rejected`; the remaining queries are renumbered. Returns refs of `queries`
+    and `rejected`. Raises DatasetError if no query is left.
     """
     hits = to_ragged(read_rows(candidates, columns=["memory_ids"])["memory_ids"])[1]
     full = hits >= k
@@ -62,7 +63,7 @@ def full_queries(
     if not full.any():
         raise DatasetError(
             f"dataset `{queries.dataset}`: no query has {k} hits. Lower `retrieval.candidates` or "
-            "take `drop_short` out."
+            "remove `drop_short`."
         )
     listed = read_rows(queries)
     kept = listed.filter(pa.array(full))
@@ -102,7 +103,7 @@ def _queries(found: Scan, start: int, stop: int) -> pa.Table:
 
 
 def classes_table(names: list[str], prompts: list[list[str]]) -> pa.Table:
-    """Rows of `classes`."""
+    """Return the rows of `classes`."""
     first = [of_class[0] for of_class in prompts]
     columns = {"label": range(len(names)), "class_name": names, "prompt": first}
     return pa.table(columns | {"prompts": prompts}, schema=schemas.CLASSES)

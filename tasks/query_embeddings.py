@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.pixels import pictures
+from tasks.pixels import dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.models.spec import ModelCard
@@ -24,7 +24,7 @@ def query_embeddings(
     if found:
         return found
 
-    images = pictures(work, card, model)
+    images = dataset_images(work, card, model)
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = read_rows(queries, start, stop)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @step("neighbours for {config.name}")
 def find_neighbours(config: RecoTrainConfig, training: Training) -> None:
-    """Read the memory's embeddings and captions -> each pair's neighbours, a file a part."""
+    """Read the memory's embeddings and captions -> each pair's neighbours, one file per part."""
     from xmore.methods.reco.training import prepare
 
     prepare(training)
@@ -24,7 +24,7 @@ def find_neighbours(config: RecoTrainConfig, training: Training) -> None:
 
 @step("train {config.name}")
 def train_layers(config: RecoTrainConfig, training: Training) -> None:
-    """Read pairs and neighbours -> the trained layers and what they are worth, in `output`."""
+    """Read pairs and neighbours -> the trained layers and their retrieval, in `output`."""
     from xmore.methods.reco.checkpoint import write_checkpoint
     from xmore.methods.reco.training import prepare, retrieval, train
 
@@ -46,8 +46,8 @@ def train_layers(config: RecoTrainConfig, training: Training) -> None:
     write_checkpoint(config.output, model, facts)
 
 
-@step("tidy {config.name}")
-def tidy(config: RecoTrainConfig, training: Training) -> None:
-    """Clear away what a finished training, or one of another config, has no use for."""
+@step("clean up {config.name}")
+def clean_up(config: RecoTrainConfig, training: Training) -> None:
+    """Delete the leftovers of finished trainings and of other configs' trainings."""
     for leftover in config.output.glob("training-*"):
         shutil.rmtree(leftover)

@@ -24,12 +24,12 @@ from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_
 if TYPE_CHECKING:
     from tasks.texts import TextEncoder
 
-BLOCK_BYTES = 64 << 20  # of the float64 probabilities of captions held at a time
+BLOCK_BYTES = 64 << 20  # maximum size of the captions' float64 probabilities in memory
 
 
 @dataclass(frozen=True)
 class ScoreInputs:
-    """What scores are made from; none of it holds a label."""
+    """The artifacts from which scores are computed; none holds a label."""
 
     embeddings: ArtifactRef  # of the inference model
     captions: ArtifactRef
@@ -39,7 +39,7 @@ class ScoreInputs:
 
 @stage("scores {inputs.embeddings.dataset}, {model.name}, M={m}")
 def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> ArtifactRef:
-    """P_I = softmax(tau x . t_c); P_T = mean over the first M captions of the same."""
+    """Compute P_I = softmax(tau x . t_c), and P_T, its mean over the first M captions."""
     refs = (inputs.embeddings, inputs.captions, inputs.classes)
     params: dict[str, Any] = {"m": m, "model": model.identity}
     if inputs.prefix:
@@ -83,7 +83,7 @@ class _Scorer:
     prefix: str
 
     def table(self, images: pa.Table, captions: pa.Table) -> pa.Table:
-        """Rows of `query_embeddings` and `captions` -> rows of `scores`."""
+        """Score rows of `query_embeddings` and `captions` -> rows of `scores`."""
         which, texts = self._which(captions["captions"])
         image_scores = self._probabilities(schemas.to_matrix(images["embedding"]))
         image_scores = image_scores.astype(np.float32)
@@ -109,12 +109,12 @@ class _Scorer:
         )
 
     def _which(self, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-        """Captions -> (Q, M) rows of the distinct texts, -1 for none, and those texts."""
+        """Encode captions as (Q, M) positions in the distinct texts, -1 if absent -> with these."""
         flat, lengths = schemas.to_ragged(column)
-        there = np.arange(max(self.m, lengths.max(initial=0))) < lengths[:, None]
+        present = np.arange(max(self.m, lengths.max(initial=0))) < lengths[:, None]
         encoded = pa.array(flat, pa.string()).dictionary_encode()
-        which = np.full(there.shape, -1, np.int64)
-        which[there] = encoded.indices.to_numpy()
+        which = np.full(present.shape, -1, np.int64)
+        which[present] = encoded.indices.to_numpy()
         return which[:, : self.m], encoded.dictionary.to_pylist()
 
     def _probabilities(self, features: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A task's calls on this machine, or on the workers of a Dask or Ray cluster."""
+"""Run a task's calls on this machine, or on the workers of a Dask or Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from xmore.files.progress import counting
 
 
 def check_runner(execution: ExecutionConfig) -> None:
-    """Raise ConfigError where the config names a runner that cannot be used here."""
+    """Raise ConfigError if the config names a runner that this installation cannot use."""
     runner = execution.runner
     if runner == "local":
         return
     if find_spec(f"prefect_{runner}") is None:
         raise ConfigError(
-            f"`execution.runner: {runner}` needs prefect-{runner}, which is not installed: pip "
+            f"`execution.runner: {runner}` needs prefect-{runner}, which is not installed. Run pip "
             f"install 'xmore[{runner}]', or set `runner: local`."
         )
     if execution.address and not os.environ.get("PREFECT_API_URL"):
         raise ConfigError(
-            f"`execution.address` is {execution.address}: workers elsewhere report to a Prefect "
-            "server. Set PREFECT_API_URL to one that they reach, or leave `address` out."
+            f"`execution.address` is {execution.address}: remote workers report to a Prefect "
+            "server. Set PREFECT_API_URL to one that they can reach, or remove `address`."
         )
 
 
 def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: ExecutionConfig) -> list:
-    """The results of `task(*call)` for all calls, in their order.
+    """Return the results of `task(*call)` for all calls, in their order.
 
-    With a runner, each call is a task run of one subflow, `<task>-spread`; calls must not change
-    the same files. Raises what a call raised: the others are done first, and stay done.
+    With a cluster's runner, each call is a task run of one subflow, `<task>-spread`; calls must
+    not change the same files. If a call raises, its error is raised after all others have ended.
     """
     if how.runner == "local" or not calls:
         return [task(*call) for call in calls]
@@ -57,10 +57,10 @@ def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: Executio
 
 @contextmanager
 def _kept_environment() -> Iterator[None]:
-    """Undo what a runner leaves in this process's environment.
+    """Restore this process's environment variables, which a runner changes.
 
-    Dask tells its workers by way of it to use one thread each (OMP_NUM_THREADS and its like); all
-    that this process starts afterwards would do the same, with other last bits.
+    Dask sets OMP_NUM_THREADS and the like so that its workers use one thread each. Everything that
+    this process starts afterwards would do the same, with other last bits.
     """
     before = dict(os.environ)
     try:
@@ -75,23 +75,23 @@ def _task_runner(how: ExecutionConfig) -> Any:
         import dask
         from prefect_dask import DaskTaskRunner
 
-        # Of its some thirty lines a cluster none is for a user.
+        # It logs some thirty lines per cluster, none of them for users.
         logging.getLogger("distributed").setLevel(logging.WARNING)
         # A daemonic worker may not start the processes that decode images.
         dask.config.set({"distributed.worker.daemon": False})
-        here = {"n_workers": how.runners, "threads_per_worker": 1, "dashboard_address": None}
-        return DaskTaskRunner(address=how.address, cluster_kwargs=None if how.address else here)
+        local = {"n_workers": how.runners, "threads_per_worker": 1, "dashboard_address": None}
+        return DaskTaskRunner(address=how.address, cluster_kwargs=None if how.address else local)
     from prefect_ray import RayTaskRunner
 
-    here = {"num_cpus": how.runners, "include_dashboard": False, "log_to_driver": False}
-    return RayTaskRunner(address=how.address, init_kwargs=None if how.address else here)
+    local = {"num_cpus": how.runners, "include_dashboard": False, "log_to_driver": False}
+    return RayTaskRunner(address=how.address, init_kwargs=None if how.address else local)
 
 
 @contextmanager
 def _server() -> Iterator[None]:
-    """Where no server is named, one that ends with the work.
+    """Start a Prefect server for as long as the block runs, unless one is configured.
 
-    Prefect would start one in this process's name, and another in each worker's.
+    Otherwise Prefect would start one for this process and another for each worker.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
@@ -102,9 +102,9 @@ def _server() -> Iterator[None]:
     server = SubprocessASGIServer()
     server.start()
     try:
-        # Logs are sent late, when this server is gone.
-        here = {PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}
-        with temporary_settings(here):
+        # Logs are sent late, after this server has stopped.
+        settings = {PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}
+        with temporary_settings(settings):
             yield
     finally:
         server.stop()

@@ -1,4 +1,4 @@
-"""What all stages share: the `@stage` decorator and the workspace that they write to."""
+"""What all stages share: the decorators `@stage` and `@step`, and the workspace."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from xmore.config.execution import ExecutionConfig
 from xmore.files.progress import listener
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
 
-EVERY = 2.0  # seconds between two reports of progress
+EVERY = 2.0  # minimum seconds between two reports of progress
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where stages put things, and how they are to work."""
+    """The results folder that stages write to, and the config of their execution."""
 
     results: Path
     execution: ExecutionConfig
@@ -41,8 +41,8 @@ class Workspace:
 class StageTask(Task):
     """A Prefect task that is a plain function call outside a flow run.
 
-    So the same flow body runs under Prefect, or without any server. Whether the work is already
-    done is for the artifact store to say: Prefect's caching is off.
+    So the same flow body runs under Prefect or without any server. Prefect's caching is off: the
+    artifact store determines what is already complete.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -52,10 +52,10 @@ class StageTask(Task):
 
 
 def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
-    """Make a function that returns ArtifactRefs a task whose runs are named by `run_name`.
+    """Turn a function that returns ArtifactRefs into a task whose runs are named by `run_name`.
 
-    `run_name` is a format string over the parameters. The refs come back with the seconds and
-    the peak resident memory of the call; of several, the first carries them.
+    `run_name` is a format string over the parameters. The returned ref has the seconds and the
+    peak resident memory of the call; if there are several refs, the first has them.
     """
 
     def decorate(function: Callable[..., Any]) -> StageTask:
@@ -75,7 +75,7 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
 
 
 def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
-    """Make a function a task whose runs are named by `run_name`, and whose progress is shown."""
+    """Turn a function into a task that shows progress and whose runs are named by `run_name`."""
 
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
@@ -96,7 +96,7 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[None]:
-    # A task travels to a cluster's worker as a pickle, which could not hold the variable itself.
+    # A task is pickled for a cluster's workers, and a ContextVar cannot be: set it in the call.
     token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
     try:
         yield
@@ -105,14 +105,14 @@ def _listening() -> Iterator[None]:
 
 
 class ProgressArtifact:
-    """A Prefect artifact that follows a task's work, from two seconds after it began."""
+    """A Prefect artifact that shows a task's progress, from two seconds after its start."""
 
     def __init__(self) -> None:
         self.next = time.monotonic() + EVERY
         self.artifact: Any = None
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Tell the server, at most once in EVERY seconds and at the end."""
+        """Report to the server, at most every EVERY seconds, and at the end."""
         if time.monotonic() < self.next and not (self.artifact and done == total):
             return
         self.next = time.monotonic() + EVERY
@@ -124,7 +124,7 @@ class ProgressArtifact:
 
 
 def _reset_peak() -> None:
-    # Not Linux, or not allowed: the peak is then that of the whole process.
+    # Not Linux, or not allowed: the peak is then the process's since its start.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""Text features for stages: from the caption store, encoding only what it lacks."""
+"""Text features for stages: read from the text store, which encodes only new texts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from xmore.store.texts import CaptionStore
 
 
 class TextEncoder:
-    """One model's text side; its weights are loaded only if a text is new."""
+    """One model's text encoder; its weights are loaded only if a text is new."""
 
     def __init__(self, work: Workspace, model: ModelCard) -> None:
         self._work, self._model = work, model
         self._store = CaptionStore(work.store.root, model)
 
     def features(self, texts: Sequence[str]) -> TextFeatures:
-        """Features of `texts`, in their order, each distinct one encoded once, ever."""
+        """Return the features of `texts`, in their order. Each distinct text is encoded once."""
         if self._store.missing(texts):
             self._store.add(texts, self._encode)
         return self._store.lookup(texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from tasks.pixels import pictures
+from tasks.pixels import dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.adjust import stream_order
@@ -23,10 +23,10 @@ def view_embeddings(
     model: ModelCard,
     views: ViewsOptions,
 ) -> ArtifactRef:
-    """Read `queries` and the card's images -> `views.count` unit features a query, float32.
+    """Read `queries` and the card's images -> `views.count` unit features per query, float32.
 
-    Of all queries, or of `views.limit` that `views.seed` draws. A part has `part_rows` views at
-    most. Each view is encoded once, however many methods look at it.
+    Covers all queries, or `views.limit` of them drawn by `views.seed`. A part has at most
+    `part_rows` augmented views. Each is encoded once, however many methods read it.
     """
     drawn = np.sort(stream_order(queries.rows, views.seed)[: views.limit])
     augmix = not card.name.startswith("imagenet") if views.augmix is None else views.augmix
@@ -44,7 +44,7 @@ def view_embeddings(
 
     from xmore.models.augmented_views import ViewMaker
 
-    images = pictures(work, card, model)
+    images = dataset_images(work, card, model)
     encoder = images.encoder
     maker = ViewMaker(encoder.resize, encoder.image_size, views.count, augmix, views.seed)
     listed = read_rows(queries)
