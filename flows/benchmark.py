@@ -1,4 +1,4 @@
-"""`xmore-benchmark`: every stage of the method, for every dataset and inference model."""
+"""`xmore-benchmark`: all stages, for every dataset and inference model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from xmore.store.artifacts import ArtifactRef
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """A config with all that it names looked up: cards, models, the snapshot to read."""
+    """A config and everything that it names: cards, models, the snapshot to read."""
 
     config: BenchmarkConfig
     cards: list[DatasetCard]
@@ -53,7 +53,7 @@ class BenchmarkPlan:
 
     @property
     def distinct_models(self) -> list[ModelCard]:
-        """Each model once: one in two roles may have two names."""
+        """Each model once, even if two roles name it differently."""
         return list({model.digest: model for model in self.models.values()}.values())
 
 
@@ -61,7 +61,7 @@ class BenchmarkPlan:
 def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
     """Run the benchmark and return the run's name.
 
-    A resumed run keeps its config and its snapshot; a new one reads the memory's CURRENT.
+    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT.
 
     Args:
         params: Datasets, memory, models, retrieval and methods.
@@ -83,22 +83,22 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
         with under_way(run):
             if config.execution.runner != "local":
                 retrieve_on_cluster(plan)
-            judged = []
+            compared = []
             for card in plan.cards:
-                refs, answered = run_dataset(plan, card)
+                refs, predicted = run_dataset(plan, card)
                 run.artifacts += refs
-                judged.append(answered)
-            run.artifacts.append(comparisons(plan.work, judged))
+                compared.append(predicted)
+            run.artifacts.append(comparisons(plan.work, compared))
             run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
-        # The run is whole by now: what may go wrong with pictures does not undo it.
+        # The run is complete: an error while the report is drawn must not fail it.
         page = write_report(run, run.path / "report") if config.report else None
         show_results(run, page)
     return run.name
 
 
 def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
-    """Find the cards and models that `config` names; raises before any work is done."""
+    """Find the cards and models that `config` names. Raises XmoreError before any work starts."""
     cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
@@ -108,14 +108,14 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
     models = {name: describe_model(name, config.model(name), cache) for name in wanted}
     plan = BenchmarkPlan(config, cards, models, snapshot)
     for card in cards:
-        classes, _ = listing(card)  # a mistake there is told before there is a run
+        classes, _ = listing(card)  # reports mistakes in a card before the run starts
         class_prompts(classes, config.prompt or card.prompt, config.prompts)
         check_methods(plan, card, classes)
     return plan
 
 
 def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:
-    """Refuse a method that a model or a dataset cannot serve. Raises XmoreError."""
+    """Check that the models and the dataset support each method. Raises XmoreError."""
     for run in method_runs(plan.config, card.name):
         method = METHODS[run.method]
         if isinstance(method, Scorer):
@@ -124,26 +124,27 @@ def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) ->
 
 
 def retrieve_on_cluster(plan: BenchmarkPlan) -> None:
-    """Embed all queries and find all candidates on a cluster's workers, ahead of the stages.
+    """Embed all queries and find all candidates on a cluster's workers, before the stages run.
 
-    A task is one dataset under one model: an artifact has one writer, whose parts are committed in
-    order, so that a part is the unit of resume but not of distribution. The stages that come after
-    find the artifacts in the store, and a run's record calls them skipped.
+    One task is one dataset under one model. An artifact has one writer, which commits its parts
+    in order, so a part is the unit of resume but not of distribution. The stages that run later
+    find the artifacts in the store; the run records them as skipped.
     """
     config, work = plan.config, plan.work
     listed = [(card, queries(work, card, config)[0]) for card in plan.cards]
     calls = [(work, ref, card, model) for card, ref in listed for model in plan.distinct_models]
-    made = spread(query_embeddings, calls, config.execution)
+    embedded = spread(query_embeddings, calls, config.execution)
     coarse = plan.models[config.roles.coarse]
-    found = [ref for ref, call in zip(made, calls, strict=True) if call[3].digest == coarse.digest]
+    pairs = zip(embedded, calls, strict=True)
+    found = [ref for ref, (*_, model) in pairs if model.digest == coarse.digest]
     searches = [(work, ref, coarse, plan.snapshot, config.retrieval) for ref in found]
     spread(candidates, searches, config.execution)
 
 
 def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
-    """All stages of one dataset, in the order in which a query walks them.
+    """Run all stages of one dataset, in the order of ARCHITECTURE.md's table.
 
-    Returns what they made, and of it what is compared over all datasets.
+    Returns all artifacts, and those that `comparisons` reads.
     """
     config, work = plan.config, plan.work
     query, classes, rejected = queries(work, card, config)
@@ -158,22 +159,22 @@ def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRe
     for name in config.roles.inference:
         embeddings = got.embeddings[plan.models[name].digest]
         inputs = MethodInputs(card, query, classes, embeddings, got.captions)
-        made, said = answer(plan, work, inputs, plan.models[name], left_out)
-        refs += made
-        scored += said
+        written, predicted = run_methods(plan, work, inputs, plan.models[name], left_out)
+        refs += written
+        scored += predicted
     return [*refs, metrics(work, query, classes, scored)], DatasetAnswers(query, scored)
 
 
-def answer(
+def run_methods(
     plan: BenchmarkPlan,
     work: Workspace,
     inputs: MethodInputs,
     model: ModelCard,
     left_out: ArtifactRef | None = None,
 ) -> tuple[list[ArtifactRef], list[Scored]]:
-    """What every method says of a dataset's queries under one inference model.
+    """Run every method on a dataset's queries under one inference model.
 
-    Returns all that was made, and of it the answers.
+    Returns all artifacts, and the predictions with the scores that they were made from.
     """
     config = plan.config
     score_inputs = ScoreInputs(
@@ -191,17 +192,17 @@ def answer(
             own = method_scores(work, inputs, model, run.method, run.request)
             refs.append(own)
             source = replace(source, own=own)
-        said = predictions(work, source, run)
-        refs.append(said)
-        scored.append(Scored(run, source.scores, said))
+        predicted = predictions(work, source, run)
+        refs.append(predicted)
+        scored.append(Scored(run, source.scores, predicted))
     return refs, scored
 
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What the stages before the scores have made."""
+    """The artifacts of the stages before `scores`."""
 
-    embeddings: dict[str, ArtifactRef]  # by the model's digest: a model in two roles is one
+    embeddings: dict[str, ArtifactRef]  # by the model's digest: a model in two roles counts once
     candidates: ArtifactRef
     captions: ArtifactRef
 
@@ -213,7 +214,7 @@ class Retrieved:
 def retrieve(
     plan: BenchmarkPlan, work: Workspace, queries: ArtifactRef, card: DatasetCard
 ) -> Retrieved:
-    """From queries to their captions: all stages that come before an inference model's scores."""
+    """Run the stages from queries to their captions: all that need no inference model's scores."""
     embeddings = {
         model.digest: query_embeddings(work, queries, card, model) for model in plan.distinct_models
     }
@@ -226,7 +227,7 @@ def retrieve(
 
 
 def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
-    """Each method with each M; once, where it reads no captions."""
+    """Return each method with each M, or once if it reads no captions."""
     return [
         MethodRun(
             name,

@@ -1,4 +1,4 @@
-"""`xmore classify`: the stages of a benchmark for one picture and a list of labels."""
+"""`xmore classify`: the stages of a benchmark for one image and a list of labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import BenchmarkPlan, answer, check_methods, look_up, retrieve
+from flows.benchmark import BenchmarkPlan, check_methods, look_up, retrieve, run_methods
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
 from tasks.stage import Workspace
@@ -29,13 +29,13 @@ from xmore.results.views import open_views
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
-NAME = "picture"  # the dataset that the picture is for as long as this takes
+NAME = "image"  # of the temporary dataset that holds the image
 
 
 def parse_labels(text: str | None, file: Path | None) -> list[str]:
-    """Labels from a comma-separated text or from a file, one a line. Raises ConfigError."""
+    """Read labels from a comma-separated text or from a file, one per line. Raises ConfigError."""
     if (text is None) == (file is None):
-        raise ConfigError("name the classes with either --labels or --labels-file.")
+        raise ConfigError("name the classes: set either --labels or --labels-file.")
     try:
         parts = text.split(",") if text is not None else Path(str(file)).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -44,7 +44,7 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
     twice = {label for label in labels if labels.count(label) > 1}
     if len(labels) < 2 or twice:
         what = f"{sorted(twice)[0]!r} twice" if twice else f"{len(labels)}"
-        raise ConfigError(f"it takes at least two different labels, got {what}.")
+        raise ConfigError(f"classify needs at least two different labels, got {what}.")
     return labels
 
 
@@ -52,11 +52,11 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
 def classified(
     image: Path, labels: list[str], config: BenchmarkConfig, like: Run | None
 ) -> Iterator[tuple[Explanation, BenchmarkPlan]]:
-    """The picture's whole way through memory and models of `config`.
+    """Classify the image with the memory and models of `config`, and explain each step.
 
-    There is no stream, so `xmore` weighs by the raw confidences (`none`); with `like`, also by
-    the smallest and largest confidence of that run, as if the picture came after its queries.
-    Nothing is kept. Raises XmoreError.
+    A single image has no stream, so `xmore` weighs by the raw confidences (adjustment `none`).
+    With `like`, it also weighs by the smallest and largest confidence of that run, as if the image
+    came after the run's queries. Nothing is kept on disk. Raises XmoreError.
     """
     try:
         data = read_image(image)
@@ -67,7 +67,7 @@ def classified(
         results = Path(scratch)
         name = like.snapshot["name"] if like else None
         with open_memory(config.memory, config.results / "cache", name) as snapshot:
-            plan = look_up(_for_one_picture(config), snapshot)
+            plan = look_up(_for_one_image(config), snapshot)
             work = Workspace(results, config.execution)
             names = [label.replace("_", " ") for label in labels]
             card = DatasetCard(name=NAME, root=image.resolve().parent)
@@ -77,10 +77,10 @@ def classified(
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
             run = start_run(config.model_copy(update={"results": results}), facts)
-            nothing = schemas.METRICS.empty_table()  # no label, no accuracy; the views want it
+            empty = schemas.METRICS.empty_table()  # no label, no accuracy; the SQL views need it
             run.artifacts = [
                 *refs,
-                work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: nothing),
+                work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: empty),
             ]
             found = explain(open_views(run), "0", None)
             if like:
@@ -89,8 +89,8 @@ def classified(
             yield found, plan
 
 
-def _for_one_picture(config: BenchmarkConfig) -> BenchmarkConfig:
-    """No datasets, no order: `xmore` by its raw confidences, each method with the largest M."""
+def _for_one_image(config: BenchmarkConfig) -> BenchmarkConfig:
+    """Return the config without datasets, orders and adjustments, with the largest M alone."""
     retrieval = config.retrieval.model_copy(update={"captions": [max(config.retrieval.captions)]})
     alone = {"datasets": [], "adjustments": ["none"], "seeds": [], "retrieval": retrieval}
     return config.model_copy(update=alone)
@@ -119,20 +119,20 @@ def _stages(
     classes: ArtifactRef,
     card: DatasetCard,
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
-    """All artifacts, and among them the scores of each inference model."""
+    """Run all stages -> all artifacts, and the scores of each inference model."""
     got = retrieve(plan, work, queries, card)
     refs, scored = [queries, classes, *got.refs], []
     for name in plan.config.roles.inference:
         model = plan.models[name]
         inputs = MethodInputs(card, queries, classes, got.embeddings[model.digest], got.captions)
-        made, said = answer(plan, work, inputs, model)
-        refs += made
-        scored.append(said[0].scores)
+        written, predicted = run_methods(plan, work, inputs, model)
+        refs += written
+        scored.append(predicted[0].scores)
     return refs, scored
 
 
 def _as_in(like: Run, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:
-    """`xmore minmax` as the next step of a run's stream."""
+    """Return the prediction of `xmore minmax` if the image came next in a run's stream."""
     row = read_rows(scored)
     lows_and_highs = open_views(like).execute(
         "select min(image_confidence), max(image_confidence), min(text_confidence), "

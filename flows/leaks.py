@@ -1,7 +1,8 @@
-"""`xmore leaks` gathers: which test images are in the memory, accuracy with and without them.
+"""Gather what `xmore leaks` shows: test images in the memory, accuracy with and without them.
 
-Accuracies come from the stages themselves: that of the clean queries alone is that of a run with
-`leaks.exclude`, whose stream never held the others. What two runs share is not done again.
+The stages themselves compute the accuracies. The accuracy on a stream of clean queries alone is
+the accuracy of a run with `leaks.exclude`, whose stream never held the leaked ones. Runs share
+the artifacts that they have in common.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ Which = tuple[str, str, int | None]  # model, method with its adjustment, M
 
 
 def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[Report]:
-    """A report a dataset of a completed run; `threshold`: another one than the run's.
+    """Return one report per dataset of a completed run; `threshold` replaces the run's own.
 
-    Raises RunError where the run is not whole. Holds what the stages hold, and SHOWN pairs.
+    Raises RunError if the run is not complete. Memory: as the stages, and SHOWN pairs.
     """
     if run.status != "completed":
-        raise RunError(f"run {run.name} is {run.status}: only a completed one can be looked at.")
+        raise RunError(f"run {run.name} is {run.status}. Name a completed run.")
     config = config_of(run)
     config = config.model_copy(update={"results": run.path.parents[1]})
     used = config.leaks.threshold if threshold is None else threshold
     by_dataset: dict[str, list[ArtifactRef]] = defaultdict(list)
     for ref in run.artifacts:
-        if ref.stage != "comparisons":  # of all datasets
+        if ref.stage != "comparisons":  # which covers all datasets
             by_dataset[ref.dataset].append(ref)
     return [_report(config, refs, snapshot, used) for refs in by_dataset.values()]
 
@@ -84,11 +85,11 @@ def _pairs(queries: ArtifactRef, leaked: ArtifactRef, snapshot: Snapshot) -> lis
     order = first.argsort()[:SHOWN]
     rows = table.take(pa.array(first[order]))
     images = read_rows(queries, columns=["query_id", "uri", "class_name"])
-    wanted = pc.index_in(rows["query_id"], value_set=images["query_id"].combine_chunks())
+    found = pc.index_in(rows["query_id"], value_set=images["query_id"].combine_chunks())
     ids = rows["memory_id"].to_numpy()
     columns = zip(
         rows.select(["query_id", "memory_id", "kind", "similarity"]).to_pylist(),
-        images.take(wanted).select(["uri", "class_name"]).to_pylist(),
+        images.take(found).select(["uri", "class_name"]).to_pylist(),
         captions_of(snapshot, ids).to_pylist(),
         places_of(snapshot, ids),
         (count[order] - 1).tolist(),
@@ -103,16 +104,16 @@ def _pairs(queries: ArtifactRef, leaked: ArtifactRef, snapshot: Snapshot) -> lis
 def _accuracies(
     config: BenchmarkConfig, refs: list[ArtifactRef], leaked: ArtifactRef, count: int
 ) -> list[Accuracy]:
-    """Every method on all queries, on the clean ones of them, and on a stream of these alone."""
+    """Return every method's accuracy on all queries, on the clean ones, and on a clean stream."""
     queries = _only(refs, "queries")
-    answers = _answers(config, refs, None)
-    everything = _top1(config, refs, answers)
+    scored = _scored(config, refs, None)
+    everything = _top1(config, refs, scored)
     if count == queries.rows:
         return [Accuracy(*which, top1, None, None) for which, top1 in everything.items()]
-    alone = _top1(config, refs, _answers(config, refs, leaked))
+    alone = _top1(config, refs, _scored(config, refs, leaked))
     counted = {
         which: top1
-        for item in answers
+        for item in scored
         for which, top1 in _top1_without(item, queries, leaked).items()
     }
     return [
@@ -120,10 +121,10 @@ def _accuracies(
     ]
 
 
-def _answers(
+def _scored(
     config: BenchmarkConfig, refs: list[ArtifactRef], left_out: ArtifactRef | None
 ) -> list[Scored]:
-    """The predictions of every method, made where they are not there yet."""
+    """Return the predictions of every method; computes those that do not exist yet."""
     work = Workspace(config.results, config.execution)
     scored = []
     for model in config.roles.inference:
@@ -140,7 +141,7 @@ def _answers(
 def _by_params(
     refs: list[ArtifactRef], stage: str, model: str, which: Callable[[dict[str, Any]], Any]
 ) -> dict[Any, ArtifactRef]:
-    """A stage's artifacts under one model, by what their manifests say that they are."""
+    """Return a stage's artifacts under one model, keyed by their manifests' parameters."""
     return {
         which(read_manifest(Path(ref.path))["params"]): ref
         for ref in refs
@@ -152,22 +153,22 @@ def _top1(
     config: BenchmarkConfig, refs: list[ArtifactRef], scored: list[Scored]
 ) -> dict[Which, float]:
     work = Workspace(config.results, config.execution)
-    made = metrics(work, _only(refs, "queries"), _only(refs, "classes"), scored)
+    table = read_rows(metrics(work, _only(refs, "queries"), _only(refs, "classes"), scored))
     seeds = defaultdict(list)
-    for row in read_rows(made).to_pylist():
+    for row in table.to_pylist():
         seeds[_which(row["model"], row["method"], row["adjustment"], row["m"])].append(row["top1"])
     return {which: mean(values) for which, values in seeds.items()}
 
 
 def _top1_without(item: Scored, queries: ArtifactRef, leaked: ArtifactRef) -> dict[Which, float]:
-    """A method's answers as they are, those to leaked queries not counted."""
-    said = read_rows(item.predictions, columns=["query_id", "adjustment", "prediction"])
+    """Return the accuracy of a method's existing predictions, without those of leaked queries."""
+    rows = read_rows(item.predictions, columns=["query_id", "adjustment", "prediction"])
     gone = read_rows(leaked, columns=["query_id"])["query_id"].combine_chunks()
-    said = said.filter(pc.invert(pc.is_in(said["query_id"], value_set=gone)))
+    rows = rows.filter(pc.invert(pc.is_in(rows["query_id"], value_set=gone)))
     labels = read_rows(queries, columns=["query_id", "label"])
-    rows = pc.index_in(said["query_id"], value_set=labels["query_id"].combine_chunks())
-    correct = pc.equal(said["prediction"], labels["label"].take(rows)).fill_null(False)
-    shares = said.append_column("correct", correct.cast(pa.int8())).group_by("adjustment")
+    found = pc.index_in(rows["query_id"], value_set=labels["query_id"].combine_chunks())
+    correct = pc.equal(rows["prediction"], labels["label"].take(found)).fill_null(False)
+    shares = rows.append_column("correct", correct.cast(pa.int8())).group_by("adjustment")
     return {
         _which(item.predictions.model, item.run.method, row["adjustment"], item.run.m): row[
             "correct_mean"

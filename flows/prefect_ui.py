@@ -1,4 +1,4 @@
-"""What a flow run leaves in Prefect's UI: the leaderboard as a table, a snapshot as a card."""
+"""A flow run's artifacts in Prefect's UI: the leaderboard as a table, a snapshot as a card."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from xmore.results.views import open_views
 
 
 def show_results(run: Run, page: Path | None) -> None:
-    """Leave a run's leaderboard and comparisons as tables, its report as a link.
+    """Create a run's leaderboard and comparisons as tables, its report as a link.
 
-    Nothing outside a flow run.
+    Does nothing outside a flow run.
     """
     if FlowRunContext.get() is None:
         return
@@ -70,12 +70,12 @@ def _show_leaderboard(run: Run) -> None:
 
 
 def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
-    """Leave the snapshot's card as a Markdown artifact; nothing outside a flow run."""
+    """Create the snapshot's card as a Markdown artifact. Does nothing outside a flow run."""
     if FlowRunContext.get() is not None:
         key = key_of("snapshot", memory.name)
         create_markdown_artifact(snapshot_card(snapshot), key=key, description=str(memory))
 
 
 def key_of(*parts: Any) -> str:
-    """An artifact's key: Prefect takes small letters, digits and dashes."""
+    """Return an artifact's key: Prefect allows lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")

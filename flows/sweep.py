@@ -1,4 +1,4 @@
-"""`xmore sweep`: all runs of a sweep, one after another, and its table."""
+"""`xmore sweep`: run all benchmarks of a sweep, one after another, and write its table."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from xmore.results.views import open_views
 
 @dataclass(frozen=True)
 class SweepTable:
-    """What a sweep has shown: a row a run and row of its question's answer."""
+    """The result of a sweep: for each run, the rows of the sweep's SQL query."""
 
     columns: list[str]
     rows: list[list[Any]]
     runs: list[str]
-    path: Path  # the same as CSV, with the runs' names
+    path: Path  # the same table as CSV, with the runs' names
 
 
 def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], str]) -> SweepTable:
     """Run the members of `file` with `start` and write `<results>/tables/<name>.csv`.
 
-    A member that is done already costs a look at its artifacts. Raises XmoreError.
+    A complete member only costs a check of its artifacts. Raises XmoreError.
     """
     sweep = load_config(file, SweepConfig)
     if base is not None:
         sweep = sweep.model_copy(update={"base": base.resolve()})
-    found = list(members(sweep, file.resolve().parent))  # a mistake is told before the first run
+    found = list(members(sweep, file.resolve().parent))  # raises before the first run starts
     columns: list[str] = []
     rows: list[list[Any]] = []
     names: list[str] = []
     for member in found:
-        # A page for each would cost more than the runs share; `xmore report` draws any later.
+        # A report for each would cost more than the runs; `xmore report` writes any of them later.
         name = start(member.config.model_copy(update={"report": False}))
-        answer = open_views(load_run(member.config.results, name))
+        views = open_views(load_run(member.config.results, name))
         try:
-            table = answer.execute(sweep.table)
+            table = views.execute(sweep.table)
         except duckdb.Error as error:
             first = str(error).splitlines()[0]
-            raise ConfigError(f"{file}: `table`: {first}. Run {name} is whole.") from error
+            raise ConfigError(f"{file}: `table`: {first}. Run {name} is complete.") from error
         columns = [*member.values, *(column[0] for column in table.description or ())]
         rows += [[*member.values.values(), *row] for row in table.fetchall()]
         names += [name] * (len(rows) - len(names))
