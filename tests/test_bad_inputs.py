@@ -640,7 +640,7 @@ def test_a_full_disk_at_each_stage_loses_nothing(case, done, xmore, monkeypatch,
     for module in ("xmore.store.artifacts", "xmore.store.texts"):
         if hasattr(sys.modules[module], "fsync_file"):
             monkeypatch.setattr(f"{module}.fsync_file", full)
-    refused(xmore("benchmark", case.config), "No space left on device", "run again")
+    refused(xmore("benchmark", case.config), "No space left on device", "same command again")
     assert load_run(case.results, "latest").status == "failed"
     monkeypatch.undo()
     code, _, error = xmore("benchmark", case.config)
@@ -716,7 +716,7 @@ def test_a_signal_stops_it_and_says_how_to_go_on(case, done, sign, code, says):
     process.send_signal(getattr(signal, sign))
     _, error = process.communicate(timeout=30)  # stops in seconds; this only ends a hang
     assert process.returncode == code, error
-    assert f"{says}: whole parts are kept; the same command goes on" in error
+    assert f"{says}: complete parts are kept. Run the same command again to resume." in error
     assert "Traceback" not in error
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
@@ -867,7 +867,7 @@ def test_prefects_server_gone_in_the_middle(case, done, tmp_path):
         server.wait()
     _, error = process.communicate(timeout=120)
     assert process.returncode == 2, error
-    assert f"error: {api}: Prefect's server does not answer" in error
+    assert f"error: {api}: Prefect's server does not respond" in error
     assert "Traceback" not in error
     answer = subprocess.run([XMORE, "benchmark", str(case.config)], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -1,1 +1,1 @@
-"""The command line `xmore`: modules of commands, and what they do that no flow does."""
+"""The command line `xmore`: modules of commands, and the work that only commands do."""

@@ -1,4 +1,4 @@
-"""`xmore datasets`: which there are, what a card says, whether all is there, how to get it."""
+"""The commands `xmore datasets`: list cards, show one, check a dataset, download it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ if TYPE_CHECKING:
     from xmore.datasets.card import DatasetCard
 
 commands = typer.Typer(
-    help="Test datasets: list, show, check, get.", no_args_is_help=True, add_completion=False
+    help="List, show, check and download test datasets.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
-Name = Annotated[str, typer.Argument(help="A card's name in data/, or its YAML.")]
+Name = Annotated[str, typer.Argument(help="Name of a card in data/, or path of a card's YAML.")]
 Root = Annotated[
-    Path | None, typer.Option(help="The dataset's own folder; none: where the card says.")
+    Path | None, typer.Option(help="Folder of the dataset. Default: the card's `root`.")
 ]
 
 
 @commands.command("list")
 def list_() -> None:
-    """All cards in data/: classes, test images, kind of source, whether their folder is there."""
+    """List the cards in data/: classes, test images, kind of source, whether the folder exists."""
     from flows.cli.terminal.console import safe, show_table, table_of
     from xmore.datasets.card import all_cards, load_card
 
-    table = table_of("dataset", "classes", "images", "source", "here")
+    table = table_of("dataset", "classes", "images", "source", "on disk")
     for column in table.columns[3:]:
         column.justify = "left"
     for name in all_cards():
         card = load_card(name)
         counts = (card.expected.classes, card.expected.images) if card.expected else ("", "")
-        here = "yes" if card.root.is_dir() else "no"
-        table.add_row(safe(card.name), *map(str, counts), card.source.kind, here)
+        on_disk = "yes" if card.root.is_dir() else "no"
+        table.add_row(safe(card.name), *map(str, counts), card.source.kind, on_disk)
     show_table(table)
 
 
 @commands.command()
 def show(name: Name) -> None:
-    """What a card says, and how its dataset is to be got."""
+    """Print a dataset's card, and how to obtain the dataset."""
     from flows.cli.terminal.console import safe, say
     from xmore.datasets.card import load_card, named_classes
     from xmore.datasets.obtain import can_get
@@ -55,12 +57,12 @@ def show(name: Name) -> None:
         "the paper's name": card.paper_name or "",
         "licence": card.licence,
         "folder": str(card.root),
-        "source": _in_words(card),
+        "source": _source(card),
         "classes": _shortened([name for _, name in classes] if classes else []),
         "other class names": ", ".join(card.alternatives),
         "expected": _expected(card),
         "prompt": card.prompt,
-        "got by": f"xmore datasets get {card.name}" if can_get(card) else _by_hand(card),
+        "how to obtain": f"xmore datasets get {card.name}" if can_get(card) else _by_hand(card),
     }
     for key, text in lines.items():
         if text:
@@ -74,10 +76,10 @@ def check(
     name: Name,
     root: Root = None,
     class_names: Annotated[
-        str | None, typer.Option(help="One of the card's alternative lists of names.")
+        str | None, typer.Option(help="Name of one of the card's other lists of class names.")
     ] = None,
 ) -> None:
-    """Count and read every image of a dataset, before hours are spent on it."""
+    """Count and read every image of a dataset; print what cannot be used."""
     from flows.cli.terminal.console import safe, say
     from xmore.datasets.scan import scan
     from xmore.datasets.sources import CoopSource
@@ -89,35 +91,36 @@ def check(
     say(
         safe(
             f"{card.name}: {len(found.class_names)} classes, {len(found.queries)} test images, "
-            f"{min(per_class, default=0)} to {max(per_class, default=0)} a class, in {card.root}"
+            f"{min(per_class, default=0)} to {max(per_class, default=0)} per class, in {card.root}"
         )
     )
     if isinstance(card.source, CoopSource):
         sha256 = digest_file(card.root / card.source.split)
-        known = "as the card says" if card.source.sha256 else "the card knows none"
+        known = "as in the card" if card.source.sha256 else "the card has none"
         say(safe(f"{card.source.split}: sha256 {sha256} ({known})"))
     for uri, cause in found.rejected[:5]:
         say(safe(f"cannot be used: {uri}: {cause}"))
     if found.rejected:
-        say(f"{len(found.rejected)} images cannot be used. Get them again.")
+        say(f"{len(found.rejected)} images cannot be used. Download them again.")
         raise typer.Exit(1)
-    say("It is whole." if card.expected else "The card expects no numbers: give it `expected`.")
+    complete = "The dataset is complete."
+    say(complete if card.expected else "The card has no expected counts: add `expected` to it.")
 
 
 @commands.command()
 def get(name: Name, root: Root = None) -> None:
-    """Download a dataset where a command can; else say what to do by hand."""
+    """Download a dataset, or print the steps to obtain it by hand."""
     from flows.cli.terminal.console import safe, say
     from xmore.datasets.obtain import can_get
     from xmore.datasets.obtain import get as download
 
     card = _card(name, root, None)
     if not can_get(card):
-        say(safe(f"{card.name} is to be got by hand, into {card.root}:"))
+        say(safe(f"Obtain {card.name} by hand, into {card.root}:"))
         _say_steps(card)
         return
     download(card)
-    say(safe(f"{card.name} is in {card.root}. Now: xmore datasets check {name}"))
+    say(safe(f"{card.name} is in {card.root}. Next: xmore datasets check {name}"))
 
 
 def _card(name: str, root: Path | None, class_names: str | None) -> DatasetCard:
@@ -133,14 +136,14 @@ def _say_steps(card: DatasetCard) -> None:
     for number, step in enumerate([*card.obtain.steps, f"xmore datasets check {card.name}"], 1):
         say(safe(f"  {number}. {step}"))
     if card.obtain.page:
-        say(safe(f"  Its page: {card.obtain.page}"))
+        say(safe(f"  Web page: {card.obtain.page}"))
 
 
 def _by_hand(card: DatasetCard) -> str:
-    return "hand:" if card.obtain.steps else ""
+    return "by hand:" if card.obtain.steps else ""
 
 
-def _in_words(card: DatasetCard) -> str:
+def _source(card: DatasetCard) -> str:
     facts = card.source.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=True)
     return ", ".join([card.source.kind, *(f"{key}: {value}" for key, value in facts.items())])
 

@@ -1,4 +1,4 @@
-"""The web of the demo: an HTTP server on this machine for the shipped images."""
+"""The demo's image server: HTTP on this machine, for the images that ship with the project."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FOLDER = PROJECT_ROOT / "data" / "demo" / "memory"
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Log no requests."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that hangs up: on a busy machine a download may time out."""
+        """Ignore clients that hang up: on a busy machine a download may time out."""
 
 
 @contextmanager
@@ -34,12 +34,12 @@ def demo_server() -> Iterator[None]:
     try:
         server = _Server(("127.0.0.1", PORT), partial(_Quiet, directory=FOLDER))
     except OSError as error:
-        if _is_there():  # `xmore up` serves it
+        if _is_running():  # `xmore up` started it
             yield
             return
         raise ConfigError(
             f"the demo serves its images at 127.0.0.1:{PORT}, which is taken "
-            f"({error.strerror}). End what listens there, then run the demo again."
+            f"({error.strerror}). Stop the process that listens there, then run the demo again."
         ) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -50,9 +50,9 @@ def demo_server() -> Iterator[None]:
         server.server_close()
 
 
-def _is_there() -> bool:
+def _is_running() -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/urls.parquet", timeout=5) as answer:
-            return answer.read() == (FOLDER / "urls.parquet").read_bytes()
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/urls.parquet", timeout=5) as response:
+            return response.read() == (FOLDER / "urls.parquet").read_bytes()
     except OSError:
         return False

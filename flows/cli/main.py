@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 
 commands = typer.Typer(
-    help="Zero-shot image classification from CLIP plus retrieved captions.",
+    help="Classify images without training, with CLIP and retrieved captions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -52,7 +52,10 @@ def options(
 
 
 def app() -> None:
-    """Entry point: what a user can mend is one line and exit code 2; `--debug` shows where."""
+    """Run `xmore`.
+
+    An error that a user can fix is one line and exit code 2; with `--debug`, a traceback.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         commands()
@@ -64,16 +67,17 @@ def app() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The message of an error; the system's own (disk full, not allowed) get a hint."""
+    """Return the message of an error; the system's own (disk full, not allowed) get a hint."""
     if isinstance(error, XmoreError):
         return str(error)
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     what = getattr(error, "strerror", None) or str(error)
-    return str(XmoreError(f"{where}{what}. What is whole is kept; mend it and run again."))
+    todo = "Complete parts are kept. Fix it, then run the same command again to resume."
+    return str(XmoreError(f"{where}{what}. {todo}"))
 
 
 def _terminated(*_: object) -> None:
-    print("\nterminated: whole parts are kept; the same command goes on", file=sys.stderr)
+    print(f"\nterminated: {run.RESUMES}", file=sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)
 
 
@@ -84,8 +88,8 @@ def _quiet(debug: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     handler = logging.StreamHandler()
     if not debug:
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells each retry twice
-        # What Prefect logs, tracebacks among it, goes to its server and is seen in the UI.
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it logs each retry twice
+        # Prefect's logs, with tracebacks, go to its server; its UI shows them.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         handler.addFilter(lambda record: not record.name.startswith("prefect"))
     level = logging.DEBUG if debug else logging.WARNING

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from xmore.files.paths import PROJECT_ROOT
 
 RESULTS = PROJECT_ROOT / "results"
 
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see configs/.", show_default=False)]
-Results = Annotated[Path, typer.Option(help="Folder with runs/ and store/.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)
+]
+Results = Annotated[Path, typer.Option(help="Results folder, with runs/ and store/.")]
 RunName = Annotated[
-    str, typer.Argument(help="A run, the beginning of its name, or `latest`.", show_default=False)
+    str,
+    typer.Argument(help="Name of a run, the beginning of it, or `latest`.", show_default=False),
 ]

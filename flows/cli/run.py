@@ -1,4 +1,4 @@
-"""The commands that make things: demo, benchmark, sweep, reindex, reco-train, classify."""
+"""The commands that run something: demo, benchmark, sweep, reindex, reco-train, classify."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from flows.cli.options import RESULTS, ConfigFile, Results
 from xmore.files.errors import ConfigError, ServiceError
 from xmore.files.paths import PROJECT_ROOT
 
+RESUMES = "complete parts are kept. Run the same command again to resume."
+
 
 def demo() -> None:
-    """Build the demo's models, download and index its memory, run its benchmark."""
+    """Build the demo's models and memory, run its benchmark, and print the leaderboard."""
     from flows.cli.demo_server import demo_server
     from flows.cli.terminal.console import step
     from flows.cli.terminal.runs import show_run
@@ -39,21 +41,21 @@ def demo() -> None:
 
 def benchmark(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file; see configs/.", show_default=False)
+        Path | None, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with this run, its config and its snapshot.")
+        str | None, typer.Option(help="Run to resume, with its own config and snapshot.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Of the run to go on with.")] = RESULTS,
+    results: Annotated[Path, typer.Option(help="Results folder of the run to resume.")] = RESULTS,
 ) -> None:
-    """Run every stage that CONFIG asks for; what is already there is not done again."""
+    """Run the benchmark of CONFIG and print its leaderboard; complete stages are skipped."""
     from flows.cli.terminal.runs import show_run
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
     from xmore.results.runs import config_of, load_run
 
     if config is None and resume is None:
-        raise ConfigError("name a config (see configs/), or a run to go on with: --resume RUN.")
+        raise ConfigError("name a config (see configs/), or a run to resume: --resume RUN.")
     used = load_config(config, BenchmarkConfig) if config else None
     if used is None:
         used = config_of(load_run(results, str(resume))).model_copy(update={"results": results})
@@ -63,10 +65,10 @@ def benchmark(
 def sweep(
     config: ConfigFile,
     base: Annotated[
-        Path | None, typer.Option(help="Another benchmark's YAML than the sweep's own.")
+        Path | None, typer.Option(help="YAML of a benchmark to use instead of the sweep's.")
     ] = None,
 ) -> None:
-    """Run a sweep: a benchmark for each of some values, and a table over all of them."""
+    """Run a benchmark for each combination of a sweep's values; print and save one table."""
     from flows.cli.terminal.runs import show_sweep
     from flows.sweep import run_sweep
 
@@ -76,18 +78,26 @@ def sweep(
 def classify(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
     labels: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="Or a file, one name a line.")] = None,
-    config: Annotated[
-        Path, typer.Option(help="A benchmark's YAML: models, memory, retrieval.")
-    ] = PROJECT_ROOT / "configs" / "demo.yaml",
-    memory: Annotated[Path | None, typer.Option(help="Another memory than the config's.")] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Take config and snapshot of this run, and weigh as it did.")
+    labels_file: Annotated[
+        Path | None, typer.Option(help="File of class names, one per line, instead of --labels.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Draw it with pictures in this file.")] = None,
+    config: Annotated[
+        Path, typer.Option(help="YAML of a benchmark: models, memory, retrieval.")
+    ] = PROJECT_ROOT / "configs" / "demo.yaml",
+    memory: Annotated[
+        Path | None, typer.Option(help="Folder of a memory to use instead of the config's.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Run whose config, snapshot and range of confidences to use."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the explanation, with images, to this HTML file; print nothing."),
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Classify one picture among labels, and show how."""
+    """Classify one image among labels, and print each step."""
     from flows.classify import classified, parse_labels
     from flows.cli.terminal.console import say
     from flows.cli.terminal.explain import show_explanation
@@ -102,18 +112,18 @@ def classify(
     used = config_of(like) if like else load_config(config, BenchmarkConfig)
     if memory:
         used = used.model_copy(update={"memory": memory.resolve()})
-    with classified(image, names, used, like) as (way, plan):
+    with classified(image, names, used, like) as (steps, plan):
         if html:
-            pictures = partial(memory_pictures, plan.snapshot)
-            write_page(way, image.read_bytes(), pictures, html)
+            memory_images = partial(memory_pictures, plan.snapshot)
+            write_page(steps, image.read_bytes(), memory_images, html)
             print(f"{html}: {image}")
             return
-        show_explanation(way)
-        say("One picture has no stream: `xmore none` weighs by the raw confidences.")
+        show_explanation(steps)
+        say("A single image has no stream: `xmore none` weighs by the raw confidences.")
 
 
 def reindex(config: ConfigFile) -> None:
-    """Make the memory of CONFIG, or make it anew; what is already there is not done again."""
+    """Build or update the memory of CONFIG and print a summary; complete work is skipped."""
     from flows.cli.terminal.console import step
     from xmore.config.load import load_config
     from xmore.config.memory import ReindexConfig
@@ -124,7 +134,7 @@ def reindex(config: ConfigFile) -> None:
 
 
 def reco_train(config: ConfigFile) -> None:
-    """Train the layers of `reco` on CONFIG's memory; a killed training is gone on with."""
+    """Train RECO's layers on CONFIG's memory; print recall before and after. Resumes if killed."""
     from flows.cli.terminal.reco import show_trained
     from flows.reco_train import xmore_reco_train
     from xmore.config.load import load_config
@@ -141,22 +151,22 @@ def _start(config: Any, resume: str | None) -> str:
 
 
 def _reindex(config: Any) -> str:
-    """Run the flow and say what it came to."""
+    """Run the flow and return its result as text."""
     from flows.reindex import xmore_reindex
     from xmore.report.snapshot import index_name, most_common
 
-    made = _call(xmore_reindex, config)
-    facts = made.snapshot.manifest
+    result = _call(xmore_reindex, config)
+    facts = result.snapshot.manifest
     index = index_name(facts["index"])
-    text = f"{facts['rows']} rows, index {index}, snapshot {made.snapshot.name}"
-    done = f"{made.fetched} rows tried, {made.embedded} embedded"
-    text += f" ({'unchanged: nothing downloaded, nothing embedded' if made.skipped else done})"
-    if made.added or made.removed:
-        text += f"\n{made.added:>20,} rows more and {made.removed:,} fewer than before"
-    if made.withdrawn:
+    text = f"{facts['rows']} rows, index {index}, snapshot {result.snapshot.name}"
+    done = f"{result.fetched} rows requested, {result.embedded} embedded"
+    text += f" ({'unchanged: nothing downloaded, nothing embedded' if result.skipped else done})"
+    if result.added or result.removed:
+        text += f"\n{result.added:>20,} rows added and {result.removed:,} removed"
+    if result.withdrawn:
         text += (
             "\nCURRENT was not moved: this snapshot was rolled back from. Change its sources, or "
-            f"`xmore memory rollback {config.memory} --to {made.snapshot.name}`"
+            f"run `xmore memory rollback {config.memory} --to {result.snapshot.name}`"
         )
     for cause, count in most_common(facts["failures"]):
         text += f"\n{count:>20,} of {facts['asked']:,} rows failed: {cause}"
@@ -164,7 +174,7 @@ def _reindex(config: Any) -> str:
 
 
 def _call(flow: Any, *arguments: Any) -> Any:
-    """Run a flow under Prefect where a server is configured, else as a plain function."""
+    """Run a flow under Prefect if a server is configured, otherwise as a plain function."""
     import httpx
     from prefect.settings import PREFECT_API_URL
 
@@ -176,9 +186,9 @@ def _call(flow: Any, *arguments: Any) -> Any:
         return flow(*arguments)
     except httpx.TransportError as error:
         raise ServiceError(
-            f"{api}: Prefect's server does not answer ({error}). What is whole is kept: start it "
-            "and run again, or unset PREFECT_API_URL to run without it."
+            f"{api}: Prefect's server does not respond ({error}). Complete parts are kept. Start "
+            "it and run the same command again, or unset PREFECT_API_URL to run without it."
         ) from error
     except KeyboardInterrupt:  # typer makes it exit code 130
-        print("\ninterrupted: whole parts are kept; the same command goes on", file=sys.stderr)
+        print(f"\ninterrupted: {RESUMES}", file=sys.stderr)
         raise

@@ -1,8 +1,8 @@
-"""`xmore up` and `xmore down`: Prefect's server, a worker, the deployments, the demo's web.
+"""`xmore up` and `xmore down`: Prefect's server, a worker, deployments, the demo's image server.
 
-Logs and Prefect's database lie in results/prefect. Each service is a process group of its own,
-named in services.json; it holds a lock for as long as it lives, so a pid that the system has given
-to another process since is never mistaken for ours.
+Logs and Prefect's database are in results/prefect. Each service has its own process group, listed
+in services.json. It holds a lock as long as it lives, so another process to which the system has
+given the same pid is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from xmore.files.locks import is_locked, locked
 from xmore.files.paths import PROJECT_ROOT, write_whole
 
 HOME = PROJECT_ROOT / "results" / "prefect"
-MARK = "XMORE_UP"  # in the environment of all that `up` starts, and of what these start
-PATIENCE = 90.0  # seconds for the server to answer
-GRACE = 10.0  # seconds between asking a process to end and ending it
+MARK = "XMORE_UP"  # in the environment of all processes that `up` starts, and of their children
+PATIENCE = 90.0  # seconds for the server to respond
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process that `up` has started."""
+    """A process that `up` started."""
 
     name: str
     pid: int
-    api: str  # of the Prefect server that it is, or works with
+    api: str  # address of the Prefect server that it is or uses
 
     @property
     def alive(self) -> bool:
@@ -44,10 +44,10 @@ class Service:
 
 
 def up(port: int) -> str:
-    """Start what is not running yet and deploy the flows; returns the server's API address.
+    """Start what is not running yet and deploy the flows; return the server's API address.
 
-    Where PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError;
-    what was started is ended again then.
+    If PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError after
+    stopping all services again.
     """
     HOME.mkdir(parents=True, exist_ok=True)
     url = os.environ.get("PREFECT_API_URL")
@@ -72,7 +72,7 @@ def up(port: int) -> str:
 
 
 def down() -> list[str]:
-    """End all that `up` has started, and what that has started; returns the services' names."""
+    """Stop all services that `up` started and their children; return the services' names."""
     ended = [service for service in _services() if service.alive]
     for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         for service in ended:
@@ -80,7 +80,7 @@ def down() -> list[str]:
                 with suppress(ProcessLookupError):
                     os.killpg(service.pid, sign)
         _wait(ended, seconds)
-    # Flow runs and downloads are in sessions of their own.
+    # Flow runs and downloads have their own sessions.
     for pid in _marked():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -94,8 +94,8 @@ def _start(name: str, command: list[str], api: str, port: int | None = None) -> 
         return
     if port and _taken(port):
         raise ServiceError(
-            f"port {port} is taken, so the {name} cannot start. End what listens there"
-            + (", or choose another with --port." if name == "server" else ".")
+            f"port {port} is taken, so the {name} cannot start. Stop the process that listens there"
+            + (", or choose another port with --port." if name == "server" else ".")
         )
     log = HOME / f"{name}.log"
     with log.open("ab") as stream, locked(_lock(name)) as held:
@@ -107,7 +107,7 @@ def _start(name: str, command: list[str], api: str, port: int | None = None) -> 
             start_new_session=True,
             cwd=HOME,
             env=_environment(api),
-            pass_fds=[held],  # the lock is the process's own from here on, until it ends
+            pass_fds=[held],  # from here on the process holds the lock, until it ends
         )
     services = [*others, Service(name, process.pid, api)]
     write_whole(HOME / "services.json", json.dumps([asdict(s) for s in services]).encode())
@@ -125,7 +125,7 @@ def _lock(name: str) -> Path:
 
 
 def _tool(name: str) -> str:
-    """A command of this Python's environment."""
+    """Return the path of a command in this Python's environment."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -160,7 +160,7 @@ def _wait_for_server(api: str) -> None:
         if "PREFECT_API_URL" not in os.environ and not is_locked(_lock("server")):
             break
         time.sleep(0.3)
-    raise ServiceError(f"{api}: Prefect's server does not answer; see {HOME / 'server.log'}.")
+    raise ServiceError(f"{api}: Prefect's server does not respond. See {HOME / 'server.log'}.")
 
 
 def _taken(port: int) -> bool:
@@ -175,7 +175,7 @@ def _wait(services: list[Service], seconds: float) -> None:
 
 
 def _marked() -> list[int]:
-    """Processes that carry our mark, this one left out; none where /proc is not Linux's."""
+    """Return the pids of all other processes with our mark; empty if there is no Linux /proc."""
     wanted = f"{MARK}={HOME}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):

@@ -1,4 +1,4 @@
-"""`xmore sql`: questions to a run's views, from the command line, a file or a prompt."""
+"""`xmore sql`: SQL queries on a run's views, from the command line, standard input or a prompt."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 from xmore.files.errors import QueryError
 
 Format = Literal["table", "csv", "json", "parquet"]
-ALLOWED = {"SELECT", "EXPLAIN", "PRAGMA"}  # DuckDB's types of what only reads
+ALLOWED = {"SELECT", "EXPLAIN", "PRAGMA"}  # DuckDB's types of statements that only read
 PROMPT, MORE = "xmore> ", "   ... "
 
 
-def answer(
+def run_query(
     connection: duckdb.DuckDBPyConnection, query: str, form: Format, output: Path | None
 ) -> None:
     """Run `query` and print its rows, or write them to `output`. Raises QueryError.
 
-    Batch by batch but for tables and JSON, which hold the answer.
+    Memory: one batch of rows for CSV and Parquet; the result for tables and JSON.
     """
     if form == "parquet" and output is None:
         raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
@@ -44,7 +44,7 @@ def answer(
 
 
 def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
-    """Ask until the end of input; a query ends with a semicolon."""
+    """Read queries and print their rows until the end of input; a semicolon ends a query."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() its history
     views = [
@@ -73,7 +73,7 @@ def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
         if text.endswith(";") or not text:
             lines = []
             try:
-                answer(connection, text, "table", None)
+                run_query(connection, text, "table", None)
             except QueryError as error:
                 print(f"error: {error}", file=sys.stderr)
 
@@ -81,16 +81,16 @@ def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
 def _only_reads(
     connection: duckdb.DuckDBPyConnection, query: str
 ) -> duckdb.DuckDBPyRelation | None:
-    """The query as a relation, none where it is empty; refuses all that could write."""
+    """Return the query as a relation, None if it is empty. Refuses statements that could write."""
     try:
         statements = connection.extract_statements(query)
         if len(statements) > 1:
-            raise QueryError(f"one query at a time, got {len(statements)}.")
+            raise QueryError(f"run one query at a time, got {len(statements)}.")
         if not statements:
             return None
         kind = statements[0].type.name
         if kind not in ALLOWED:
-            raise QueryError(f"a run is only read: SELECT, DESCRIBE or EXPLAIN, got {kind}.")
+            raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
         return connection.sql(statements[0].query)
     except duckdb.Error as error:
         raise QueryError(_one_line(error)) from error
@@ -113,7 +113,7 @@ def _write(relation: duckdb.DuckDBPyRelation, form: Format, sink: pa.NativeFile)
 
 
 def _flat(schema: pa.Schema) -> pa.Schema:
-    """CSV has no lists: they become JSON."""
+    """Return the schema with nested columns as text: CSV has no lists, they become JSON."""
     return pa.schema(
         [(f.name, pa.string() if pa.types.is_nested(f.type) else f.type) for f in schema]
     )

@@ -1,4 +1,4 @@
-"""`xmore texts`: make a file of neighbour texts for a dataset's classes."""
+"""`xmore texts`: write a file of neighbour texts for a dataset's classes."""
 
 from __future__ import annotations
 
@@ -21,30 +21,38 @@ if TYPE_CHECKING:
 
 
 def texts(
-    dataset: Annotated[str, typer.Argument(help="A card's name in data/, or its YAML.")],
-    out: Annotated[Path, typer.Option(help="JSONL file to make.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Argument(help="Name of a card in data/, or path of a card's YAML.")
+    ],
+    out: Annotated[Path, typer.Option(help="JSONL file to write.", show_default=False)],
     kinds: Annotated[
         str,
         typer.Option(
-            help="Of synonym (WordNet's, through NLTK), attribute, analogue, versus; all but the "
-            "first are asked of the endpoint that XMORE_LLM_URL, _MODEL and _KEY name."
+            help="Kinds, separated by commas: synonym (from WordNet, through NLTK), attribute, "
+            "analogue, versus. All but synonym are requested from the endpoint that "
+            "XMORE_LLM_URL, XMORE_LLM_MODEL and XMORE_LLM_KEY name."
         ),
     ] = "synonym",
     config: Annotated[
         Path | None,
         typer.Option(
-            help="A benchmark's YAML, whose first inference model says what is near: refuses "
-            "analogues that are another class, finds senses and classes to tell apart."
+            help="YAML of a benchmark. Its first inference model measures similarity: to choose "
+            "WordNet's senses and the nearest classes, and to drop analogues that are another "
+            "class."
         ),
     ] = None,
     nearest: Annotated[
-        int, typer.Option(min=1, help="Classes to tell each from, with --config; without it, all.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of nearest classes to distinguish each class from. Without --config: all.",
+        ),
     ] = 5,
     class_names: Annotated[
-        str | None, typer.Option(help="One of the card's alternative lists of names.")
+        str | None, typer.Option(help="Name of one of the card's other lists of class names.")
     ] = None,
 ) -> None:
-    """Make neighbour texts for `coder`; answers are kept beside them, none is asked for twice."""
+    """Write neighbour texts for the method `coder`. Responses are kept; no request is repeated."""
     from flows.cli.terminal.console import safe, say
     from xmore.datasets.card import load_card, named_classes
     from xmore.datasets.scan import listing
@@ -54,7 +62,7 @@ def texts(
 
     wanted = parse_kinds(kinds)
     if out.exists():
-        raise ConfigError(f"{out}: is there already. Name another file, or remove it.")
+        raise ConfigError(f"{out}: already exists. Name another file, or delete it.")
     card = load_card(dataset, class_names=class_names)
     given = named_classes(card)
     names = [name for _, name in given] if given else listing(card)[0]
@@ -76,13 +84,13 @@ def texts(
 
 
 def parse_kinds(text: str) -> list[Kind]:
-    """Kinds from a comma-separated text, each once; raises ConfigError."""
+    """Return the kinds in a comma-separated text, each once. Raises ConfigError."""
     from xmore.methods.coder.texts import KINDS
 
     parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     wrong = [part for part in parts if part not in KINDS]
     if wrong or not parts:
-        raise ConfigError(f"--kinds: must be of {', '.join(KINDS)}, got {text!r}.")
+        raise ConfigError(f"--kinds: must be among {', '.join(KINDS)}, got {text!r}.")
     return [kind for kind in KINDS if kind in parts]
 
 
@@ -93,7 +101,7 @@ def _chat(out: Path) -> Chat:
 
 
 def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
-    """Text features of a config's first inference model."""
+    """Return the function that encodes texts with a config's first inference model."""
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
     from xmore.models.encoder import load_encoder, pick_device
@@ -108,10 +116,10 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
 
 
 def _summary(counts: Counter[str], tally: Tally, chat: Chat | None) -> list[str]:
-    """What was made, what was not and why."""
+    """Return lines: how many texts were written, how many were not, and why."""
     lines = [f"{count:>8,} of kind {kind}" for kind, count in counts.items()]
     lines += [f"{n:>8,} classes or pairs without a {k}" for k, n in tally.empty.items() if n]
     lines += [f"{n:>8,} lines dropped: {cause}" for cause, n in tally.dropped.items() if n]
     if chat:
-        lines.append(f"{chat.asked:>8,} questions sent; prompts and answers are in {chat.kept}")
+        lines.append(f"{chat.asked:>8,} requests sent; prompts and responses are in {chat.kept}")
     return lines

@@ -1,4 +1,4 @@
-"""The commands that keep things in order: up, down, doctor, verify."""
+"""The commands for upkeep: up, down, doctor, verify."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flows.cli.options import RESULTS, Results, RunName
 from xmore.files.errors import RunError
 
 
-def up(port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200) -> None:
-    """Start Prefect's server and a worker, and deploy the flows."""
+def up(port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200) -> None:
+    """Start Prefect's server and a worker, deploy the flows, and print how to use them."""
     from flows.cli import services
     from flows.cli.terminal.upkeep import show_up
 
@@ -19,15 +19,15 @@ def up(port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200) -
 
 
 def down() -> None:
-    """End all that `xmore up` has started."""
+    """Stop everything that `xmore up` started, and print what was stopped."""
     from flows.cli import services
 
-    ended = services.down()
-    print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+    stopped = services.down()
+    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 def doctor(results: Results = RESULTS) -> None:
-    """Check what this installation needs; one line each, and what to do."""
+    """Check this installation, and print one line per check with how to fix what fails."""
     from flows.cli.doctor import examine, show_checks
 
     if show_checks(examine(results)):
@@ -38,16 +38,17 @@ def verify(
     run: RunName,
     results: Results = RESULTS,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Move damaged artifacts aside, to be made again.")
+        bool,
+        typer.Option("--repair", help="Move damaged artifacts aside; the next run rebuilds them."),
     ] = False,
 ) -> None:
-    """Read every byte of a run's artifacts and snapshot and compare the hashes."""
-    from flows.cli.terminal.upkeep import show_faults
+    """Read every byte of a run's artifacts and snapshot, check hashes, and print the damage."""
+    from flows.cli.terminal.upkeep import show_problems
     from flows.upkeep import verify_run
     from xmore.results.runs import load_run
 
     found = load_run(results, run)
     if found.status != "completed":
-        raise RunError(f"run {found.name} is {found.status}: only a completed one can be whole.")
-    if show_faults(found, verify_run(found, repair), repair):
+        raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
+    if show_problems(found, verify_run(found, repair), repair):
         raise typer.Exit(1)

@@ -68,7 +68,7 @@ def test_a_query_is_found_by_path_and_an_unknown_or_unclear_one_is_named(run):
 def test_the_terminal_shows_it(done):
     answer = xmore("explain", done.name, "7", "--results", done.config.results)
     assert answer.returncode == 0, answer.stderr
-    for part in ("tiny query 7", "label:", "captions say (M = 8)", "24 candidates", "xmore minmax"):
+    for part in ("tiny query 7", "label:", "text scores (M = 8)", "24 candidates", "xmore minmax"):
         assert part in answer.stdout
 
 

@@ -84,7 +84,7 @@ def test_alone_is_a_run_that_leaves_them_out(leaky, excluding):
     assert report.accuracies == reports_of(leaky.done)[1][0].accuracies
     command = [XMORE, "show", name, "--results", str(config.results)]
     answer = subprocess.run(command, capture_output=True, text=True)
-    assert "2 of 20 test images are in the memory, and were left out; see" in answer.stdout
+    assert "2 of 20 test images are in the memory, and were excluded; see" in answer.stdout
 
 
 def test_a_query_that_was_left_out_is_explained(leaky, excluding, tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""How answers look in a terminal."""
+"""What commands print."""

@@ -8,11 +8,11 @@ from xmore.results.runs import Run
 
 
 def show_paper(run: Run, rows: list[PaperRow]) -> None:
-    """The paper's tables 1 and 2 beside ours."""
+    """Print the paper's tables 1 and 2 next to the run's accuracies."""
     notes: dict[str, int] = {}
     table = table_of("model", "dataset", "method", "paper", "ours", "difference", "95 % interval")
     table.columns[1].justify = table.columns[2].justify = "left"
-    table.add_column("paper inside", no_wrap=True)
+    table.add_column("paper in it", no_wrap=True)
     for row in rows:
         mark = f" [{notes.setdefault(row.errata, len(notes) + 1)}]" if row.errata else ""
         interval = f"{row.interval[0]:.1f} to {row.interval[1]:.1f}" if row.interval else ""
@@ -31,14 +31,14 @@ def show_paper(run: Run, rows: list[PaperRow]) -> None:
         say(safe(f"[{number}] {text}"))
     say(
         safe(
-            f"Run {run.name}, top-1 in %. The paper's text has `minmax`, its authors' code "
-            "`running-sum`, which probably made its tables (results/reference/README.md)."
+            f"Run {run.name}, top-1 in %. The paper's text describes `minmax`; its authors' code "
+            "has `running-sum`, which probably made its tables (results/reference/README.md)."
         )
     )
 
 
 def show_comparison(a: Run, b: Run, found: Comparison) -> None:
-    """What two runs were asked and answered differently."""
+    """Print the differences between two runs' configs and predictions."""
     say(safe(f"A = {a.name}, B = {b.name}"))
     differences = table_of("config", "A", "B")
     for key, *values in found.differences:
@@ -58,11 +58,11 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
         flips.add_row(*names, *counts, f"{points:+.1f}", f"{row.p:.3f}")
     show_table(flips)
     if found.examples:
-        examples = table_of("flipped", "method", "is a", "A says", "B says")
+        examples = table_of("flipped", "method", "true class", "A predicts", "B predicts")
         for column in examples.columns:
             column.justify = "left"
-        for dataset, model, variant, uri, name, a_says, b_says in found.examples:
-            cells = (f"{dataset} {uri}", f"{model} {variant}", name, a_says, b_says)
+        for dataset, model, variant, uri, name, in_a, in_b in found.examples:
+            cells = (f"{dataset} {uri}", f"{model} {variant}", name, in_a, in_b)
             examples.add_row(*map(safe, cells))
         show_table(examples)
-    say("`points`: B over A; p: two-sided exact sign test (McNemar) over the flipped queries.")
+    say("points: B minus A; p: two-sided exact sign test (McNemar) over the flipped queries.")

@@ -1,4 +1,4 @@
-"""The terminal: safe text, steps, tables that line up."""
+"""The terminal: safe text, timed steps, aligned tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def safe(text: str) -> str:
-    """Text from elsewhere for the terminal: no markup, no control or direction characters."""
+    """Make untrusted text safe to print: no markup, no control or direction characters."""
     return escape(
         "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
     )
@@ -26,7 +26,7 @@ def safe(text: str) -> str:
 
 @contextmanager
 def step(name: str) -> Iterator[Callable[[str], None]]:
-    """Say what was done and how long it took; the value adds a note."""
+    """Print the block's name and its duration at its end; the value adds a note to the line."""
     notes: list[str] = []
     begun = time.perf_counter()
     yield notes.append
@@ -35,12 +35,12 @@ def step(name: str) -> Iterator[Callable[[str], None]]:
 
 
 def say(line: str) -> None:
-    """A line, not wrapped."""
+    """Print a line without wrapping it."""
     console.print(line, soft_wrap=True, highlight=False)
 
 
 def show_table(table: Table) -> None:
-    """Print a table as wide as it is: a narrow terminal wraps its lines, no cell is cut."""
+    """Print a table at its full width: a narrow terminal wraps its lines, no cell is cut."""
     if table.title:
         say(f"[bold]{table.title}[/bold]")
         table.title = None
@@ -50,7 +50,7 @@ def show_table(table: Table) -> None:
 
 
 def table_of(*names: str, first_columns_left: int = 1) -> Table:
-    """A table whose first columns are text and whose others are numbers."""
+    """Return an empty table: the first columns hold text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
     for number, name in enumerate(names):
         side: Literal["left", "right"] = "left" if number < first_columns_left else "right"

@@ -8,28 +8,28 @@ from flows.cli.terminal.console import console, safe, say, show_table, table_of
 from xmore.report.explain import LEFT_OUT
 from xmore.results.explain import Explanation
 
-SHOWN = 10  # captions in the terminal; the page has them all
+SHOWN = 10  # captions in the terminal; the HTML page has all
 
 
 def show_explanation(found: Explanation) -> None:
-    """Print what was seen, retrieved, thought and answered."""
+    """Print a query's scores, retrieved captions and predictions."""
     say(f"[bold]{safe(found.dataset)} query {found.query_id}[/bold]: {safe(found.uri)}")
     if found.label is not None:
         say(f"label: [bold]{safe(found.label)}[/bold]")
-    for opinions in found.scores:
-        text = opinions.text_confidence
+    for scores in found.scores:
+        text = scores.text_confidence
         table = table_of(
-            "the image says", "", f"captions say (M = {opinions.m})", "", first_columns_left=3
+            "image scores", "", f"text scores (M = {scores.m})", "", first_columns_left=3
         )
         table.title = safe(
-            f"{opinions.model}: confidence of the image {opinions.image_confidence:.3f}, of its "
-            f"captions {'-' if text is None else f'{text:.3f}'}"
+            f"{scores.model}: image confidence {scores.image_confidence:.3f}, "
+            f"text confidence {'-' if text is None else f'{text:.3f}'}"
         )
-        for one, other in zip_longest(opinions.image, opinions.text, fillvalue=("", None)):
-            table.add_row(*(cell for opinion in (one, other) for cell in _cells(*opinion)))
+        for image_score, text_score in zip_longest(scores.image, scores.text, fillvalue=("", None)):
+            table.add_row(*_cells(*image_score), *_cells(*text_score))
         show_table(table)
     _show_retrieved(found)
-    _show_answers(found)
+    _show_predictions(found)
 
 
 def _cells(name: str, probability: float | None) -> tuple[str, str]:
@@ -47,7 +47,7 @@ def _show_retrieved(found: Explanation) -> None:
     )
     table = table_of("rank", "similarity", "memory_id", "caption", first_columns_left=0)
     table.columns[-1].justify = "left"
-    room = max(20, console.width - 36)  # the other columns keep theirs
+    room = max(20, console.width - 36)  # the other columns take 36
     for row in found.captions[:SHOWN]:
         text = " ".join(row.caption.split())
         text = safe(text if len(text) <= room else text[: room - 1] + "…")
@@ -57,7 +57,7 @@ def _show_retrieved(found: Explanation) -> None:
         say(f"... and {len(found.captions) - SHOWN} more\n")
 
 
-def _show_answers(found: Explanation) -> None:
+def _show_predictions(found: Explanation) -> None:
     if not found.answers:
         say(LEFT_OUT)
         return
@@ -66,7 +66,7 @@ def _show_answers(found: Explanation) -> None:
         "method",
         "M",
         "weights",
-        "answer",
+        "prediction",
         "probability",
         "seeds",
         "",
@@ -81,7 +81,7 @@ def _show_answers(found: Explanation) -> None:
             safe(row.method),
             "" if row.m is None else str(row.m),
             weights,
-            safe(row.answer or "no answer"),
+            safe(row.answer or "no prediction"),
             "" if row.probability is None else f"{row.probability:.3f}",
             row.seeds,
             {True: "right", False: "wrong", None: ""}[row.correct],

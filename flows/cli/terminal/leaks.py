@@ -17,13 +17,13 @@ from xmore.report.leaks import (
 )
 from xmore.results.leaks import Report
 
-LISTED = 10  # test images of a dataset in the terminal; the page has more
+LISTED = 10  # test images per dataset in the terminal; the HTML page has more
 
 
 def show_reports(reports: Sequence[Report]) -> None:
-    """Print how many, the first of them, and what they are worth in accuracy."""
+    """Print the number of leaks, the first pairs, and the accuracies with and without them."""
     space, threshold = reports[0].space, reports[0].threshold
-    say(safe(f"near: a similarity of {threshold:g} or more to {space}"))
+    say(safe(f"near: a similarity of at least {threshold:g} under {space}"))
     table = table_of(*COUNTS)
     for report in reports:
         table.add_row(*map(safe, counts(report)))
@@ -47,7 +47,7 @@ def _show_pairs(report: Report) -> None:
     for pair in listed:
         shown = similarity(pair) if pair.kind == NEAR else pair.kind
         table.add_row(shown, safe(pair.uri), str(pair.memory_id), safe(_short(pair.caption, room)))
-    table.title = safe(f"{report.dataset}: test images and the memory rows most like them")
+    table.title = safe(f"{report.dataset}: test images and their most similar memory rows")
     show_table(table)
     if report.leaked > LISTED:
         say(f"... and {report.leaked - LISTED} more\n")

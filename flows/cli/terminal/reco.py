@@ -7,10 +7,10 @@ from flows.reco_train import COLUMNS, RecoTrained, retrieval_lines
 
 
 def show_trained(trained: RecoTrained) -> None:
-    """Retrieval of held-out pairs before and after, and where the checkpoint lies."""
+    """Print retrieval of held-out pairs before and after training, and the checkpoint's path."""
     checkpoint, pairs = trained.checkpoint, trained.checkpoint.facts["pairs"]
     if trained.skipped:
-        say("Nothing to do: trained already.")
+        say("Nothing to do: already trained.")
     say(f"Retrieval among {pairs['held_out']:,} held-out pairs, percent [95 % interval]:")
     table = table_of(*COLUMNS)
     for line in retrieval_lines(checkpoint):

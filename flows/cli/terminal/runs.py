@@ -23,23 +23,23 @@ from xmore.results.views import open_views
 
 
 def show_run(results: Path, name: str, oracle: bool = False) -> None:
-    """The leaderboard, what the stages cost, and how to go on."""
+    """Print the leaderboard, problems, the cost of the stages, and the next commands to run."""
     run = load_run(results, name)
     if run.status != "completed":
-        todo = f"go on with `xmore benchmark --resume {run.name}`"
-        raise RunError(f"run {run.name} is {run.status}; {run.error or todo}")
+        todo = f"Resume it with `xmore benchmark --resume {run.name}`."
+        raise RunError(f"run {run.name} is {run.status}. {run.error or todo}")
     _show_leaderboard(run, oracle)
     _show_rejected(run)
     _show_leaks(run)
     _show_stages(run)
     done = [ref for ref in run.artifacts if not ref.skipped]
     if not done:
-        console.print("Nothing to do: every stage was there already and was skipped.")
+        console.print("Nothing to do: every stage was already complete and was skipped.")
     page = run.path / "report" / "report.html"
-    seen = f"Look at it: {page}" if page.exists() else f"Draw it: xmore report {run.name}"
+    seen = f"Report: {page}" if page.exists() else f"To write its report: xmore report {run.name}"
     for line in (
         f"Run {run.name}: {run.seconds} s. {seen}",
-        "Ask it, or open it in DuckDB:",
+        "Query its results with SQL, or open them in DuckDB:",
         f'  xmore sql {run.name} "from leaderboard"',
         f"  duckdb -init {run.path / 'views.sql'}",
     ):
@@ -47,7 +47,7 @@ def show_run(results: Path, name: str, oracle: bool = False) -> None:
 
 
 def show_sweep(sweep: SweepTable) -> None:
-    """A sweep's table, and where it is."""
+    """Print a sweep's table, its path and its runs."""
     table = table_of(*map(safe, sweep.columns))
     for column, values in zip(table.columns, zip(*sweep.rows, strict=True), strict=False):
         if any(isinstance(value, str) for value in values):
@@ -55,11 +55,11 @@ def show_sweep(sweep: SweepTable) -> None:
     for row in sweep.rows:
         table.add_row(*("" if value is None else safe(str(value)) for value in row))
     show_table(table)
-    say(safe(f"{sweep.path}: this table. Its runs: {', '.join(sweep.runs)}"))
+    say(safe(f"{sweep.path}: this table as CSV. Its runs: {', '.join(sweep.runs)}"))
 
 
 def show_runs(found: Sequence[Run]) -> None:
-    """One line a run, the newest last."""
+    """Print one line per run, newest last."""
     if not found:
         console.print("No runs yet. Start one: xmore demo, or xmore benchmark CONFIG.")
         return
@@ -87,7 +87,7 @@ def _show_leaderboard(run: Run, oracle: bool) -> None:
         show_table(table)
     if rows := average_lines(run):
         table = table_of(*AVERAGES, first_columns_left=2)
-        table.title = "Mean over the datasets, each counting alike"
+        table.title = "Mean over the datasets, equally weighted"
         for cells in rows:
             table.add_row(*map(safe, cells))
         show_table(table)
@@ -98,7 +98,7 @@ def _show_leaderboard(run: Run, oracle: bool) -> None:
 
 
 def _show_hyperparameters(run: Run, oracle: bool) -> None:
-    """Where the methods' settings come from, and that there are methods that are not shown."""
+    """Print the sources of the hyper-parameters, and which methods are not shown."""
     db = open_views(run)
     found = hyperparameters(db, run, oracle)
     used = [i for i, cells in enumerate(zip(*found.rows, strict=True)) if any(cells)]
@@ -113,13 +113,13 @@ def _show_hyperparameters(run: Run, oracle: bool) -> None:
     ).fetchall()[0]
     if hidden and not oracle:
         say(
-            f"Not shown, as their hyper-parameters have seen test labels: {', '.join(hidden)} "
-            "(--oracle)."
+            f"Not shown, because their hyper-parameters have seen test labels: "
+            f"{', '.join(hidden)}. To show them: --oracle."
         )
 
 
 def _show_rejected(run: Run) -> None:
-    """Test images that were set aside, and classes that have none left."""
+    """Print rejected test images by cause, and classes without a usable test image."""
     views = open_views(run)
     for dataset, cause, count, example in views.execute(
         "select dataset, cause, count(*), min(uri) from rejected group by all order by all"
@@ -128,12 +128,12 @@ def _show_rejected(run: Run) -> None:
     for dataset, name in views.execute(
         "select dataset, class_name from classes anti join queries using (dataset, label)"
     ).fetchall():
-        say(safe(f"{dataset}: the class {name} has no test image that can be used"))
+        say(safe(f"{dataset}: the class {name} has no usable test image"))
 
 
 def _show_leaks(run: Run) -> None:
-    """Test images that are in the memory, where there are any."""
-    left_out = ", and were left out" if run.config.get("leaks", {}).get("exclude") else ""
+    """Print the number of test images that are in the memory, if there are any."""
+    left_out = ", and were excluded" if run.config.get("leaks", {}).get("exclude") else ""
     for dataset, count, n in (
         open_views(run)
         .execute(

@@ -31,7 +31,7 @@ def config_file(done, tmp_path):
 def test_benchmark_from_another_directory_prints_the_leaderboard(config_file, tmp_path):
     answer = xmore("benchmark", config_file, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "every stage was there already" in answer.stdout
+    assert "every stage was already complete" in answer.stdout
     assert "xmore minmax" in answer.stdout and "views.sql" in answer.stdout
 
 
@@ -56,7 +56,7 @@ def test_runs_and_verify(done):
     answer = xmore("runs", "--results", results)
     assert answer.returncode == 0 and done.name in answer.stdout and "completed" in answer.stdout
     answer = xmore("verify", done.name, "--results", results)
-    assert answer.returncode == 0 and "are whole" in answer.stdout
+    assert answer.returncode == 0 and "are intact" in answer.stdout
 
 
 def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp_path):

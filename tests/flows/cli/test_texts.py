@@ -53,7 +53,7 @@ def test_all_that_is_asked_becomes_a_file_that_coder_reads(server, texts, tmp_pa
     assert {row["made_by"] for row in rows} == {"a-model"}
     assert rows[0]["text"] == "a bird, which has long wings."
     assert len(server.requests) == 30
-    for part in ("40 of kind versus", "30 lines dropped: repeated", "30 questions sent"):
+    for part in ("40 of kind versus", "30 lines dropped: repeated", "30 requests sent"):
         assert part in said
     kept = tmp_path / "made.jsonl.prompts.jsonl"
     assert len(kept.read_text().splitlines()) == 30
@@ -93,8 +93,8 @@ def test_a_configs_text_model_says_what_is_near(server, texts, world, tmp_path):
 def test_refusals_are_one_line(server, texts, tmp_path, monkeypatch):
     (tmp_path / "there.jsonl").write_text("mine")
     refused = [
-        (texts("--kinds", "attribute", out=tmp_path / "there.jsonl"), "is there already"),
-        (texts("--kinds", "attributes"), "--kinds: must be of synonym, attribute"),
+        (texts("--kinds", "attribute", out=tmp_path / "there.jsonl"), "already exists"),
+        (texts("--kinds", "attributes"), "--kinds: must be among synonym, attribute"),
         (texts("--kinds", ","), "--kinds"),
     ]
     monkeypatch.delenv("XMORE_LLM_URL")
