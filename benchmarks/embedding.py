@@ -2,11 +2,11 @@
 
     python benchmarks/embedding.py [ROUNDS]
 
-Bare: batches that are decoded already, one after the other through the model. Embedding: the
-same images from their JPEG bytes in a tar, decoded by worker processes, as a re-index does it. The
-two alternate, so that both meet the same load; the features are compared. The demo's two towers
-are light, so that decoding weighs more beside them than beside CLIP's: ViT-B-32, the paper's
-coarse model, is measured with random weights. Needs the demo's models (`make demo`).
+Bare: decoded batches, one after the other through the model. Embedding: the same images from
+their JPEG bytes in a tar, decoded by worker processes, as in a re-index. The two alternate, so
+that both run under the same load, and their features are compared. The demo's two towers are
+light, so decoding weighs more with them than with CLIP's. Therefore ViT-B-32, the paper's coarse
+model, is measured too, with random weights. Needs the demo's models (`make demo`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(name: str, spec: ModelSpec, images: int, rounds: int, scratch: Path)
         encoder.normalise(torch.stack([decoded(encoder, source, i) for i in span]))
         for span in np.array_split(np.arange(images), images // BATCH)
     ]
-    encode_images(source, encoder, BATCH)  # the workers' server is up from here on
+    encode_images(source, encoder, BATCH)  # starts the workers' server
     bare_features = np.concatenate([encoder.encode_images(batch) for batch in batches])
     shares = []
     print(f"{name}, {device}: {images} images, batches of {BATCH}")
@@ -74,7 +74,7 @@ def measure(name: str, spec: ModelSpec, images: int, rounds: int, scratch: Path)
 
 
 def pack(path: Path, count: int) -> ListedImages:
-    """The first `count` images of the demo's memory as a tar, as img2dataset writes them."""
+    """Write the first `count` images of the demo's memory as a tar, as img2dataset does."""
     images = sorted((DATA / "demo" / "memory" / "images").iterdir())[:count]
     with tarfile.open(path, "w") as tar:
         for number, image in enumerate(images):
@@ -88,12 +88,12 @@ def pack(path: Path, count: int) -> ListedImages:
 
 
 def decoded(encoder: OpenClipEncoder, source: ListedImages, i: int) -> torch.Tensor:
-    """(H, W, 3) uint8 of one image."""
+    """Decode one image -> (H, W, 3) uint8."""
     return torch.from_numpy(np.array(encoder.resize(decode_image(source.read(i)))))
 
 
 def timed(work):
-    """Seconds that `work` took, and what it gave."""
+    """Return the seconds that `work` took, and its result."""
     begun = time.perf_counter()
     result = work()
     return time.perf_counter() - begun, result

@@ -1,10 +1,10 @@
-"""What a memory's year costs: 20,000 rows over HTTP, then 10 % more, 5 % fewer, three taken down.
+"""The cost of a memory's year: 20,000 rows over HTTP, then 10 % more, 5 % fewer, three taken down.
 
     python benchmarks/freshness.py [--rows 20000]
 
-Images are variants (cropped, mirrored, dimmed) of the demo's, served from this machine; the model
-is the demo's pooled one. Printed: what each run asked the server for and embedded, its seconds by
-step, whether each snapshot is whole; then a rollback, and what gc leaves of the rows taken down.
+Images are variants (cropped, mirrored, dimmed) of the demo's, served from this machine. The model
+is the demo's pooled one. It prints the rows that each run requested and embedded, its seconds by
+step, and whether the snapshot is intact; then a rollback, and what gc leaves of rows taken down.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ DEMO = PROJECT_ROOT / "data" / "demo" / "memory"
 
 
 class Web(ThreadingHTTPServer):
-    """Serves the variants and counts who asked for what."""
+    """Serves the variants and counts the requests by path."""
 
     daemon_threads = True
     request_queue_size = 256
 
     def __init__(self, folder: Path) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
 
 
 class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.server.asked[self.path] += 1  # type: ignore[attr-defined]
+        self.server.requests[self.path] += 1  # type: ignore[attr-defined]
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
@@ -57,10 +57,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def make_variants(folder: Path, count: int) -> list[tuple[str, str]]:
-    """`count` images under `folder` -> (name, caption) of each; all bytes differ."""
+    """Write `count` images under `folder` -> (name, caption) of each; all bytes differ."""
     rng = np.random.default_rng(0)
     pairs = pq.read_table(DEMO / "captions.parquet").to_pylist()
-    made = []
+    written = []
     for number in range(count):
         pair = pairs[number % len(pairs)]
         image = Image.open(DEMO / "images" / pair["path"]).convert("RGB")
@@ -69,8 +69,8 @@ def make_variants(folder: Path, count: int) -> list[tuple[str, str]]:
         image = ImageOps.mirror(image) if rng.random() < 0.5 else image
         image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
         image.save(folder / f"{number:06d}.jpg", quality=int(rng.integers(70, 95)))
-        made.append((f"{number:06d}.jpg", f"{pair['caption']}, variant {number:06d}"))
-    return made
+        written.append((f"{number:06d}.jpg", f"{pair['caption']}, variant {number:06d}"))
+    return written
 
 
 def main() -> None:
@@ -99,8 +99,8 @@ def main() -> None:
                 "cache": work / "cache",
             }
         )
-        print(f"{'run':<14}{'asked':>7}{'embedded':>9}{'rows':>8}{'came':>7}{'went':>6}", end="")
-        print(f"{'download':>10}{'embed':>8}{'index':>14}{'all':>8}  whole", flush=True)
+        print(f"{'run':<14}{'requests':>9}{'embedded':>9}{'rows':>8}{'added':>7}", end="")
+        print(f"{'removed':>8}{'download':>10}{'embed':>8}{'index':>14}{'total':>8}  intact")
         run(config, web, "first", table.slice(0, rows))
         more = run(config, web, "10 % more", table)
         gone = rows // 20
@@ -110,9 +110,9 @@ def main() -> None:
         takedown.write_text("".join(f"{urls[int(name[:6])]}\n" for name, _ in taken))
         down = config.model_copy(update={"take_down": takedown})
         last = run(down, web, "3 taken down", table.slice(gone))
-        left, now = roll_back(config.memory, None)
-        print(f"rolled back: {(left, now) == (last.snapshot.name, fewer.snapshot.name)}")
-        roll_back(config.memory, left)
+        old, new = roll_back(config.memory, None)
+        print(f"rolled back: {(old, new) == (last.snapshot.name, fewer.snapshot.name)}")
+        roll_back(config.memory, old)
         needles = [caption.encode() for _, caption in taken]
         needles += [(work / "web" / name).read_bytes()[-400:-100] for name, _ in taken]
         before = found_in(config.memory, needles)
@@ -120,35 +120,36 @@ def main() -> None:
         freed = collect(config.memory, keep=1, dry_run=False)
         print(
             f"gc: {time.perf_counter() - begun:.1f} s, {freed.bytes / 1e6:.0f} MB and "
-            f"{freed.rows:,} rows' images freed; files that hold bytes of what was taken down: "
+            f"the images of {freed.rows:,} rows freed; files with bytes of rows taken down: "
             f"{before} before, {found_in(config.memory, needles)} after; "
-            f"still whole: {not check(last.snapshot)}"
+            f"still intact: {not check(last.snapshot)}"
         )
         assert more.added == rows // 10
 
 
 def run(config: ReindexConfig, web: Web, name: str, table: pa.Table) -> Reindexed:
-    """One re-index of the list, and a line about it."""
+    """Re-index the list, and print a line about it."""
     pq.write_table(table, config.sources[0].urls.path)  # type: ignore[union-attr]
-    web.asked.clear()
+    web.requests.clear()
     begun = time.perf_counter()
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars would tear the table
-        made = xmore_reindex.fn(config)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars would break the table
+        result = xmore_reindex.fn(config)
     spent = time.perf_counter() - begun
     event = history.read(config.memory)[-1]
     seconds = event["seconds"]
     print(
-        f"{name:<14}{web.asked.total():>7,}{made.embedded:>9,}{made.snapshot.rows:>8,}"
-        f"{made.added:>7,}{made.removed:>6,}{seconds['download']:>10.1f}{seconds['embed']:>8.1f}"
+        f"{name:<14}{web.requests.total():>9,}{result.embedded:>9,}{result.snapshot.rows:>8,}"
+        f"{result.added:>7,}{result.removed:>8,}{seconds['download']:>10.1f}"
+        f"{seconds['embed']:>8.1f}"
         f"{event['index'] + ' ' + format(seconds['index'], '.1f'):>14}{spent:>8.1f}"
-        f"  {not check(made.snapshot)}",
+        f"  {not check(result.snapshot)}",
         flush=True,
     )
-    return made
+    return result
 
 
 def found_in(folder: Path, needles: list[bytes]) -> int:
-    """How many files hold one of the needles."""
+    """Return the number of files that contain one of the needles."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return sum(any(needle in data for needle in needles) for data in map(Path.read_bytes, files))
 

@@ -1,12 +1,12 @@
-"""A million rows under a memory cap: the index's size, its recall, its speed and its memory.
+"""A million rows under a memory limit: the index's size, its recall, its speed and its memory.
 
     python benchmarks/index.py [ROWS [KEY]]
 
-Synthetic clustered embeddings (uniform ones would have no neighbours worth finding), written as a
-snapshot has them; the index is built and tuned by the project's own code within 1 GiB, with
-re-ranking. Queries come from the same clusters and are no rows. Building, exact search and the
-index's search run in processes of their own, so that each one's peak memory is its own. Without a
-KEY the index is chosen by size. About ten minutes and 2 GB of disk for a million on two cores.
+Synthetic clustered embeddings (uniform ones would have no neighbours worth finding) are written
+in the layout of a snapshot. The project's own code builds and tunes the index within 1 GiB, with
+re-ranking. Queries come from the same clusters but are not rows. Building, exact search and the
+index's search run in separate processes, so that peak memory is measured for each. Without a KEY
+the index is chosen by size. About ten minutes and 2 GB of disk for a million rows on two cores.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 DIM, K, SHARD, QUERIES, NOISE = 384, 128, 50_000, 1000, 0.03
-CLUSTER = 250  # rows of a cluster, on average
+CLUSTER = 250  # rows per cluster, on average
 MEMORY_GB, FACTOR, TARGET = 1.0, 4, 0.95
 
 
 def main() -> None:
-    """Make the memory, run the three processes, print what they found."""
+    """Make the memory, run the processes, print their results."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     key = sys.argv[2] if len(sys.argv) > 2 else None
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,19 +38,19 @@ def main() -> None:
         make_memory(folder, rows)
         say(f"{rows:,} rows x {DIM}, {clusters(rows):,} clusters, {QUERIES} queries, K = {K}")
         built = child("build", folder, key)
-        say(f"index {built['key']} {built['parameters']}, cap {MEMORY_GB:g} GiB")
+        say(f"index {built['key']} {built['parameters']}, limit {MEMORY_GB:g} GiB")
         say(f"  {built['bytes'] / 2**20:,.1f} MiB on disk")
         say(f"  built and tuned in {built['seconds']:.0f} s, peak {built['peak_mb']:,.0f} MB")
         for kind, found in built["measured"]["of"].items():
             say(f"  manifest: recall {shares(found['recall'])}, {kind}")
         exact = child("exact", folder, rows)
-        say(f"exact search: {exact['ms']:.2f} ms a query, peak {exact['peak_mb']:,.0f} MB")
-        say(f"  for so many queries the rule chooses {exact['rule']}")
+        say(f"exact search: {exact['ms']:.2f} ms per query, peak {exact['peak_mb']:,.0f} MB")
+        say(f"  for this many queries `search: auto` chooses {exact['rule']}")
         for factor in (1, FACTOR):
             found = child("query", folder, factor)
             say("search by the index" + (f", {factor} x K re-ranked" if factor > 1 else ""))
             say(f"  recall {shares(found['recall'])}")
-            say(f"  {found['ms']:.2f} ms a query in a batch, {found['one_ms']:.2f} on one thread")
+            say(f"  {found['ms']:.2f} ms per query in a batch, {found['one_ms']:.2f} on one thread")
             say(
                 f"  peak {found['peak_mb']:,.0f} MB, {found['own_mb']:,.0f} MB without mapped files"
             )
@@ -62,12 +62,12 @@ def say(line: str) -> None:
 
 
 def shares(recall: dict[str, float]) -> str:
-    """Recalls in a line."""
+    """Format recalls as one line."""
     return ", ".join(f"{share:.4f} @{k}" for k, share in recall.items())
 
 
 def make_memory(folder: Path, rows: int) -> None:
-    """Shards of float16 rows around centres, metadata beside them, and queries.npy."""
+    """Write shards of float16 rows around centres, their metadata, and queries.npy."""
     for kind in ("img_emb", "metadata"):
         (folder / kind).mkdir(parents=True)
     centres = unit(np.random.default_rng(0).standard_normal((clusters(rows), DIM)))
@@ -81,7 +81,7 @@ def make_memory(folder: Path, rows: int) -> None:
 
 
 def build(folder: Path, key: str | None) -> dict[str, Any]:
-    """The index, as a re-index builds it."""
+    """Build the index as a re-index does."""
     from index_build.index.build import build_index
     from xmore.config.memory import IndexConfig
 
@@ -92,7 +92,7 @@ def build(folder: Path, key: str | None) -> dict[str, Any]:
 
 
 def exact(folder: Path, rows: int) -> dict[str, Any]:
-    """The true neighbours, and what they cost."""
+    """Find the true neighbours by exact search, and measure its cost."""
     from xmore.memory.adopt import adopt
     from xmore.memory.cost import exact_is_affordable
     from xmore.memory.rows import embedding_blocks
@@ -104,11 +104,11 @@ def exact(folder: Path, rows: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     np.save(folder / "truth.npy", truth.ids)
     affordable = exact_is_affordable(QUERIES, rows, DIM, scans=1)
-    return {"ms": 1000 * seconds / QUERIES, "rule": "it" if affordable else "the index"}
+    return {"ms": 1000 * seconds / QUERIES, "rule": "exact search" if affordable else "the index"}
 
 
 def query(folder: Path, factor: int) -> dict[str, Any]:
-    """The index's neighbours, as a benchmark finds them."""
+    """Find neighbours with the index, as a benchmark does."""
     import faiss
 
     from xmore.memory.adopt import adopt
@@ -147,26 +147,26 @@ def query(folder: Path, factor: int) -> dict[str, Any]:
 
 
 def child(step: str, folder: Path, argument: Any) -> dict[str, Any]:
-    """What a step answers from a process of its own, and that process's peak memory."""
+    """Run a step in a separate process -> its result, with the process's peak memory."""
     command = [sys.executable, __file__, "--step", step, str(folder), json.dumps(argument)]
-    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(answer)
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(printed)
 
 
 def clusters(rows: int) -> int:
-    """How many centres there are."""
+    """Return the number of centres."""
     return max(rows // CLUSTER, 1)
 
 
 def around(centres: np.ndarray, count: int, seed: list[int]) -> np.ndarray:
-    """Unit rows about random centres; a row's inner product with its centre is about 0.86."""
+    """Draw unit rows around random centres; a row's inner product with its centre is about 0.86."""
     generator = np.random.default_rng(seed)
     which = generator.integers(0, len(centres), count)
     return unit(centres[which] + NOISE * generator.standard_normal((count, DIM)))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
+    """Scale rows to length 1."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 

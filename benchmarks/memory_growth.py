@@ -1,8 +1,10 @@
-"""Peak memory of retrieval as the memory grows tenfold: it should stay where it is.
+"""Peak memory of retrieval when the memory grows tenfold: it should not grow.
+
+    python benchmarks/memory_growth.py [ROWS]
 
 Synthetic clustered embeddings and captions, no index: `candidates` by exact search, then
-`captions` in coarse order. Each size runs in a process of its own. Run: python
-benchmarks/memory_growth.py [rows], about a minute and 500 MB of disk for the default of 50,000.
+`captions` in coarse order. Each size runs in a separate process. About a minute and 500 MB of disk
+for the default of 50,000 rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ DIM, QUERIES, K, CLUSTERS, SHARD = 384, 2000, 128, 500, 50_000
 
 
 def make_memory(folder: Path, rows: int) -> None:
-    """A clip-retrieval folder of `rows` rows around CLUSTERS centres, the same at each size."""
+    """Write a clip-retrieval folder of `rows` rows around CLUSTERS centres, equal for each size."""
     for kind in ("img_emb", "metadata"):
         (folder / kind).mkdir(parents=True)
     centres = unit(np.random.default_rng(0).standard_normal((CLUSTERS, DIM)))
@@ -36,7 +38,7 @@ def make_memory(folder: Path, rows: int) -> None:
 
 
 def retrieve(folder: Path) -> None:
-    """Run the two stages on a memory and print their peaks in MB and the recall of exact search."""
+    """Run the two stages on a memory; print the peak MB of each, then the seconds of each."""
     from tasks.candidates import candidates
     from tasks.captions import FineModel, captions
     from tasks.stage import Workspace
@@ -67,7 +69,7 @@ def retrieve(folder: Path) -> None:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
+    """Scale rows to length 1."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -80,12 +82,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             make_memory(Path(scratch), size)
             command = [sys.executable, __file__, "--retrieve", scratch]
-            answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        coarse, fine, coarse_s, fine_s = map(float, answer.split())
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        coarse, fine, coarse_s, fine_s = map(float, printed.split())
         peaks[size] = max(coarse, fine)
         print(f"{size:>9,} rows: candidates {coarse:6.0f} MB {coarse_s:6.1f} s, "
               f"captions {fine:6.0f} MB {fine_s:5.1f} s")  # fmt: skip
-    print(f"peak memory, ten times the rows: {peaks[10 * rows] / peaks[rows]:.3f} times")
+    print(f"peak memory with ten times the rows: {peaks[10 * rows] / peaks[rows]:.3f} times")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Every method on real photos and captions, where they are: XMORE_REALSET names their folder.
+"""Every method on real photos and captions, in the folder that XMORE_REALSET names.
 
     XMORE_REALSET=/data/realset .venv/bin/python benchmarks/realset.py FOLDER
 
 Four test sets (PACS' domains: 7 classes, 140 images each) and a memory of some 4,000 captioned
-photos, embedded twice: by the coarse model, and by the inference model for RECO, whose layers are
-trained on it. Models, methods and options are those of `configs/demo-all-methods.yaml`. All that is
-made stays in FOLDER: stopped or killed, the same command goes on.
+photos. The memory is embedded twice: by the coarse model, and by the inference model for RECO,
+whose layers are trained on it. Models, methods and options are those of
+`configs/demo-all-methods.yaml`. All results stay in FOLDER: run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEXTS = Path(__file__).with_name("pacs-neighbours.jsonl")
 
 
 def main() -> None:
-    """Memories, RECO's training, the benchmark, its table."""
+    """Build the memories, train RECO, run the benchmark, print its leaderboard."""
     root, folder = os.environ.get("XMORE_REALSET"), Path(sys.argv[-1]).resolve()
     if not root or len(sys.argv) != 2:
         sys.exit(f"{__doc__}\nSet XMORE_REALSET and name one folder.")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def remember(root: Path, folder: Path, name: str) -> Path:
-    """A memory of the real captions, embedded as the demo's config `name` says."""
+    """Build a memory of the real captions with the model of the demo's config `name`."""
     config = load_config(CONFIGS / f"{name}.yaml", ReindexConfig)
     images = {"folder": root / "memory", "captions": root / "memory" / "captions.parquet"}
     changes = {"memory": folder / name, "sources": [{"images": images}], "take_down": None}
@@ -67,7 +67,7 @@ def remember(root: Path, folder: Path, name: str) -> Path:
 
 
 def card(root: Path, folder: Path, domain: str) -> Path:
-    """The card of one domain."""
+    """Write the card of one domain."""
     path = folder / f"{domain}.yaml"
     text = {"name": domain, "root": str(root / "pacs" / domain)}
     path.write_text(yaml.safe_dump(text | {"expected": {"classes": 7, "images": 140}}))

@@ -1,11 +1,11 @@
-"""How a report grows with its run: the demo's, and one of ImageNet's size made from it.
+"""The size of a report as its run grows: the demo's, and one of ImageNet's size made from it.
 
-    python benchmarks/report.py [queries]
+    python benchmarks/report.py [QUERIES]
 
-The demo's queries, candidates and captions are repeated to 50,000 queries of 1,000 classes; scores
-are the demo's with noise, the added classes share a little of each. Predictions, metrics and
-comparisons are made by their own stages. Each report is drawn in a process of its own. Needs a run
-of the demo (`make demo`); takes some minutes and 1 GB of disk.
+The demo's queries, candidates and captions are repeated to 50,000 queries of 1,000 classes. Scores
+are the demo's with noise; the added classes take a small share of each. Predictions, metrics and
+comparisons are computed by their own stages. Each report is written in a separate process. Needs a
+run of the demo (`make demo`), some minutes, and 1 GB of disk.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ print(f"{page.stat().st_size / 1e6:.1f} MB, peak {peak:,.0f} MB")
 
 
 def main(queries: int) -> None:
-    """Draw both reports and print their sizes."""
+    """Write both reports and print their sizes."""
     demo = load_run(PROJECT_ROOT / "results", "demo")
     with tempfile.TemporaryDirectory() as scratch:
         large = enlarge(demo, Path(scratch) / "results", queries)
         for name, results in (("demo", PROJECT_ROOT / "results"), (f"{queries:,} queries", large)):
             begun = time.perf_counter()
             command = [sys.executable, "-c", DRAW, str(results), str(Path(scratch) / name)]
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
-            print(f"{name}: {answer.stdout.strip()}, {time.perf_counter() - begun:.1f} s")
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            print(f"{name}: {printed.strip()}, {time.perf_counter() - begun:.1f} s")
 
 
 def enlarge(demo: Run, results: Path, queries: int) -> Path:
-    """A run like the demo's with so many queries, in `results`."""
+    """Write a run like the demo's with this many queries, in `results`."""
     config = load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig)
     work = Workspace(results, ExecutionConfig(part_rows=PART))
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def enlarge(demo: Run, results: Path, queries: int) -> Path:
 
 
 def repeat(work: Workspace, ref: ArtifactRef, queries: int) -> ArtifactRef:
-    """An artifact's rows over and over, with new query_ids."""
+    """Write an artifact with `ref`'s rows repeated, and new query_ids."""
     table = read_rows(ref).combine_chunks()
 
     def part(start: int, stop: int) -> pa.Table:
@@ -104,7 +104,7 @@ def repeat(work: Workspace, ref: ArtifactRef, queries: int) -> ArtifactRef:
 
 
 def more_classes(work: Workspace, ref: ArtifactRef) -> ArtifactRef:
-    """The demo's classes, and others up to CLASSES."""
+    """Write the demo's classes, and others up to CLASSES."""
     rows = read_rows(ref).to_pylist()
     for label in range(len(rows), CLASSES):
         name, prompt = f"another class {label}", f"a photo of another class {label}."
@@ -118,7 +118,7 @@ def more_classes(work: Workspace, ref: ArtifactRef) -> ArtifactRef:
 def noisy_scores(
     work: Workspace, ref: ArtifactRef, queries: int, rng: np.random.Generator
 ) -> ArtifactRef:
-    """The demo's scores with noise, over CLASSES classes."""
+    """Write the demo's scores with noise, over CLASSES classes."""
     table = read_rows(ref)
     image, text = (schemas.to_matrix(table[f"{of}_scores"]) for of in ("image", "text"))
 
@@ -142,7 +142,7 @@ def noisy_scores(
 
 
 def noisy(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(N, C) probabilities -> (N, CLASSES) float32 probabilities."""
+    """Add noise and classes to (N, C) probabilities -> (N, CLASSES) float32 probabilities."""
     n, c = scores.shape
     logits = np.log(np.maximum(scores, 1e-12)) + rng.standard_normal((n, c))
     others = rng.normal(logits.min(1, keepdims=True), 1, (n, CLASSES - c))
@@ -152,7 +152,7 @@ def noisy(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def parts(queries: int) -> list[int]:
-    """Sizes of an artifact's parts."""
+    """Return the sizes of an artifact's parts."""
     return [min(PART, queries - start) for start in range(0, queries, PART)] or [0]
 
 

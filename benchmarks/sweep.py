@@ -1,9 +1,9 @@
-"""What seven values of M cost, as a multiple of one: the demo from nothing, twice.
+"""The cost of seven values of M as a multiple of one value's: the demo, twice.
 
     python benchmarks/sweep.py
 
 One run with M = 16, then one with M = 1, 2, 4, 8, 16, 32, 64, each in an empty results folder, so
-that neither finds anything done. A first run is not counted: it warms up the disk and the
+that neither finds existing artifacts. A first run is not counted: it warms up the disk and the
 libraries. Needs the demo's models and memory (`make demo`); takes a few minutes.
 """
 
@@ -35,13 +35,13 @@ def main() -> None:
 
 
 def config(results: Path, captions: list[int]) -> BenchmarkConfig:
-    """The demo with these values of M, in a results folder of its own."""
+    """Return the demo's config with these values of M and another results folder."""
     changes = {"results": str(results), "retrieval.captions": captions, "report": False}
     return change_config(DEMO, changes, PROJECT_ROOT)
 
 
 def seconds(benchmark: BenchmarkConfig) -> float:
-    """Wall time of a run; prints where it went."""
+    """Run a benchmark -> its wall time; prints the seconds by stage."""
     begun = time.perf_counter()
     name = xmore_benchmark.fn(benchmark)
     spent = time.perf_counter() - begun

@@ -1,4 +1,4 @@
-"""Write docs/reference/*.md from the code: `make docs`. With --check, only say what is stale."""
+"""Write docs/reference/*.md from the code: `make docs`. With --check, only report stale pages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROOTS = {
     SweepConfig: "A sweep: `xmore sweep CONFIG`",
     DatasetCard: "A dataset's card: in a benchmark's `datasets`",
 }
-ANY_DIM = 512  # each model has its own; the page says D
+ANY_DIM = 512  # a placeholder, printed as D: each model has its own
 SCHEMAS = {
     "queries": schemas.QUERIES,
     "classes": schemas.CLASSES,
@@ -57,12 +57,12 @@ SCHEMAS = {
 
 
 def main() -> int:
-    """Write all pages, or name those that are not what the code says now."""
+    """Write all pages; with --check, name the stale ones and return 1 if there are any."""
     pages = {"cli": cli(), "config": config(), "schemas": tables()}
     stale = [name for name, text in pages.items() if _read(name) != text]
     if "--check" in sys.argv:
         for name in stale:
-            print(f"docs/reference/{name}.md: not what the code says now; run `make docs`.")
+            print(f"docs/reference/{name}.md: differs from the code. Run `make docs`.")
         return 1 if stale else 0
     FOLDER.mkdir(exist_ok=True)
     for name in stale:
@@ -71,22 +71,22 @@ def main() -> int:
 
 
 def cli() -> str:
-    """Every command, its arguments and options: Typer's own page, with this folder's paths."""
+    """Return Typer's page of every command with its arguments and options, with relative paths."""
     command = get_command(commands)
-    _keep_whole(command)
+    _use_full_help(command)
     text = get_docs_for_click(obj=command, ctx=command.context_class(command), name="xmore")
     return MADE + html.unescape(text).replace(f"{PROJECT_ROOT}/", "").rstrip() + "\n"
 
 
-def _keep_whole(command: Any) -> None:
-    """A command's line in its group's list is its help; Typer would cut that at 45 characters."""
+def _use_full_help(command: Any) -> None:
+    """List each command with its full help, which Typer would cut at 45 characters."""
     for inner in getattr(command, "commands", {}).values():
         inner.short_help = inner.help
-        _keep_whole(inner)
+        _use_full_help(inner)
 
 
 def config() -> str:
-    """Every key of each kind of YAML, a table a section."""
+    """Return a page of every key of each kind of YAML, one table per section."""
     parts = [MADE + "# Configs and cards\n"]
     for root, title in ROOTS.items():
         parts.append(f"## {title}\n\n{_first_line(root)}\n\n{_keys(root)}")
@@ -96,11 +96,11 @@ def config() -> str:
 
 
 def tables() -> str:
-    """Every artifact's columns, and the views of a run."""
+    """Return a page of every artifact's columns, and of a run's views."""
     parts = [
         f"{MADE}# Artifacts and views\n\n## Artifacts\n\n"
         "`results/store/<stage>/<dataset>/<digest>/part-*.parquet`. Views of a run add `dataset`, "
-        "and `model` and `m` where there are several. A column holds nulls only where its meaning "
+        "and `model` and `m` if there are several. A column holds nulls only if its meaning "
         "says so. D is the number of a model's features.\n"
     ]
     for stage, schema in SCHEMAS.items():
@@ -108,8 +108,8 @@ def tables() -> str:
         version = schemas.STAGE_VERSIONS[stage]
         parts.append(f"### {stage}, version {version}\n\n{_table(('column', 'type', ''), rows)}")
     parts.append(
-        "## Views\n\n`xmore sql RUN`, or `duckdb -init results/runs/<run>/views.sql`; beside these "
-        "each artifact is a view of its own name.\n"
+        "## Views\n\n`xmore sql RUN`, or `duckdb -init results/runs/<run>/views.sql`; in addition, "
+        "each artifact is a view with the name of its stage.\n"
     )
     for name, comment, columns in _views():
         parts.append(f"### {name}\n\n{comment}{_table(('column', 'type'), columns)}")
@@ -117,7 +117,7 @@ def tables() -> str:
 
 
 def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
-    """The flat views: name, the comment above them, columns and types."""
+    """Yield the flat views: name, the comment above the SQL, columns and types."""
     db = duckdb.connect()
     for stage, schema in SCHEMAS.items():
         fields = list(schema)
@@ -128,16 +128,16 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
             fields.append(pa.field("m", pa.int32()))
         db.register(RAW_NAMES.get(stage, stage), pa.schema(fields).empty_table())
     above = r"((?:^-- .*\n)*)create or replace view (\w+) as"
-    with TemporaryDirectory() as folder:  # the view `runs` looks for its files when it is used
+    with TemporaryDirectory() as folder:  # the view `runs` reads run.json when it is used
         run = Path(folder) / "run"
         write_whole(run / "run.json", b"{}")
         text = flat_views(run)
         db.execute(text)
         for comment, name in re.findall(above, text, re.M):
-            said = comment.replace("-- ", "").strip()
+            note = comment.replace("-- ", "").strip()
             described = db.execute(f"describe {name}").fetchall()
             columns = [(f"`{column}`", f"`{kind.lower()}`") for column, kind, *_ in described]
-            yield name, f"{said}\n\n" if said else "", columns
+            yield name, f"{note}\n\n" if note else "", columns
 
 
 def _keys(kind: type[BaseModel]) -> str:
@@ -153,7 +153,7 @@ def _keys(kind: type[BaseModel]) -> str:
 
 
 def _sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """The models inside `kind`, each once, in the order in which they are met."""
+    """Yield the models inside `kind`, each once, in the order of their fields."""
     seen: dict[type[BaseModel], None] = {}
     todo = [kind]
     while todo:
@@ -200,13 +200,13 @@ def _default(field: Any) -> str:
 
 
 def _arrow(kind: pa.DataType) -> str:
-    """An Arrow type as code: a bare <int64> is taken for HTML."""
+    """Format an Arrow type as code: a bare <int64> would be read as HTML."""
     return f"`{kind}`".replace("item: ", "").replace(f"[{ANY_DIM}]", "[D]")
 
 
 def _meaning(column: str) -> str:
     if column not in schemas.COLUMNS:
-        raise SystemExit(f"schemas.COLUMNS does not say what `{column}` is; add it.")
+        raise SystemExit(f"schemas.COLUMNS does not describe `{column}`; add it.")
     return schemas.COLUMNS[column]
 
 
