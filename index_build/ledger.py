@@ -21,7 +21,7 @@ import duckdb
 
 from index_build.base.batches import Batch, list_batches
 from index_build.base.tables import parquet, scratch_db
-from index_build.download.fetch import PASSING
+from index_build.download.fetch import RETRYABLE
 from index_build.sources.look_up import Wanted
 from xmore.config.memory import DownloadConfig
 from xmore.files.sql import quote_all
@@ -88,7 +88,7 @@ class Ledger:
         self.db.execute(
             _WANTED.format(
                 listed=listed,
-                retryable=quote_all(sorted(PASSING)),
+                retryable=quote_all(sorted(RETRYABLE)),
                 tries=self.download.tries,
                 bounded=quote_all(BOUNDED),
                 changed=quote_all(bounded) or "null",

@@ -6,23 +6,41 @@ and then, follows `file:` URLs, and looks at an image's size only after decoding
 
 from __future__ import annotations
 
-import http.client
+import errno
+import math
 import socket
 import ssl
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from http.client import HTTPMessage
 from typing import Any
+from urllib.parse import urlsplit
+
+import certifi
+import pycurl
 
 from xmore.config.memory import DownloadConfig
 from xmore.images.decode import ImageRejected, check_image
 
-PIECE = 1 << 16
-PASSING = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
+RETRYABLE = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
+# What curl's errors are called here, some of them with the system's behind it; any other is
+# "connection lost". The ANSWERED come after a status, and it says more.
+CAUSES = {
+    pycurl.E_URL_MALFORMAT: "not a usable URL",
+    pycurl.E_COULDNT_RESOLVE_HOST: "no such host",
+    pycurl.E_COULDNT_RESOLVE_PROXY: "no such host",
+    (pycurl.E_COULDNT_CONNECT, errno.ECONNREFUSED): "connection refused",
+    (pycurl.E_SSL_CONNECT_ERROR, errno.ECONNRESET): "connection lost",
+    pycurl.E_SSL_CONNECT_ERROR: "TLS failed",
+    pycurl.E_PEER_FAILED_VERIFICATION: "TLS failed",
+    pycurl.E_OPERATION_TIMEDOUT: "timeout",
+    pycurl.E_FILESIZE_EXCEEDED: "too many bytes",
+}
+ANSWERED = (
+    pycurl.E_HTTP_RETURNED_ERROR,
+    pycurl.E_TOO_MANY_REDIRECTS,
+    pycurl.E_UNSUPPORTED_PROTOCOL,  # where a redirect leads
+)
 # One check at a time in a process: a decoded image may take 4 bytes a pixel.
 _checking = threading.Lock()
 
@@ -35,9 +53,7 @@ class FetchFailed(Exception):
         self.cause = cause
 
 
-def fetch_image(
-    url: str, bounds: DownloadConfig, refused: Callable[[http.client.HTTPMessage], bool]
-) -> bytes:
+def fetch_image(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool]) -> bytes:
     """The bytes of the image at `url`, whole and decodable; raises FetchFailed.
 
     `refused` looks at the answer's headers and says whether the server forbids this use.
@@ -51,140 +67,110 @@ def fetch_image(
     return data
 
 
-def may_pass(cause: str) -> bool:
+def is_retryable(cause: str) -> bool:
     """Whether a further try may succeed where one failed by `cause`."""
-    return cause in PASSING or cause.startswith("HTTP 5")
+    return cause in RETRYABLE or cause.startswith("HTTP 5")
 
 
-def _get(
-    url: str, bounds: DownloadConfig, refused: Callable[[http.client.HTTPMessage], bool]
-) -> bytes:
-    guard = _Guard(bounds.timeout)
+def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool]) -> bytes:
+    answer = _Answer(refused)
+    handle = _of_thread.handle
     try:
-        token = f"; {bounds.user_agent}" if bounds.user_agent else ""
-        agent = f"Mozilla/5.0 (compatible; xmore{token}; image-text research)"
-        request = urllib.request.Request(url, headers={"User-Agent": agent})
-        with guard, guard.opener().open(request, timeout=bounds.timeout) as answer:
-            if refused(answer.headers):
-                raise FetchFailed("forbidden by the server's X-Robots-Tag")
-            return _read(answer, bounds.max_bytes, guard)
-    except FetchFailed:
-        raise
-    except Exception as error:  # urllib and http.client raise many kinds, ValueError among them
-        raise FetchFailed("timeout" if guard.expired else _cause(error)) from error
+        for option, value in _options(url.strip(), bounds, answer).items():
+            handle.setopt(option, value)
+        handle.perform()
+        status = handle.getinfo(pycurl.RESPONSE_CODE)
+    except ValueError as error:
+        raise FetchFailed("not a usable URL") from error
+    except pycurl.error as error:
+        if answer.forbidden:
+            raise FetchFailed("forbidden by the server's X-Robots-Tag") from error
+        raise FetchFailed(_cause(error.args[0], handle)) from error
+    finally:
+        handle.reset()
+    if not 200 <= status < 300:  # such as a redirect that does not say where to
+        raise FetchFailed(f"HTTP {status}")
+    return bytes(answer.body)
 
 
-def _read(answer: http.client.HTTPResponse, max_bytes: int, guard: _Guard) -> bytes:
-    length = answer.headers.get("Content-Length", "")
-    if length.isdigit() and int(length) > max_bytes:
-        raise FetchFailed("too many bytes")
-    data = bytearray()
-    while piece := answer.read1(PIECE):
-        data += piece
-        if len(data) > max_bytes:
-            raise FetchFailed("too many bytes")
-        if guard.expired:
-            raise FetchFailed("timeout")
-    if guard.expired:
-        raise FetchFailed("timeout")  # its connection was shut: what came is not the whole
-    if length.isdigit() and len(data) < int(length):
-        raise FetchFailed("connection lost")
-    return bytes(data)
+def _options(url: str, bounds: DownloadConfig, answer: _Answer) -> dict[int, Any]:
+    """What curl is told; raises ValueError where `url` is none that may be asked for."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:  # curl would guess
+        raise ValueError(url)
+    token = f"; {bounds.user_agent}" if bounds.user_agent else ""
+    agent = f"Mozilla/5.0 (compatible; xmore{token}; image-text research)"
+    certificates = ssl.get_default_verify_paths()
+    options = {
+        pycurl.URL: url.replace(parts.netloc, parts.netloc.encode("idna").decode(), 1),
+        pycurl.HTTPHEADER: ["Accept-Encoding: identity"],
+        pycurl.USERAGENT: agent.encode(),
+        pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # 2 saves nothing on one request
+        pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,  # a redirect's too
+        pycurl.FOLLOWLOCATION: True,
+        pycurl.MAXREDIRS: 10,
+        pycurl.FAILONERROR: True,
+        pycurl.TIMEOUT_MS: math.ceil(bounds.timeout * 1000),  # of all, the host's look-up included
+        pycurl.MAXFILESIZE_LARGE: bounds.max_bytes,
+        pycurl.NOSIGNAL: True,  # there are other threads
+        pycurl.FORBID_REUSE: True,  # each request connects, so _open_socket sees its address
+        pycurl.OPENSOCKETFUNCTION: _open_socket,
+        pycurl.HEADERFUNCTION: answer.take_header,
+        pycurl.WRITEFUNCTION: answer.body.extend,
+        pycurl.CAINFO: certificates.cafile or certifi.where(),
+    }
+    if certificates.capath and not certificates.cafile:
+        options[pycurl.CAPATH] = certificates.capath
+    return options
 
 
-def _cause(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}"
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, TimeoutError):
-        return "timeout"
-    if isinstance(reason, socket.gaierror):
-        return "no such host"
-    if isinstance(reason, ssl.SSLError):
-        return "TLS failed"
-    if isinstance(reason, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(reason, OSError | http.client.HTTPException) and not isinstance(
-        reason, http.client.InvalidURL
-    ):
-        return "connection lost"
-    return "not a usable URL"
+def _open_socket(purpose: int, address: Any) -> socket.socket | int:
+    """A socket for a resolved address, or SOCKET_BAD to refuse it before anything is sent to it.
+
+    The place for a rule about addresses: curl asks here before each connect, a redirect's too.
+    Behind a proxy the address is the proxy's.
+    """
+    try:
+        return socket.socket(address.family, address.socktype, address.protocol)
+    except OSError:
+        return pycurl.SOCKET_BAD
 
 
-class _Guard:
-    """Shuts a request's connections when its time is up, whatever they are waiting for."""
-
-    def __init__(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
-        self.connections: list[http.client.HTTPConnection] = []
-        self.timer = threading.Timer(seconds, self._shut)
-        self.timer.daemon = True
-
-    @property
-    def expired(self) -> bool:
-        return time.monotonic() >= self.until
-
-    def __enter__(self) -> None:
-        self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.timer.cancel()
-
-    def opener(self) -> urllib.request.OpenerDirector:
-        """urllib with http and https only, whose connections are watched."""
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            urllib.request.ProxyHandler(),
-            urllib.request.UnknownHandler(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPRedirectHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            _watched_http(self._watch),
-            _watched_https(self._watch),
-        ):
-            opener.add_handler(handler)
-        return opener
-
-    def _watch(self, connection: http.client.HTTPConnection) -> None:
-        self.connections.append(connection)
-
-    def _shut(self) -> None:
-        for connection in self.connections:
-            with suppress(OSError, AttributeError):  # not connected yet, or closed by now
-                connection.sock.shutdown(socket.SHUT_RDWR)
+def _cause(code: int, handle: pycurl.Curl) -> str:
+    status = handle.getinfo(pycurl.RESPONSE_CODE)
+    if status and code in ANSWERED:
+        return f"HTTP {status}"
+    told = (code, handle.getinfo(pycurl.OS_ERRNO))
+    return CAUSES.get(told) or CAUSES.get(code, "connection lost")
 
 
-def _watched_http(
-    watch: Callable[[http.client.HTTPConnection], None],
-) -> urllib.request.HTTPHandler:
-    class Handler(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(_making(http.client.HTTPConnection, watch), req)
+class _Answer:
+    """An answer as it comes in: its headers, looked at before any of the body, and the body."""
 
-    return Handler()
+    def __init__(self, refused: Callable[[HTTPMessage], bool]) -> None:
+        self.refused = refused
+        self.forbidden = False
+        self.status = ""
+        self.headers = HTTPMessage()
+        self.body = bytearray()
 
-
-def _watched_https(
-    watch: Callable[[http.client.HTTPConnection], None],
-) -> urllib.request.HTTPSHandler:
-    class Handler(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            make = _making(http.client.HTTPSConnection, watch)
-            return self.do_open(make, req, context=_tls())
-
-    return Handler()
-
-
-def _making(kind: Any, watch: Callable[[http.client.HTTPConnection], None]) -> Any:
-    def make(*args: Any, **kwargs: Any) -> http.client.HTTPConnection:
-        connection = kind(*args, **kwargs)
-        watch(connection)
-        return connection
-
-    return make
+    def take_header(self, line: bytes) -> int | None:
+        text = line.decode("iso-8859-1").strip()
+        name, colon, value = text.partition(":")
+        if text.startswith("HTTP/"):  # the answer before this one was a redirect
+            self.status, self.headers = text.partition(" ")[2], HTTPMessage()
+        elif colon:
+            self.headers[name] = value.strip()
+        elif self.status.startswith("2"):  # an empty line: these are all its headers
+            self.forbidden = self.refused(self.headers)
+        return -1 if self.forbidden else None  # -1 ends the request
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    # Reading the certificates takes longer than most requests.
-    return ssl.create_default_context()
+class _OfThread(threading.local):
+    """A handle for each thread; it remembers the certificates, which take long to read."""
+
+    def __init__(self) -> None:
+        self.handle = pycurl.Curl()
+
+
+_of_thread = _OfThread()

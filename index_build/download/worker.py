@@ -14,7 +14,7 @@ from http.client import HTTPMessage
 
 import img2dataset.downloader
 
-from index_build.download.fetch import FetchFailed, fetch_image, may_pass
+from index_build.download.fetch import FetchFailed, fetch_image, is_retryable
 from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
 
 
@@ -47,7 +47,7 @@ def fetch_row(
             return key, io.BytesIO(data), None
         except FetchFailed as error:
             cause = error.cause
-        if not may_pass(cause):
+        if not is_retryable(cause):
             break
     return key, None, cause
 
@@ -55,3 +55,5 @@ def fetch_row(
 JOB = Job.model_validate_json(os.environ[VARIABLE])
 TAKEN = frozenset(JOB.taken)
 img2dataset.downloader.download_image_with_retry = fetch_row
+if proxy := os.environ.get("HTTP_PROXY"):  # curl knows this one in lower case only
+    os.environ.setdefault("http_proxy", proxy)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_build.base.batches import Batch, list_batches, write_batch
-from index_build.download.fetch import may_pass
+from index_build.download.fetch import is_retryable
 from index_build.ledger import bounds_of, open_ledger
 from xmore.config.memory import DownloadConfig
 
@@ -83,6 +83,6 @@ def test_what_a_bound_stopped_is_asked_for_again_under_another_bound(memory):
 
 def test_a_request_is_repeated_at_once_for_the_same_causes():
     of_requests = [cause for cause in AGAIN if cause and cause != "taken down"]
-    assert [cause for cause in of_requests if may_pass(cause)] == [
+    assert [cause for cause in of_requests if is_retryable(cause)] == [
         cause for cause in of_requests if AGAIN[cause]
     ]

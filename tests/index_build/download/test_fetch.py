@@ -1,11 +1,27 @@
 """One request, and all that a stranger's server may do to it."""
 
+import datetime
 import http.client
+import os
+import shutil
+import socket
+import socketserver
+import ssl
+import struct
+import subprocess
+import sys
+import threading
 import time
 
+import pycurl
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from index_build.download.fetch import FetchFailed, fetch_image, may_pass
+from index_build.download import fetch
+from index_build.download.fetch import FetchFailed, fetch_image, is_retryable
+from index_build.download.job import VARIABLE, Job
 from xmore.config.memory import DownloadConfig
 
 BOUNDS = DownloadConfig(timeout=1, max_bytes=1_000_000, max_pixels=1_000_000)
@@ -21,9 +37,67 @@ def cause(url: str, bounds: DownloadConfig = BOUNDS, refused=never) -> str:
     return caught.value.cause
 
 
+class Raw(socketserver.StreamRequestHandler):
+    """Answers with the server's bytes, over TLS where it has a certificate; then hangs up."""
+
+    def handle(self) -> None:
+        if self.server.tls:
+            self.request.do_handshake()
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(self.server.answer)
+        self.wfile.flush()
+        time.sleep(self.server.stays)
+
+
+class KeptOpen(Raw):
+    def handle(self) -> None:
+        super().handle()
+        super().handle()
+
+
+class RawServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, answer, stays=0.0, certificate=None, handler=Raw) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.answer, self.stays, self.tls = answer, stays, certificate is not None
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    def handle_error(self, *_) -> None:
+        """Clients that hang up are wanted here."""
+
+
+@pytest.fixture
+def raw():
+    """Starts servers that answer each request with the same bytes; says their ports."""
+    servers = []
+
+    def start(answer, **how) -> int:
+        servers.append(RawServer(answer, **how))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.05,), daemon=True).start()
+        return servers[-1].server_address[1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_good_image_comes_as_it_is(web):
     whole = fetch_image(web.url("no-ai"), BOUNDS, never)
     assert whole.startswith(b"\xff\xd8") and whole.endswith(b"\xff\xd9")
+
+
+def test_a_url_may_be_spelt_otherwise(web):
+    url = web.url("no-ai")
+    other = url.replace("http", "HTTP").replace("127.0.0.1", "loc\u00aalhost")
+    assert fetch_image(f" {other}#top\n", BOUNDS, never) == fetch_image(url, BOUNDS, never)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +132,10 @@ def test_a_bad_answer_is_named_in_time(web, path, expected):
         ("file:///etc/hostname", "not a usable URL"),
         ("ftp://127.0.0.1/x.jpg", "not a usable URL"),
         ("no url at all", "not a usable URL"),
+        ("127.0.0.1:1/x.jpg", "not a usable URL"),
+        ("http:///127.0.0.1:1/x.jpg", "not a usable URL"),
+        ("http://127.0.0.1:1/\u00fc.jpg", "not a usable URL"),
+        ("http://a..invalid/x.jpg", "not a usable URL"),
         ("http://", "not a usable URL"),
         ("http://[::1", "not a usable URL"),
         ("http://127.0.0.1:1/x.jpg", "connection refused"),
@@ -76,7 +154,221 @@ def test_a_server_may_forbid_the_use(web):
     assert "X-Robots-Tag" in cause(web.url("no-ai"), refused=refused)
 
 
+def test_the_headers_decide_before_the_body_comes(raw):
+    lines = [
+        b"X-Robots-Tag: other: noai",
+        b"x-robots-tag:noimageai",
+        b"Content-Length: 9",
+        b"",
+        b"",
+    ]
+    url = f"http://127.0.0.1:{raw(crlf(b'HTTP/1.1 200 OK', *lines), stays=30)}/"
+    seen = []
+
+    def refused(headers):
+        seen.append((type(headers), headers.get_all("X-Robots-Tag")))
+        return True
+
+    assert "X-Robots-Tag" in cause(url, refused=refused)
+    assert seen == [(http.client.HTTPMessage, ["other: noai", "noimageai"])]
+    assert cause(url) == "timeout"  # else it would have waited for the body
+
+
+def test_only_the_last_answer_s_headers_count(web, raw):
+    redirect = [b"X-Robots-Tag: noai", b"Location: " + web.url("no-ai").encode(), b"", b""]
+    port = raw(crlf(b"HTTP/1.1 302 Found", *redirect))
+    seen = []
+    fetch_image(f"http://127.0.0.1:{port}/", BOUNDS, lambda h: seen.append(h.items()))
+    assert len(seen) == 1 and "Location" not in dict(seen[0])
+
+
+def test_an_error_s_body_is_not_waited_for(raw):
+    port = raw(crlf(b"HTTP/1.1 404 Not Found", b"Content-Length: 9", b"", b""), stays=30)
+    assert cause(f"http://127.0.0.1:{port}/") == "HTTP 404"
+
+
+def test_a_redirect_to_nowhere_is_no_image(web, raw):
+    image = fetch_image(web.url("no-ai"), BOUNDS, never)
+    port = raw(crlf(b"HTTP/1.1 302 Found", b"Content-Length: %d" % len(image), b"", image))
+    assert cause(f"http://127.0.0.1:{port}/") == "HTTP 302"
+
+
+def test_a_loop_ends_soon(web):
+    assert cause(web.url("loop")) == "HTTP 302"
+    assert web.asked == {"/loop": 11}
+
+
+def test_what_a_server_is_told(raw):
+    told = []
+
+    class Listens(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline().strip():
+                told.append(line.decode())
+
+    port = raw(b"", handler=Listens)
+    cause(f"http://127.0.0.1:{port}/x.jpg", BOUNDS.model_copy(update={"user_agent": "me"}))
+    assert told == [
+        "GET /x.jpg HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        "User-Agent: Mozilla/5.0 (compatible; xmore; me; image-text research)",
+        "Accept: */*",
+        "Accept-Encoding: identity",
+    ]
+
+
+def crlf(*lines: bytes) -> bytes:
+    return b"\r\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/hostname",
+        "ftp://127.0.0.1:1/x.jpg",
+        "gopher://127.0.0.1:1/",
+        "ws://127.0.0.1:1/",
+    ],
+)
+def test_a_redirect_stays_with_http(raw, location):
+    port = raw(crlf(b"HTTP/1.1 301 Moved", b"Location: " + location.encode(), b"", b""))
+    assert cause(f"http://127.0.0.1:{port}/") == "HTTP 301"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate of localhost's own, with its key: a file that vouches only for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    today = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    pem = serialization.Encoding.PEM
+    secret = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *secret))
+    return path
+
+
+def test_a_certificate_must_be_vouched_for(web, raw, certificate, monkeypatch):
+    image = fetch_image(web.url("no-ai"), BOUNDS, never)
+    length = b"Content-Length: %d" % len(image)
+    port = raw(crlf(b"HTTP/1.1 200 OK", length, b"", image), certificate=certificate)
+    assert cause(f"https://localhost:{port}/") == "TLS failed"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch_image(f"https://localhost:{port}/", BOUNDS, never) == image
+    assert cause(f"https://127.0.0.1:{port}/") == "TLS failed"  # not the name it is made out to
+
+
+def test_a_server_without_tls(raw):
+    class Plain(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    assert cause(f"https://127.0.0.1:{raw(b'', handler=Plain)}/") == "TLS failed"
+
+
+def test_a_handshake_that_is_cut_off_may_pass(raw):
+    class Reset(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)  # what is left unread makes it a reset
+            linger = struct.pack("ii", 1, 0)
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.server.close_request(self.request)
+
+    assert cause(f"https://127.0.0.1:{raw(b'', handler=Reset)}/") == "connection lost"
+
+
+def test_each_address_is_seen_before_it_is_connected_to(web, raw, monkeypatch):
+    target = web.url("no-ai").replace("127.0.0.1", "localhost")
+    lines = [b"Location: " + target.encode(), b"Content-Length: 0", b"", b""]
+    port = raw(crlf(b"HTTP/1.1 302 Found", *lines), handler=KeptOpen)
+    open_socket, seen = fetch._open_socket, []
+
+    def watch(purpose, address):
+        seen.append((address.addr[:2], web.asked.total()))
+        return open_socket(purpose, address)
+
+    monkeypatch.setattr(fetch, "_open_socket", watch)
+    for again in (0, 1):  # no connection is kept from one request to the next
+        seen.clear()
+        fetch_image(f"http://127.0.0.1:{port}/", BOUNDS, never)
+        assert seen[0] == (("127.0.0.1", port), again)
+        assert seen[-1] == (("127.0.0.1", web.server_port), again)
+
+
+def test_a_refused_address_is_not_connected_to(web, monkeypatch):
+    monkeypatch.setattr(fetch, "_open_socket", lambda *_: pycurl.SOCKET_BAD)
+    with pytest.raises(FetchFailed):
+        fetch_image(web.url("no-ai"), BOUNDS, never)
+    assert not web.asked
+
+
+SLOW_NAMES = """
+#include <netdb.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found) { sleep(600); return EAI_NONAME; }
+"""
+ASK_FOR = """
+import os, sys
+from index_build.download.fetch import FetchFailed, fetch_image
+from xmore.config.memory import DownloadConfig
+try:
+    fetch_image(sys.argv[1], DownloadConfig(timeout=0.5), lambda headers: False)
+except FetchFailed as error:
+    print(error.cause, flush=True)
+    os._exit(0)  # leaves the thread that waits for the name
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_the_look_up_of_a_name_counts(tmp_path):
+    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
+    source.write_text(SLOW_NAMES)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_FOR, "http://slow.invalid/x.jpg"],
+        env=os.environ | {"LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=120,  # the name would take 600 s
+    )
+    assert done.stdout == "timeout\n"
+
+
+def test_a_proxy_of_the_environment_is_asked(web, monkeypatch):
+    monkeypatch.setenv("http_proxy", web.url(""))
+    assert cause("http://nowhere.invalid/x.jpg") == "HTTP 404"
+    monkeypatch.setenv("no_proxy", "invalid")
+    assert cause("http://nowhere.invalid/x.jpg") == "no such host"
+    assert web.asked == {"http://nowhere.invalid/x.jpg": 1}
+
+
+ASK_IN_A_WORKER = """
+import sys
+from unittest.mock import MagicMock
+# It takes seconds to import, and has no part in this.
+sys.modules["img2dataset"] = sys.modules["img2dataset.downloader"] = MagicMock()
+from index_build.download.worker import fetch_row
+fetch_row((0, sys.argv[1]), 1, 0, None, None)
+"""
+
+
+def test_a_worker_knows_the_proxy_s_other_spelling(web, tmp_path):
+    job = Job(rows=tmp_path, target=tmp_path, shard_rows=1, bounds=BOUNDS)
+    environment = os.environ | {"HTTP_PROXY": web.url(""), VARIABLE: job.model_dump_json()}
+    ask = [sys.executable, "-c", ASK_IN_A_WORKER, "http://nowhere.invalid/x.jpg"]
+    subprocess.run(ask, env=environment, check=True)
+    assert web.asked == {"http://nowhere.invalid/x.jpg": 1}
+
+
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not():
     passing = {"timeout", "connection lost", "connection refused", "HTTP 429", "HTTP 503"}
     lasting = {"HTTP 404", "HTTP 410", "not an image", "no such host", "too many bytes"}
-    assert {c for c in passing | lasting if may_pass(c)} == passing
+    assert {c for c in passing | lasting if is_retryable(c)} == passing
