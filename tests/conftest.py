@@ -1,6 +1,7 @@
-"""A tiny world that all tests share: real models, a few real images, a real memory, a web."""
+"""A tiny world that all tests share: small models, a few real images, a real memory, a web."""
 
 import contextlib
+import fcntl
 import io
 import os
 import random
@@ -22,6 +23,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# There are as many workers as cores: a second thread would spin for a core that it does not get.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_THREAD_LIMIT", "1")  # autofaiss sets another number, torch's with it
 
 import pyarrow as pa
 import pyarrow.csv
@@ -95,15 +99,24 @@ class World:
         return BenchmarkConfig.model_validate(values | changes)
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory) -> World:
-    """5 classes x 4 stamps, 240 captioned drawings, the two demo models."""
-    from flows.reindex import xmore_reindex
-    from xmore.models.conse import build_model
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once for all workers of a session; no test may change it."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = root / "shared" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.with_suffix(".made").exists():
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
 
-    root = tmp_path_factory.mktemp("world")
-    for lite in ("lite0", "lite2"):
-        build_model(lite, root / "models" / lite)
+
+def make_world(root: Path) -> None:
+    """Queries, captions and a memory, for the models that are there."""
+    from flows.reindex import xmore_reindex
+
     for name in CLASSES:
         (root / "queries" / name).mkdir(parents=True)
         for path in sorted((DEMO / "queries" / name).glob("*.jpg"))[:4]:
@@ -111,9 +124,46 @@ def world(tmp_path_factory) -> World:
     (root / "tiny.yaml").write_text("name: tiny\nroot: queries\n")
     every_seventh = distinct_images().take(list(range(0, 240 * 7, 7)))
     pq.write_table(every_seventh, root / "captions.parquet")
-    tiny = World(root)
-    xmore_reindex.fn(tiny.memory_config())
-    return tiny
+    xmore_reindex.fn(World(root).memory_config())
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> World:
+    """5 classes x 4 stamps, 240 captioned drawings, two small models at random weights."""
+    from towers import build_tower
+
+    def make(root: Path) -> None:
+        rows = distinct_images().to_pylist()[::40]
+        images = [DEMO / "memory" / "images" / row["path"] for row in rows]
+        images += [min((DEMO / "queries" / name).glob("*.jpg")) for name in CLASSES]
+        for lite, seed in (("lite0", 3), ("lite2", 6)):
+            build_tower(root / "models" / lite, seed, images, [row["caption"] for row in rows])
+        make_world(root)
+
+    return World(shared(tmp_path_factory, "world", make))
+
+
+@pytest.fixture(scope="session")
+def real_models(tmp_path_factory) -> Path:
+    """A folder with the demo's own two models: for tests of what these say."""
+    from xmore.models.conse import build_model
+
+    def make(root: Path) -> None:
+        for lite in ("lite0", "lite2"):
+            build_model(lite, root / lite)
+
+    return shared(tmp_path_factory, "models", make)
+
+
+@pytest.fixture(scope="session")
+def real_world(real_models, tmp_path_factory) -> World:
+    """The same world under the demo's own models."""
+
+    def make(root: Path) -> None:
+        (root / "models").symlink_to(real_models)
+        make_world(root)
+
+    return World(shared(tmp_path_factory, "real-world", make))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from xmore.statistics.significance import holm, mcnemar_p
 @pytest.fixture(scope="module")
 def two(world, tmp_path_factory):
     """A run over two datasets, the second of them a part of the first."""
-    (world.root / "half.yaml").write_text("name: half\nroot: half\n")
+    root = tmp_path_factory.mktemp("half")
+    (root / "half.yaml").write_text("name: half\nroot: half\n")
     for name in ("bird", "tool"):
-        shutil.copytree(world.root / "queries" / name, world.root / "half" / name)
-    datasets = [str(world.root / f"{name}.yaml") for name in ("tiny", "half")]
+        shutil.copytree(world.root / "queries" / name, root / "half" / name)
+    datasets = [str(world.root / "tiny.yaml"), str(root / "half.yaml")]
     config = world.config(tmp_path_factory.mktemp("two"), datasets=datasets)
     return load_run(config.results, xmore_benchmark.fn(config))
 

@@ -85,12 +85,12 @@ def attention(pool, grid):
     return pool.c_proj(out)
 
 
-def test_places_of_the_demos_model(world):
+def test_places_of_the_demos_model(real_models, tmp_path):
     from xmore.models.encoder import load_encoder
     from xmore.models.spec import describe_model
 
-    spec = ModelSpec(folder=world.root / "models" / "lite0")
-    model = describe_model("lite0", spec, world.root / "cache")
+    spec = ModelSpec(folder=real_models / "lite0")
+    model = describe_model("lite0", spec, tmp_path)
     check_spatial(model)
     encoder = load_encoder(model, "cpu")
     pixels = torch.randn(2, 3, 224, 224)

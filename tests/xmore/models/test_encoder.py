@@ -44,16 +44,16 @@ def test_identity_is_weights_and_preprocessing_not_place(world, tmp_path):
     assert describe(ModelSpec(folder=there), tmp_path).digest != one.digest
 
 
-def test_pooled_has_no_texts(world, tmp_path):
-    spec = ModelSpec(folder=world.root / "models" / "lite0", pooled=True)
+def test_pooled_has_no_texts(real_models, tmp_path):
+    spec = ModelSpec(folder=real_models / "lite0", pooled=True)
     encoder = load_encoder(describe(spec, tmp_path), "cpu")
     assert encoder.encode_images(torch.zeros(1, 3, 224, 224)).shape == (1, 1280)
     with pytest.raises(ModelError, match="images only"):
         encoder.encode_texts(["a"])
 
 
-def test_images_are_prepared_to_the_last_bit_as_open_clip_does(world, tmp_path):
-    card = describe(ModelSpec(folder=world.root / "models" / "lite0"), tmp_path)
+def test_images_are_prepared_to_the_last_bit_as_open_clip_does(real_models, world, tmp_path):
+    card = describe(ModelSpec(folder=real_models / "lite0"), tmp_path)
     encoder, (_, preprocess, _) = load_encoder(card, "cpu"), encoders._load(card, "cpu")
     paths = sorted((world.root / "queries").rglob("*.jpg"))[:5]
     images = [decode_image(path.read_bytes()) for path in paths]
