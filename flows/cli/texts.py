@@ -20,37 +20,41 @@ if TYPE_CHECKING:
     from xmore.methods.coder.texts import Kind
 
 
+Dataset = Annotated[str, typer.Argument(help="Name of a card in data/, or path of a card's YAML.")]
+Kinds = Annotated[
+    str,
+    typer.Option(
+        help="Kinds, separated by commas: synonym (from WordNet, through NLTK), attribute, "
+        "analogue, versus. All but synonym are requested from the endpoint that "
+        "XMORE_LLM_URL, XMORE_LLM_MODEL and XMORE_LLM_KEY name."
+    ),
+]
+Benchmark = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML of a benchmark. Its first inference model measures similarity: to choose "
+        "WordNet's senses and the nearest classes, and to drop analogues that are another class."
+    ),
+]
+Nearest = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Number of nearest classes to distinguish each class from. Without --config: all.",
+    ),
+]
+ClassNames = Annotated[
+    str | None, typer.Option(help="Name of one of the card's other lists of class names.")
+]
+
+
 def texts(
-    dataset: Annotated[
-        str, typer.Argument(help="Name of a card in data/, or path of a card's YAML.")
-    ],
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(help="JSONL file to write.", show_default=False)],
-    kinds: Annotated[
-        str,
-        typer.Option(
-            help="Kinds, separated by commas: synonym (from WordNet, through NLTK), attribute, "
-            "analogue, versus. All but synonym are requested from the endpoint that "
-            "XMORE_LLM_URL, XMORE_LLM_MODEL and XMORE_LLM_KEY name."
-        ),
-    ] = "synonym",
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML of a benchmark. Its first inference model measures similarity: to choose "
-            "WordNet's senses and the nearest classes, and to drop analogues that are another "
-            "class."
-        ),
-    ] = None,
-    nearest: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Number of nearest classes to distinguish each class from. Without --config: all.",
-        ),
-    ] = 5,
-    class_names: Annotated[
-        str | None, typer.Option(help="Name of one of the card's other lists of class names.")
-    ] = None,
+    kinds: Kinds = "synonym",
+    config: Benchmark = None,
+    nearest: Nearest = 5,
+    class_names: ClassNames = None,
 ) -> None:
     """Write neighbour texts for the method `coder`. Responses are kept; no request is repeated."""
     from flows.cli.terminal.console import safe, say
