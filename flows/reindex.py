@@ -21,7 +21,8 @@ from tasks.spread import check_runner, spread
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.paths import sweep
-from xmore.memory.snapshot import Snapshot, changing, open_snapshot
+from xmore.memory.locks import changing
+from xmore.memory.snapshot import Snapshot, open_snapshot
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from xmore.files.errors import SnapshotError
 from xmore.files.locks import is_locked
 from xmore.files.progress import track
 from xmore.memory.adopt import open_memory
-from xmore.memory.snapshot import Snapshot, changing, lock_of, open_snapshot, resolve_current
+from xmore.memory.locks import changing, lock_of
+from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
 from xmore.results.runs import Run
 from xmore.store.artifacts import check_hashes, move_aside
 

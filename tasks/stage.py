@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prefect import Task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
+from tasks.progress import shown_progress
 from xmore.config.execution import ExecutionConfig
-from xmore.files.progress import listener
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
-
-EVERY = 2.0  # minimum seconds between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
         def listened(*args: Any, **kwargs: Any) -> Any:
-            with _listening():
+            with shown_progress():
                 return function(*args, **kwargs)
 
         return StageTask(
@@ -92,35 +89,6 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[None]:
-    # A task is pickled for a cluster's workers, and a ContextVar cannot be: set it in the call.
-    token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
-    try:
-        yield
-    finally:
-        listener.reset(token)
-
-
-class ProgressArtifact:
-    """A Prefect artifact that shows a task's progress, from two seconds after its start."""
-
-    def __init__(self) -> None:
-        self.next = time.monotonic() + EVERY
-        self.artifact: Any = None
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """Report to the server, at most every EVERY seconds, and at the end."""
-        if time.monotonic() < self.next and not (self.artifact and done == total):
-            return
-        self.next = time.monotonic() + EVERY
-        share, text = 100 * done / max(total, 1), f"{name}: {done} of {total}"
-        if self.artifact is None:
-            self.artifact = create_progress_artifact(share, description=text)
-        else:
-            update_progress_artifact(self.artifact, share, description=text)
 
 
 def _reset_peak() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import datasets, look, memory, run, texts, upkeep
-from xmore.files.errors import XmoreError
+from xmore.files.errors import XmoreError, one_line
 
 RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -62,18 +62,8 @@ def app() -> None:
     except (XmoreError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _one_line(error: Exception) -> str:
-    """Return the message of an error; the system's own (disk full, not allowed) get a hint."""
-    if isinstance(error, XmoreError):
-        return str(error)
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    what = getattr(error, "strerror", None) or str(error)
-    todo = "Complete parts are kept. Fix it, then run the same command again to resume."
-    return str(XmoreError(f"{where}{what}. {todo}"))
 
 
 def _terminated(*_: object) -> None:

@@ -32,7 +32,8 @@ from xmore.files.errors import LockedError, SnapshotError
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_dir, fsync_file
 from xmore.files.progress import track
-from xmore.memory.snapshot import changing, lock_of, read_snapshot, resolve_current
+from xmore.memory.locks import changing, lock_of
+from xmore.memory.snapshot import read_snapshot, resolve_current
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file
 from xmore.files.errors import ConfigError, LockedError, SnapshotError
 from xmore.files.locks import locked
+from xmore.memory.locks import lock_of
 from xmore.memory.pictures import memory_pictures
 from xmore.memory.rows import places_of
-from xmore.memory.snapshot import Snapshot, lock_of, open_snapshot, resolve_current
+from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
 
 ROWS, SHARD = 60, 20
 

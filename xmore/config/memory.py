@@ -27,7 +27,7 @@ class DownloadConfig(Section):
     processes: int = Field(2, ge=1, description="Download processes; Spark sets its own number.")
     threads: int = Field(32, ge=1, description="Simultaneous requests per process.")
     timeout: float = Field(
-        10, gt=0, description="Seconds per request, from connecting to the last byte."
+        10, gt=0, description="Seconds per request, from looking up the host to the last byte."
     )
     retries: int = Field(
         1, ge=0, description="Additional attempts of a failed request in the same run."

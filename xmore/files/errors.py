@@ -45,3 +45,13 @@ class ServiceError(XmoreError):
 
 class RunError(XmoreError):
     """A run is unknown or cannot be resumed."""
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error; the system's own (disk full, not allowed) get a hint."""
+    if isinstance(error, XmoreError):
+        return str(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    what = getattr(error, "strerror", None) or str(error)
+    todo = "Complete parts are kept. Fix it, then run the same command again to resume."
+    return str(XmoreError(f"{where}{what}. {todo}"))

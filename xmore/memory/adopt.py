@@ -18,14 +18,8 @@ import pyarrow.parquet as pq
 from xmore.files.digests import FactCache, digest_file, digest_of
 from xmore.files.errors import SnapshotError
 from xmore.files.progress import track
-from xmore.memory.snapshot import (
-    Columns,
-    Snapshot,
-    in_use,
-    open_snapshot,
-    read_shards,
-    resolve_current,
-)
+from xmore.memory.locks import in_use
+from xmore.memory.snapshot import Columns, Snapshot, open_snapshot, read_shards, resolve_current
 
 CAPTION_COLUMNS = ("caption", "TEXT", "text")
 PLACE_COLUMNS = ("url", "URL", "image_path", "key")

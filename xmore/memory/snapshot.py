@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.errors import SnapshotError
-from xmore.files.locks import locked
 from xmore.store.contracts import SnapshotManifest, read_contract
 
 Kind = Literal["image", "text"]
@@ -165,30 +163,6 @@ def read_snapshot(path: Path) -> Snapshot:
             f"{path}: its shards have {counted} rows, its manifest says {manifest['rows']}."
         )
     return Snapshot(path, path.name, manifest, shards)
-
-
-def lock_of(memory: Path, name: str) -> Path:
-    """Return the path of the lock that readers of a snapshot share."""
-    return memory / ".locks" / f"{name}.lock"
-
-
-def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
-    """Hold the lock that every writer of a memory needs.
-
-    Raises LockedError with the message `busy` if another process holds it.
-    """
-    return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
-
-
-def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
-    """Hold a shared lock on a snapshot while it is read, if the folder is writable."""
-    lock = lock_of(memory, name)
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError:
-        return nullcontext()  # nobody can delete snapshots of a read-only memory either
-    return locked(lock, shared=True)
 
 
 def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:

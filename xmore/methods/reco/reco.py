@@ -66,7 +66,7 @@ class RecoMethod(Scorer):
         }
 
     def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
-        from xmore.memory.snapshot import in_use
+        from xmore.memory.locks import in_use
         from xmore.methods.scoring import class_probabilities
 
         found = checkpoint_of(context.request)

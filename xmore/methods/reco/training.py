@@ -28,7 +28,8 @@ from xmore.files.paths import sweep, write_whole
 from xmore.files.progress import counting, track
 from xmore.memory.rows import embeddings_of
 from xmore.memory.search import Searcher
-from xmore.methods.reco.layers import AT, Reco, alignment, hits
+from xmore.methods.reco.layers import AT, Reco, hits
+from xmore.methods.reco.loss import alignment
 from xmore.methods.reco.neighbours import (
     JointMemory,
     Neighbourhood,

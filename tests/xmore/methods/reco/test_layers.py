@@ -8,7 +8,8 @@ import torch
 from at_random import unit
 from reco_literal import fuse
 
-from xmore.methods.reco.layers import Fusion, Reco, alignment, hits, info_nce
+from xmore.methods.reco.layers import Fusion, Reco, hits
+from xmore.methods.reco.loss import alignment, info_nce
 
 DIM, HEADS, K = 12, 3, 4
 

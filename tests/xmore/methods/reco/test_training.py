@@ -292,7 +292,7 @@ def test_a_training_goes_on_at_its_step(small, tmp_path, monkeypatch):
     )
 
     def stop(count):
-        from xmore.methods.reco.layers import alignment
+        from xmore.methods.reco.loss import alignment
 
         if count == 8:
             raise KeyboardInterrupt

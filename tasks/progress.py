@@ -1,0 +1,45 @@
+"""A task's progress in Prefect's UI."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import FlowRunContext
+
+from xmore.files.progress import listener
+
+EVERY = 2.0  # minimum seconds between two reports of progress
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[None]:
+    """Show what `xmore.files.progress` is told in the block; does nothing outside a flow run."""
+    # A task is pickled for a cluster's workers, and a ContextVar cannot be: set it in the call.
+    token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
+    try:
+        yield
+    finally:
+        listener.reset(token)
+
+
+class ProgressArtifact:
+    """A Prefect artifact that shows a task's progress, from two seconds after its start."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + EVERY
+        self.artifact: Any = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Report to the server, at most every EVERY seconds, and at the end."""
+        if time.monotonic() < self.next and not (self.artifact and done == total):
+            return
+        self.next = time.monotonic() + EVERY
+        share, text = 100 * done / max(total, 1), f"{name}: {done} of {total}"
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(share, description=text)
+        else:
+            update_progress_artifact(self.artifact, share, description=text)

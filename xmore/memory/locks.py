@@ -1,0 +1,32 @@
+"""The locks of a memory: readers share a snapshot's, one process at a time changes the memory."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from xmore.files.locks import locked
+
+
+def lock_of(memory: Path, name: str) -> Path:
+    """Return the path of the lock that readers of a snapshot share."""
+    return memory / ".locks" / f"{name}.lock"
+
+
+def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
+    """Hold the lock that every writer of a memory needs.
+
+    Raises LockedError with the message `busy` if another process holds it.
+    """
+    return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
+
+
+def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
+    """Hold a shared lock on a snapshot while it is read, if the folder is writable."""
+    lock = lock_of(memory, name)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:
+        return nullcontext()  # nobody can delete snapshots of a read-only memory either
+    return locked(lock, shared=True)
