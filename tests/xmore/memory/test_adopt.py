@@ -134,5 +134,5 @@ def test_a_folder_that_does_not_hold_together_is_named(foreign, tmp_path, damage
 
 def test_another_models_dimensions_are_refused(world, foreign, tmp_path):
     roles = {"inference": ["lite0"], "coarse": "lite0", "fine": "lite0"}
-    with pytest.raises(SnapshotError, match=r"1280 dimensions.*lite0. have 384"):
+    with pytest.raises(SnapshotError, match=r"64 dimensions.*lite0. have 384"):
         xmore_benchmark.fn(world.config(tmp_path, memory=foreign, roles=roles))

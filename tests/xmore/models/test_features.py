@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmore.config.execution import ExecutionConfig
 from xmore.files.digests import digest_file
 from xmore.images.readers import Files, ListedImages
 from xmore.models import features
@@ -78,7 +77,7 @@ def test_too_little_shared_memory_is_said_and_done_without(encoder, images, monk
 def test_how_many_workers(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     many = features.FEW + 1
-    assert features._worker_count(features.FEW, ExecutionConfig(), "cuda") == 0
-    assert features._worker_count(many, ExecutionConfig(), "cpu") == 1
-    assert features._worker_count(many, ExecutionConfig(), "cuda") == 7
-    assert features._worker_count(many, ExecutionConfig(workers=3), "cpu") == 3
+    assert features._worker_count(features.FEW, 64, 0, "cuda") == 0
+    assert features._worker_count(many, 64, 0, "cpu") == 1
+    assert features._worker_count(many, 64, 0, "cuda") == 7
+    assert features._worker_count(many, 64, 3, "cpu") == 3
