@@ -8,8 +8,8 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -32,11 +33,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from warm import Warm, server
 
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.execution import ExecutionConfig
 from xmore.config.memory import ReindexConfig
-from xmore.files.digests import digest_file
+from xmore.files.digests import digest_file, digest_text
 from xmore.results.views import open_views
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
@@ -99,14 +101,25 @@ class World:
         return BenchmarkConfig.model_validate(values | changes)
 
 
+def session_root(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a session have in common."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def flocked(path: Path) -> Iterator[None]:
+    """One worker at a time; the others wait."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills once for all workers of a session; no test may change it."""
-    base = factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = root / "shared" / name
+    folder = session_root(factory) / "shared" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with flocked(folder.with_suffix(".lock")):
         if not folder.with_suffix(".made").exists():
             make(folder)
             folder.with_suffix(".made").touch()
@@ -461,44 +474,46 @@ def web(web_server) -> Iterator[Web]:
     web_server.outage = False
 
 
-# Imports once, then forks a child for each config that it is told: a run starts in no time, and
-# nothing has run yet when it forks.
-STARTER = """
-import os, sys
-from pathlib import Path
-import torch, faiss, autofaiss, xmore.memory.search, xmore.models.features, index_build.embed
-from flows.benchmark import xmore_benchmark
-from flows.reindex import xmore_reindex
-from xmore.config.benchmark import BenchmarkConfig
-from xmore.config.memory import ReindexConfig
-flows = {"benchmark": (xmore_benchmark, BenchmarkConfig), "reindex": (xmore_reindex, ReindexConfig)}
-print("ready", flush=True)
-for line in sys.stdin:
-    name, path = line.split()
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        flow, kind = flows[name]
-        flow.fn(kind.model_validate_json(Path(path).read_text()))
-        os._exit(0)
-    print(pid, flush=True)
-    _, status = os.waitpid(pid, 0)
-    print("killed" if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
-"""
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory) -> Iterator[Warm]:
+    """Starts processes that are forked from one that has imported what is slow."""
+    root = session_root(tmp_path_factory)
+    place = f"{tempfile.gettempdir()}/xmore-{digest_text(str(root))[:12]}"  # paths have to be short
+    with contextlib.ExitStack() as stack:
+        with flocked(root / "warm.lock"):
+            stack.enter_context(server(place))
+        yield Warm(place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_downloads(request) -> Iterator[None]:
+    """img2dataset's processes are forked, too; `cold_downloads` has them as they are."""
+    warm: list[Warm] = []
+
+    def start(*command, **how):
+        warm[:] = warm or [request.getfixturevalue("warm")]
+        return warm[0].download(*command, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        known = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "TimeoutExpired")}
+        shim = SimpleNamespace(Popen=start, **known)
+        patch.setattr("index_build.download.images.subprocess", shim)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cold_downloads() -> Iterator[None]:
+    """img2dataset as it is started outside tests: each of its processes is a new Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("index_build.download.images.subprocess", subprocess)
+        yield
 
 
 class Starter:
     """Runs flows in processes that can be killed."""
 
-    def __init__(self, configs: Path) -> None:
-        self.configs = configs
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", STARTER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout.readline().strip() == "ready"
+    def __init__(self, warm: Warm, configs: Path) -> None:
+        self.warm, self.configs = warm, configs
 
     def run(
         self,
@@ -513,21 +528,18 @@ class Starter:
         """
         path = self.configs / f"{flow}.json"
         path.write_text(config.model_dump_json())
-        self.process.stdin.write(f"{flow} {path}\n")
-        self.process.stdin.flush()
-        pid = int(self.process.stdout.readline())
-        while kill_when and not kill_when():
-            time.sleep(0.01)
+        process = self.warm.flow(flow, path)
+        while kill_when and not kill_when() and process.child.poll() is None:
+            time.sleep(0.002)
         if kill_after is not None or kill_when:
             time.sleep(kill_after or 0)
             with contextlib.suppress(ProcessLookupError):  # it was done already
-                os.killpg(pid, signal.SIGKILL)
-        return self.process.stdout.readline().strip()
+                os.killpg(process.child.pid, signal.SIGKILL)
+        code, _, error = process.end(None)
+        assert code in (0, -signal.SIGKILL), error
+        return "killed" if code else "0"
 
 
 @pytest.fixture
-def starter(tmp_path) -> Iterator[Starter]:
-    started = Starter(tmp_path)
-    yield started
-    started.process.stdin.close()
-    started.process.wait(10)
+def starter(warm, tmp_path) -> Starter:
+    return Starter(warm, tmp_path)

@@ -114,11 +114,15 @@ def test_shuffled_labels_change_no_prediction(run, config, unmoved):
 
 @pytest.mark.parametrize("stage", ["view_embeddings", "method_scores"])
 def test_killed_in_the_middle_of_tpt_the_next_run_goes_on(done, tmp_path, starter, stage):
-    config = changed(done.config, results=str(tmp_path / "results"), methods=["tpt"], options=VIEWS)
+    config = changed(
+        done.config, results=str(tmp_path / "results"), methods=["tpt"], options=VIEWS,
+        execution={"workers": 1, "part_rows": 1},  # many parts: time to be killed in
+    )  # fmt: skip
     partial = tmp_path / "results" / "store" / stage / "tiny"
 
     def half_done() -> bool:
-        return bool(list(partial.glob("*.partial/part-00000.parquet")))
+        manifests = [path.read_text() for path in partial.glob("*.partial/manifest.json")]
+        return any("part-00000.parquet" in text for text in manifests)
 
     assert starter.run("benchmark", config, kill_when=half_done) == "killed"
     (first,) = partial.glob("*.partial/part-00000.parquet")
