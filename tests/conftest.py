@@ -19,6 +19,7 @@ from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -507,6 +508,38 @@ def cold_downloads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("index_build.download.images.subprocess", subprocess)
         yield
+
+
+class Answer(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def xmore(monkeypatch, capsys) -> Callable[..., Answer]:
+    """The command line in this process: hundreds of commands in seconds."""
+    from flows.cli import main
+
+    def run(*arguments, cwd: Path | None = None, stdin: str = "") -> Answer:
+        capsys.readouterr()
+        before = signal.getsignal(signal.SIGTERM)
+        code = 0
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", ["xmore", *map(str, arguments)])
+            patch.setattr("sys.stdin", io.StringIO(stdin))
+            patch.chdir(cwd or Path.cwd())
+            try:
+                main.app()
+            except SystemExit as end:
+                code = end.code or 0
+            finally:
+                signal.signal(signal.SIGTERM, before)
+        return Answer(code, *capsys.readouterr())
+
+    return run
 
 
 class Starter:

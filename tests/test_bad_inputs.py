@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -97,25 +98,6 @@ class Case:
 @pytest.fixture
 def case(world, tmp_path) -> Case:
     return Case(world, tmp_path)
-
-
-@pytest.fixture
-def xmore(monkeypatch, capsys):
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xmore", *map(str, arguments)])
-        capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            cli.app()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, error = capsys.readouterr()
-        return code, out, error
-
-    return run
 
 
 def refused(answer: tuple[int, str, str], *says: str) -> None:
@@ -412,8 +394,8 @@ def _no_caption_column(case: Case, snapshot: Path) -> None:
 def _small_index(case: Case, snapshot: Path) -> None:
     import faiss
 
-    index = faiss.IndexFlatIP(1280)
-    index.add(np.eye(5, 1280, dtype=np.float32))
+    index = faiss.IndexFlatIP(64)
+    index.add(np.eye(5, 64, dtype=np.float32))
     faiss.write_index(index, str(snapshot / "image.index"))
     case.rewrite_manifest(snapshot)
 
@@ -455,7 +437,7 @@ MEMORIES = {
         ["img_emb_000000.npy", "differ from those that were published"],
     ),
     "fewer metadata than embeddings": (_fewer_metadata, ["100 rows", "99"]),
-    "embeddings of another dimension": (_rows(lambda r: r[:, :640]), ["640", "1280 dimensions"]),
+    "embeddings of another dimension": (_rows(lambda r: r[:, :40]), ["40", "64 dimensions"]),
     "a row of NaN": (_set_row(np.nan), ["row 7", "not a unit vector", "img_emb_000001"]),
     "a row of zeros": (_set_row(0), ["row 7", "not a unit vector"]),
     "no caption column": (_no_caption_column, ["no column `caption`", "memory_key"]),
@@ -514,7 +496,7 @@ INDEXES = {
     "a recall above 1": ({"index": {"target_recall": 95}}, ["`index.target_recall`", "95"]),
     "no candidates": ({"index": {"rerank": 0}}, ["`index.rerank`", "got 0"]),
     "a recall out of reach": (
-        {"index": {"key": "IVF4,PQ5x4", "target_recall": 1}},
+        {"index": {"key": "IVF4,PQ4x4", "target_recall": 1}},
         ["recall@128", "nprobe 4, the largest", "or lower the target"],
     ),
 }
@@ -660,18 +642,15 @@ def _same_as(case: Case, done) -> None:
 XMORE = str(Path(sys.executable).parent / "xmore")
 
 
-def test_a_file_size_limit_is_one_line(case, done):
-    """The system's own limit, in a real process."""
-    code = (
-        "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, XMORE, "benchmark", str(case.config)]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    assert answer.returncode == 2 and "File too large" in answer.stderr, answer.stderr
-    assert "Traceback" not in answer.stderr and answer.stderr.count("\n") == 1
-    answer = subprocess.run([XMORE, "benchmark", str(case.config)], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+def test_a_file_size_limit_is_one_line(case, done, warm):
+    """The system's own limit, in a process of its own."""
+    process = warm.xmore("benchmark", case.config)
+    resource.prlimit(process.child.pid, resource.RLIMIT_FSIZE, (20000, 20000))
+    code, _, error = process.end()
+    assert code == 2 and "File too large" in error, error
+    assert "Traceback" not in error and error.count("\n") == 1
+    code, _, error = warm.xmore("benchmark", case.config).end()
+    assert code == 0, error
     _same_as(case, done)
 
 
@@ -685,13 +664,11 @@ def test_results_that_cannot_be_written(case, xmore):
         refused(xmore("benchmark", case.config), "locked", "Permission denied")
 
 
-def test_two_runs_at_the_same_time_share_what_they_make(case, done):
-    command = [XMORE, "benchmark", str(case.config)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "12"]
+def test_two_runs_at_the_same_time_share_what_they_make(case, done, warm):
+    both = [warm.xmore("benchmark", case.config) for _ in "12"]
     for process in both:
-        assert process.wait(300) == 0, process.stderr.read()
-        process.stdout.close()
-        process.stderr.close()
+        code, _, error = process.end()
+        assert code == 0, error
     runs = all_runs(case.results)
     assert len(runs) == 2
     made = [sum(not ref.skipped for ref in run.artifacts) for run in runs]
@@ -702,24 +679,16 @@ def test_two_runs_at_the_same_time_share_what_they_make(case, done):
 @pytest.mark.parametrize(
     ("sign", "code", "says"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_a_signal_stops_it_and_says_how_to_go_on(case, done, sign, code, says):
-    command = [XMORE, "benchmark", str(case.config)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell has its background jobs ignore SIGINT, and these tests may be one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    until = time.monotonic() + 60
-    while not list(case.results.glob("runs/*/run.json")) and time.monotonic() < until:
-        time.sleep(0.1)
-    time.sleep(1)  # somewhere in the middle
-    process.send_signal(getattr(signal, sign))
-    _, error = process.communicate(timeout=30)  # stops in seconds; this only ends a hang
-    assert process.returncode == code, error
+def test_a_signal_stops_it_and_says_how_to_go_on(case, done, warm, sign, code, says):
+    process = warm.xmore("benchmark", case.config)
+    _until(lambda: list(case.results.glob("store/query_embeddings/*/*")))  # in the middle
+    process.child.send_signal(getattr(signal, sign))
+    returned, _, error = process.end(30)  # stops in seconds; this only ends a hang
+    assert returned == code, error
     assert f"{says}: complete parts are kept. Run the same command again to resume." in error
     assert "Traceback" not in error
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    returned, _, error = warm.xmore("benchmark", case.config).end()
+    assert returned == 0, error
     _same_as(case, done)
 
 
@@ -745,16 +714,19 @@ def test_a_clock_set_back(case, xmore, monkeypatch):
 
 
 @pytest.mark.parametrize("home", [None, "/proc"])
-def test_no_home_and_no_network(case, done, home):
+def test_no_home_and_no_network(case, done, warm, home):
     dead = "http://127.0.0.1:1"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "HF_HUB_OFFLINE")}
     environment |= {"http_proxy": dead, "https_proxy": dead}
     if home:
         environment["HOME"] = home
-    answer = subprocess.run(
-        [XMORE, "benchmark", str(case.config)], capture_output=True, text=True, env=environment
-    )
-    assert answer.returncode == 0, answer.stderr
+        answer = subprocess.run(
+            [XMORE, "benchmark", str(case.config)], capture_output=True, text=True, env=environment
+        )
+        code, error = answer.returncode, answer.stderr
+    else:
+        code, _, error = warm.xmore("benchmark", case.config, environment=environment).end()
+    assert code == 0, error
     _same_as(case, done)
 
 
@@ -839,7 +811,7 @@ def test_a_fresh_snapshot_of_the_tiny_world_is_whole(world):
     assert xmore_reindex.fn(world.memory_config()).skipped
 
 
-def test_prefects_server_gone_in_the_middle(case, done, tmp_path):
+def test_prefects_server_gone_in_the_middle(case, done, warm, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -869,8 +841,8 @@ def test_prefects_server_gone_in_the_middle(case, done, tmp_path):
     assert process.returncode == 2, error
     assert f"error: {api}: Prefect's server does not respond" in error
     assert "Traceback" not in error
-    answer = subprocess.run([XMORE, "benchmark", str(case.config)], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+    code, _, error = warm.xmore("benchmark", case.config).end()
+    assert code == 0, error
     _same_as(case, done)
 
 
@@ -886,4 +858,4 @@ def _until(condition) -> None:
     until = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < until
-        time.sleep(0.1)
+        time.sleep(0.01)
