@@ -2,9 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,12 +17,6 @@ from xmore.results.explain import explain
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 from xmore.store.artifacts import read_rows
-
-XMORE = str(Path(sys.executable).parent / "xmore")
-
-
-def xmore(*arguments):
-    return subprocess.run([XMORE, *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -65,14 +56,14 @@ def test_a_query_is_found_by_path_and_an_unknown_or_unclear_one_is_named(run):
             explain(db, query, dataset)
 
 
-def test_the_terminal_shows_it(done):
+def test_the_terminal_shows_it(done, xmore):
     answer = xmore("explain", done.name, "7", "--results", done.config.results)
     assert answer.returncode == 0, answer.stderr
     for part in ("tiny query 7", "label:", "text scores (M = 8)", "24 candidates", "xmore minmax"):
         assert part in answer.stdout
 
 
-def test_captions_in_a_page_are_text_never_html(world, tmp_path):
+def test_captions_in_a_page_are_text_never_html(world, tmp_path, xmore):
     evil = '<script>alert(1)</script><img src="http://h/x.png"> \x1b[31m {{ 7 * 7 }} [red]x[/red]'
     table = pq.read_table(world.root / "captions.parquet")[:30]
     texts = pa.array([f"{evil} {i}" for i in range(30)])
@@ -120,7 +111,7 @@ def config_file(done, tmp_path):
     return path
 
 
-def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_file):
+def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_file, xmore):
     row = explain(open_views(run), "7", None)
     classes = open_views(run).sql("select class_name from classes order by label").fetchall()
     labels = ",".join(name for (name,) in classes)
@@ -146,6 +137,6 @@ def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_fil
         (["x.jpg", "--labels-file", "nowhere.txt"], "nowhere.txt: cannot be read"),
     ],
 )
-def test_a_mistake_is_one_line(config_file, arguments, says):
+def test_a_mistake_is_one_line(config_file, arguments, says, xmore):
     answer = xmore("classify", *arguments, "--config", config_file)
     assert answer.returncode == 2 and says in answer.stderr and answer.stderr.count("\n") == 1

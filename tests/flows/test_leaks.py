@@ -1,9 +1,6 @@
 """`xmore leaks`: its numbers are the artifacts', and text from data stays text."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +15,7 @@ from xmore.report.leaks import write_leaks_page
 from xmore.results.explain import explain
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
-
-XMORE = str(Path(sys.executable).parent / "xmore")
+from xmore.store.artifacts import read_rows
 
 
 def reports_of(done, threshold=None, name=None):
@@ -71,7 +67,7 @@ def excluding(leaky) -> str:
     return xmore_benchmark.fn(config.model_copy(update={"leaks": leaks}))
 
 
-def test_alone_is_a_run_that_leaves_them_out(leaky, excluding):
+def test_alone_is_a_run_that_leaves_them_out(leaky, excluding, xmore):
     config, name = leaky.done.config, excluding
     run, (report,) = reports_of(leaky.done, name=name)
     board = open_views(run).execute("select method, adjustment, m, top1, n from leaderboard")
@@ -82,8 +78,7 @@ def test_alone_is_a_run_that_leaves_them_out(leaky, excluding):
     for row in report.accuracies:
         assert (pytest.approx(row.alone), 18) == expected[row.method, row.m]
     assert report.accuracies == reports_of(leaky.done)[1][0].accuracies
-    command = [XMORE, "show", name, "--results", str(config.results)]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    answer = xmore("show", name, "--results", config.results)
     assert "2 of 20 test images are in the memory, and were excluded; see" in answer.stdout
 
 
@@ -96,9 +91,8 @@ def test_a_query_that_was_left_out_is_explained(leaky, excluding, tmp_path, caps
         assert "No predictions: this test image is in the memory" in shown
 
 
-def test_the_terminal_shows_it(leaky):
-    command = [XMORE, "leaks", leaky.done.name, "--results", str(leaky.done.config.results)]
-    answer = subprocess.run(command, capture_output=True, text=True)
+def test_the_terminal_shows_it(leaky, xmore):
+    answer = xmore("leaks", leaky.done.name, "--results", leaky.done.config.results)
     assert answer.returncode == 0, answer.stderr
     lines = [line.split() for line in answer.stdout.splitlines()]
     assert ["tiny", "20", "1", "1", "2", "10.0"] in lines
@@ -145,10 +139,15 @@ def test_a_memory_that_cannot_tell_all_bytes_says_so(leaky, tmp_path, capsys, mo
 
 
 def test_all_leaked_leaves_nothing_to_count(leaky):
-    _, (report,) = reports_of(leaky.done, threshold=0.01)
+    run, (report,) = reports_of(leaky.done, threshold=0.01)
     assert report.leaked == 20
     assert {(row.counted, row.alone) for row in report.accuracies} == {(None, None)}
-    assert all(pair.others == 23 for pair in report.pairs)  # K = 24
+    (found,) = (ref for ref in run.artifacts if ref.stage == "candidates")
+    like = [sum(s >= 0.01 for s in row) for row in read_rows(found)["similarities"].to_pylist()]
+    uris = open_views(run).sql("select uri from queries order by query_id").fetchall()
+    others = {uri: count - 1 for (uri,), count in zip(uris, like, strict=True)}
+    assert max(others.values()) > 10
+    assert all(pair.others == others[pair.uri] for pair in report.pairs)
 
 
 def test_another_threshold_leaves_the_run_as_it_is(leaky):
@@ -159,7 +158,6 @@ def test_another_threshold_leaves_the_run_as_it_is(leaky):
     assert path.read_bytes() == before
 
 
-def test_a_benchmark_says_that_there_are_leaks(leaky):
-    command = [XMORE, "show", leaky.done.name, "--results", str(leaky.done.config.results)]
-    answer = subprocess.run(command, capture_output=True, text=True)
+def test_a_benchmark_says_that_there_are_leaks(leaky, xmore):
+    answer = xmore("show", leaky.done.name, "--results", leaky.done.config.results)
     assert "tiny: 2 of 20 test images are in the memory; see: xmore leaks" in answer.stdout

@@ -16,9 +16,15 @@ from xmore.results.views import open_views
 ENVIRONMENT = os.environ | {"COLUMNS": "120"}
 
 
-def xmore(*arguments, cwd=None):
-    command = [str(Path(sys.executable).parent / "xmore"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT)
+@pytest.fixture
+def xmore(warm):
+    """The command line, in a process of its own that is up at once."""
+
+    def run(*arguments, cwd=None):
+        process = warm.xmore(*arguments, cwd=cwd, environment=ENVIRONMENT)
+        return subprocess.CompletedProcess(arguments, *process.end())
+
+    return run
 
 
 @pytest.fixture
@@ -29,7 +35,8 @@ def config_file(done, tmp_path):
 
 
 def test_benchmark_from_another_directory_prints_the_leaderboard(config_file, tmp_path):
-    answer = xmore("benchmark", config_file, cwd=tmp_path)
+    command = [str(Path(sys.executable).parent / "xmore"), "benchmark", str(config_file)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert answer.returncode == 0, answer.stderr
     assert "every stage was already complete" in answer.stdout
     assert "xmore minmax" in answer.stdout and "views.sql" in answer.stdout
@@ -51,7 +58,7 @@ def test_the_printed_table_is_the_view_leaderboard(done, capsys):
     assert sorted(methods) == sorted(expected)
 
 
-def test_runs_and_verify(done):
+def test_runs_and_verify(done, xmore):
     results = done.config.results
     answer = xmore("runs", "--results", results)
     assert answer.returncode == 0 and done.name in answer.stdout and "completed" in answer.stdout
@@ -59,7 +66,7 @@ def test_runs_and_verify(done):
     assert answer.returncode == 0 and "are intact" in answer.stdout
 
 
-def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp_path):
+def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp_path, xmore):
     from flows.benchmark import xmore_benchmark
 
     config = world.config(tmp_path)
@@ -85,7 +92,7 @@ def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp
         (["reindex", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, xmore, arguments, says):
     answer = xmore(*arguments, cwd=tmp_path)
     assert answer.returncode == 2 and says in answer.stderr
     assert answer.stderr.count("\n") == 1 and answer.stdout == ""

@@ -1,4 +1,4 @@
-"""`xmore sql`: a real process, its answers, and what it refuses."""
+"""`xmore sql`: its answers, what it refuses, and its prompt on a real terminal."""
 
 import json
 import os
@@ -14,10 +14,10 @@ XMORE = str(Path(sys.executable).parent / "xmore")
 
 
 @pytest.fixture
-def sql(done):
-    def ask(*arguments, stdin=None):
-        command = [XMORE, "sql", done.name, *arguments, "--results", str(done.config.results)]
-        return subprocess.run(command, capture_output=True, text=True, input=stdin)
+def sql(done, xmore):
+    def ask(*arguments, stdin=""):
+        results = ("--results", done.config.results)
+        return xmore("sql", done.name, *arguments, *results, stdin=stdin)
 
     return ask
 

@@ -76,9 +76,12 @@ def test_a_stopped_run_goes_on(server, texts, tmp_path):
     assert [row.split()[-1] for row in rows] == ["wings."] * 3 + ["legs."] * 2
 
 
-def test_a_configs_text_model_says_what_is_near(server, texts, world, tmp_path):
+def test_a_configs_text_model_says_what_is_near(server, texts, world, real_models, tmp_path):
     config = tmp_path / "run.yaml"
-    config.write_text(world.config(tmp_path / "r").model_dump_json(exclude_none=True))
+    lite0 = {"folder": real_models / "lite0"}  # which knows what is near
+    models = {"lite0": lite0, "lite0-pooled": lite0 | {"pooled": True}}
+    used = world.config(tmp_path / "r", models=models)
+    config.write_text(used.model_dump_json(exclude_none=True))
     server.script = [answer("- flower\n- kite"), answer("- plane"), answer("- kite")]
     code, said = texts("--kinds", "analogue,versus", "--nearest", 1, "--config", config)
     assert code == 0, said

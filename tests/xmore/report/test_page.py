@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,14 +22,9 @@ SCRIPT = "<script>alert(1)</script>"
 TABLE = "it's a \"tool\"'; drop table x; --"
 TAG = "<script>alert(1)"
 IMAGE = '"><img src=x onerror=alert(1)>.jpg'
-XMORE = str(Path(sys.executable).parent / "xmore")
 needs_chromium = pytest.mark.skipif(
     browser.CHROMIUM is None, reason="no chromium on the path (Debian's package has it)"
 )
-
-
-def xmore(*arguments):
-    return subprocess.run([XMORE, *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +162,7 @@ def test_pictures_that_are_gone_leave_gaps(world, tmp_path):
     assert '"image": null' in page.read_text()
 
 
-def test_the_command_says_where_it_is(done, tmp_path):
+def test_the_command_says_where_it_is(done, tmp_path, xmore):
     answer = xmore(
         "report", done.name, "--results", done.config.results, "--output", tmp_path / "out"
     )
@@ -177,7 +170,7 @@ def test_the_command_says_where_it_is(done, tmp_path):
     assert str(tmp_path / "out" / "report.html") in answer.stdout
 
 
-def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path):
+def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path, xmore):
     runs = tmp_path / "results" / "runs" / "half"
     runs.mkdir(parents=True)
     told = json.loads((done.config.results / "runs" / done.name / "run.json").read_text())
@@ -193,7 +186,7 @@ def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path):
     assert "Traceback" not in answer.stderr and answer.stderr.count("\n") == 1
 
 
-def test_hostile_texts_are_harmless_in_files_and_terminal(hostile):
+def test_hostile_texts_are_harmless_in_files_and_terminal(hostile, xmore):
     page = hostile.path / "report" / "report.html"
     text = page.read_text()
     assert "<script>alert" not in text and "<img src=x" not in text and "49" not in text[:2000]
