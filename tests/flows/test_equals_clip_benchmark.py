@@ -46,7 +46,7 @@ def demo_tower(folder, tmp_path):
     return model.eval(), preprocess, open_clip.get_tokenizer("peers")
 
 
-def test_top1_and_top5_are_clip_benchmarks(world, webdataset, tmp_path):
+def test_top1_and_top5_are_clip_benchmarks(world, real_models, webdataset, tmp_path):
     torch.manual_seed(0)
     save_file(open_clip.create_model("RN50").state_dict(), tmp_path / "RN50.safetensors")
     (tmp_path / "card.yaml").write_text(
@@ -58,6 +58,7 @@ def test_top1_and_top5_are_clip_benchmarks(world, webdataset, tmp_path):
         tmp_path / "results",
         datasets=[str(tmp_path / "card.yaml")],
         models=models
+        | {"lite0": {"folder": real_models / "lite0"}}
         | {"RN50": {"architecture": "RN50", "checkpoint": tmp_path / "RN50.safetensors"}},
         roles={"inference": ["lite0", "RN50"], "coarse": "lite0-pooled", "fine": "lite0"},
         retrieval={"candidates": 2, "captions": [1]},

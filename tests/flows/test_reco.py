@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,7 +74,7 @@ def test_a_checkpoint_says_where_it_comes_from(trained, memory):
     snapshot = open_snapshot(memory, resolve_current(memory))
     assert facts["snapshot"] == {"name": snapshot.name, "digest": snapshot.digest}
     assert facts["model"] == snapshot.manifest["model"] and facts["memory"] == str(memory)
-    assert facts["parameters"] == trained.parameters and facts["parameters"]["k"] == K
+    assert facts["parameters"] == asdict(trained.recipe) and facts["parameters"]["k"] == K
     assert facts["pairs"]["held_out"] >= 10 and len(facts["losses"]) == 2
     assert facts["versions"]["torch"]
     assert len(facts["retrieval"]) == 6
