@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def checkout(done, tmp_path) -> Path:
+def checkout(done, warm, tmp_path) -> Path:
     """A checkout of its own, whose demo is the tiny world and has been run already."""
     for folder in ("flows", "tasks", "index_build", "xmore", "results/reference"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -39,7 +39,12 @@ def checkout(done, tmp_path) -> Path:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (tmp_path / "data").symlink_to(ROOT / "data")
-    (tmp_path / ".venv").symlink_to(sys.prefix)
+    installed = Path(sys.prefix)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for path in [*installed.iterdir(), *(installed / "bin").iterdir()]:
+        if path.name not in ("bin", "xmore"):
+            (tmp_path / ".venv" / path.relative_to(installed)).symlink_to(path)
+    warm.command(tmp_path / ".venv" / "bin" / "xmore")
     return tmp_path
 
 

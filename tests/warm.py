@@ -125,6 +125,17 @@ class Warm:
         """The flow `benchmark` or `reindex` as a plain function; its config is JSON."""
         return Talking(self.place, "warm:run_flow", [name, config], {})
 
+    def code(self, code: str, *arguments: object, **how) -> "Talking":
+        """What `python -c` would run."""
+        return Talking(self.place, "warm:run_code", [code, *arguments], how)
+
+    def command(self, path: Path) -> None:
+        """Write a program that is `xmore` for a shell."""
+        module = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; import warm"
+        started = f"warm.start({self.place!r}, 'flows.cli.main:app', sys.argv, (0, 1, 2))"
+        path.write_text(f"#!{sys.executable}\n{module}\nsys.exit({started}.wait())\n")
+        path.chmod(0o755)
+
     def download(self, _: object, *, stdout, env, **how) -> Child:
         """What stands in for index_build.download.images' call of subprocess.Popen."""
         reading, writing = os.pipe()
@@ -262,6 +273,12 @@ def _become(asked: dict, descriptors: list[int]) -> NoReturn:
     sys.stderr.flush()
     # Not the interpreter's own end: libraries wait there for threads that no fork has.
     os._exit(code if isinstance(code, int) else 1)
+
+
+def run_code() -> None:
+    """Run some code, which is the first argument."""
+    code, sys.argv = sys.argv[0], ["-c", *sys.argv[1:]]
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
 def run_flow() -> None:

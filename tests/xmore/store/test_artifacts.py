@@ -1,7 +1,5 @@
 """Artifacts: whole or none, resumable part by part, damage found."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -152,9 +150,8 @@ ArtifactStore(Path(sys.argv[1])).write(ArtifactKey("rejected", "d", {}), [1, 1, 
 """
 
 
-def test_two_processes_never_write_one_artifact(tmp_path):
+def test_two_processes_never_write_one_artifact(tmp_path, warm):
     log = tmp_path / "log"
-    command = [sys.executable, "-c", WRITE_SLOWLY, str(tmp_path / "store"), str(log)]
-    both = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    both = [warm.code(WRITE_SLOWLY, tmp_path / "store", log) for _ in range(2)]
+    assert [process.end(60)[0] for process in both] == [0, 0]
     assert log.read_text().split() == ["0", "1", "2"]

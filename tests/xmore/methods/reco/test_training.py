@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -225,61 +223,39 @@ def test_one_side_alone(small, tmp_path, side):
     assert changed == [side == "image", side == "text"]
 
 
-# Imports once, then trains in a child for each folder that it is told.
-TRAINER = """
-import os, sys
+TRAIN = """
+import sys
 from pathlib import Path
 import test_training as planted
 from tasks.reco import train_layers
 from xmore.memory.snapshot import open_snapshot
-folder = Path(sys.argv[1])
+folder, output = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
 changes = {"every": 5, "epochs": 30}
-print("ready", flush=True)
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        snapshot, output = open_snapshot(folder, "planted"), folder / line.strip()
-        config = planted.config_for(folder, output=output, **changes)
-        train_layers.fn(config, planted.training_of(folder, snapshot, output=output, **changes))
-        os._exit(0)
-    print(pid, flush=True)
-    print(os.waitpid(pid, 0)[1], flush=True)
+snapshot = open_snapshot(folder, "planted")
+config = planted.config_for(folder, output=output, **changes)
+train_layers.fn(config, planted.training_of(folder, snapshot, output=output, **changes))
 """
 
 
-def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, warm):
     planted(tmp_path, concepts=40)
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert trainer.stdout.readline() == "ready\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
 
     def begin(output):
-        trainer.stdin.write(f"{output}\n")
-        trainer.stdin.flush()
-        return int(trainer.stdout.readline())
+        return warm.code(TRAIN, tmp_path, output, environment=environment)
 
-    def end():
-        return int(trainer.stdout.readline())
-
-    begin("undisturbed")
-    assert end() == 0
-    pid, killed, until = begin("killed"), tmp_path / "killed", time.monotonic() + 60
+    undisturbed = begin("undisturbed").end()
+    assert undisturbed[0] == 0, undisturbed
+    process, killed, until = begin("killed"), tmp_path / "killed", time.monotonic() + 60
     while not [*killed.glob("training-*/state.safetensors")]:
         assert time.monotonic() < until
         time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    assert end() == signal.SIGKILL and not (killed / "reco.json").exists()
-    begin("killed")
-    assert end() == 0
+    process.child.send_signal(signal.SIGKILL)
+    assert process.end()[0] == -signal.SIGKILL and not (killed / "reco.json").exists()
+    again = begin("killed").end()
+    assert again[0] == 0, again
     for name in ("reco.safetensors", "reco.json"):
         assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
-    trainer.stdin.close()
-    trainer.wait(10)
 
 
 def test_a_training_goes_on_at_its_step(small, tmp_path, monkeypatch):
