@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
 
-.PHONY: help setup demo test lint docs lock bench clean
+.PHONY: help setup demo test test-slow lint docs lock bench clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(VENV)/ready ## Create .venv with exactly what requirements.lock says, hashes checked
 
@@ -22,8 +22,11 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup ## Run the whole job on the embedded data and print its leaderboard
 	$(BIN)/xmore demo
 
-test: setup ## Run all tests
-	$(BIN)/pytest -q -n 2 --dist loadfile
+test: setup ## Run all tests, with one kill of each kind
+	$(BIN)/pytest -q -n 2 --dist worksteal
+
+test-slow: setup ## Run all tests, with ten kills of each kind
+	XMORE_KILLS=10 $(BIN)/pytest -q -n 2 --dist worksteal
 
 lint: setup ## Check style, imports, types and that docs/reference is current
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """`kill -9` of a re-index at random moments: the next run ends with an undisturbed one's memory."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -17,7 +18,7 @@ from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
 from xmore.memory.snapshot import open_snapshot, resolve_current
 
-KILLS = 2  # ten take a quarter of an hour: by hand
+KILLS = int(os.environ.get("XMORE_KILLS", 1))  # `make test-slow` makes ten
 
 
 def content(memory: Path):

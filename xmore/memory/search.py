@@ -34,7 +34,8 @@ def exact_search(
     `blocks` yields (first memory_id, (n, D) float32) with ascending ids. Memory: Q x (n + 2K)
     similarities; the caller bounds Q and n. If the memory has fewer than K rows, all are returned.
     Equal rows have equal similarities: as BLAS may sum the last columns of a product in another
-    order than the others, each block is padded to a multiple of ALIGN rows.
+    order than the others, each block is padded to a multiple of ALIGN rows. Several threads may
+    still share the columns unevenly (docs/footguns.md, 11).
     """
     q = torch.tensor(queries, device=device)  # a copy: Arrow's buffers are read-only
     values = torch.full((len(q), k), -torch.inf, device=device)

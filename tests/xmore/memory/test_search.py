@@ -5,6 +5,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,9 +114,18 @@ def test_a_memory_id_starts_where_its_block_says():
     assert found.ids.tolist() == [[11, 501, 10, 500]]
 
 
+@pytest.fixture
+def one_thread():
+    """Several share a product's columns as their kernels like: docs/footguns.md, 11."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("rows", [10, 100, 1003])
 @pytest.mark.parametrize("queries", [1, 20])
-def test_equal_rows_have_equal_similarities(rows, queries):
+def test_equal_rows_have_equal_similarities(rows, queries, one_thread):
     """Wherever they stand in a block, and in a block of whatever size."""
     rng = np.random.default_rng(rows)
     memory = np.repeat(unit(rng, 1, 384), rows, axis=0)

@@ -86,7 +86,9 @@ def test_each_image_is_tuned_as_the_paper_tells(encoder):
     got = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(QueryShard(views=views))
     for i in range(3):
         expected = literal(encoder, views[i], 20.0, 0.5)
-        np.testing.assert_allclose(got[i], expected, atol=1e-5)
+        # AdamW's first step is the rate times the gradient's sign: an element whose gradient is
+        # within rounding of 0 may step either way. 2.1e-5 was seen under AVX2 and two threads.
+        np.testing.assert_allclose(got[i], expected, atol=2e-4)
     again = METHODS["tpt"].prepare(bench_of(encoder, 0.5))(QueryShard(views=views[2:]))
     np.testing.assert_array_equal(again[0], got[2])  # no image learns from another
 
