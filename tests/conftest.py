@@ -1,7 +1,6 @@
 """A tiny world that all tests share: small models, a few real images, a real memory, a web."""
 
 import contextlib
-import fcntl
 import io
 import os
 import random
@@ -34,6 +33,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sharing import flocked, free_port, session_root, shared
 from warm import Warm, server
 
 from xmore.config.benchmark import BenchmarkConfig
@@ -100,31 +100,6 @@ class World:
             "execution": {"workers": 1, "part_rows": 4},
         }
         return BenchmarkConfig.model_validate(values | changes)
-
-
-def session_root(factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of a session have in common."""
-    base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@contextlib.contextmanager
-def flocked(path: Path) -> Iterator[None]:
-    """One worker at a time; the others wait."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that `make` fills once for all workers of a session; no test may change it."""
-    folder = session_root(factory) / "shared" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with flocked(folder.with_suffix(".lock")):
-        if not folder.with_suffix(".made").exists():
-            make(folder)
-            folder.with_suffix(".made").touch()
-    return folder
 
 
 def make_world(root: Path) -> None:
@@ -484,6 +459,38 @@ def warm(tmp_path_factory) -> Iterator[Warm]:
         with flocked(root / "warm.lock"):
             stack.enter_context(server(place))
         yield Warm(place)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory) -> Iterator[str]:
+    """The address of a server that `xmore up` has started, with a worker; all workers share it.
+
+    In a home of its own and on free ports. The last who uses it ends it by `xmore down`.
+    """
+    from flows.cli import services
+
+    root = session_root(tmp_path_factory) / "prefect"
+    root.mkdir(exist_ok=True)
+    users, port = root / "users", root / "port"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        for soon in ("WORKER_QUERY", "SERVER_SERVICES_SCHEDULER_LOOP"):
+            patch.setenv(f"PREFECT_{soon}_SECONDS", "1")
+        with flocked(root / "users.lock"):
+            if not port.exists():
+                port.write_text(str(free_port()))
+            patch.setattr(services, "HOME", root / "home")
+            patch.setattr(services, "PORT", int(port.read_text()))
+            running = [service.api for service in services._services()]
+            api = running[0] if running else services.up(free_port())
+            users.write_text(f"{int(users.read_text() or 0) + 1 if running else 1}")
+        yield api
+        with flocked(root / "users.lock"):
+            left = int(users.read_text()) - 1
+            users.write_text(str(left))
+            if not left:
+                services.down()
+                assert not services._marked()
 
 
 @pytest.fixture(scope="session", autouse=True)

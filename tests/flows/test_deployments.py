@@ -1,16 +1,20 @@
 """A real Prefect server and worker: both deployments, their artifacts, the schedule."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from sharing import flocked, free_port, session_root
 
 from flows.cli import services
 from xmore.config.benchmark import BenchmarkConfig
@@ -37,20 +41,14 @@ def test_the_deployments_parameters_are_the_demos_configs(name, monkeypatch):
     assert absolute(kind.model_validate(parameters)) == load_config(ROOT / "configs" / file, kind)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """Prefect's API, asked directly."""
 
     def __init__(self, api: str) -> None:
-        self.api = api
+        self.api, self.client = api, httpx.Client(timeout=30)
 
     def post(self, path: str, data) -> list | dict:
-        answer = httpx.post(f"{self.api}/{path}", json=data, timeout=30)
+        answer = self.client.post(f"{self.api}/{path}", json=data)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -74,19 +72,11 @@ class Server:
             time.sleep(1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """`xmore up`, in a home of its own and on free ports, ended by `xmore down`."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(services, "HOME", tmp_path_factory.mktemp("prefect"))
-    patch.setattr(services, "PORT", free_port())
-    patch.delenv("PREFECT_API_URL", raising=False)
-    try:
-        yield Server(services.up(free_port()))
-    finally:
-        services.down()
-        assert not services._marked()
-        patch.undo()
+@pytest.fixture
+def server(prefect_server, tmp_path_factory) -> Iterator[Server]:
+    """The shared server, for one of these tests at a time: they count runs and cancel them."""
+    with flocked(session_root(tmp_path_factory) / "deployments.lock"):
+        yield Server(prefect_server)
 
 
 def prefect(server: Server, *arguments, cwd) -> subprocess.CompletedProcess:
@@ -98,9 +88,8 @@ def prefect(server: Server, *arguments, cwd) -> subprocess.CompletedProcess:
 def watched(server: Server, name: str, config, cwd) -> None:
     before = server.states(name)["COMPLETED"]
     params = f"params={config.model_dump_json(exclude_unset=True)}"
-    answer = prefect(
-        server, "deployment", "run", f"{name}/{name}", "--watch", "--param", params, cwd=cwd
-    )
+    watching = ("--watch", "--watch-interval", "1", "--param", params)
+    answer = prefect(server, "deployment", "run", f"{name}/{name}", *watching, cwd=cwd)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert server.states(name)["COMPLETED"] == before + 1
 
@@ -111,7 +100,7 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     watched(server, "xmore-reindex", world.url_config(urls, memory), tmp_path)
     card = server.artifact("snapshot-memory")
     assert card["type"] == "markdown"
-    for part in ("| rows asked for | 121 |", "| rows in the memory | 120", "| HTTP 404 | 1 |"):
+    for part in ("| requested rows | 121 |", "| rows in the memory | 120", "| HTTP 404 | 1 |"):
         assert part in card["data"]
     config = world.config(tmp_path / "results", memory=memory, report=True)
     watched(server, "xmore-benchmark", config, tmp_path)
@@ -130,11 +119,12 @@ def test_a_name_without_a_slash_is_refused_by_prefect(server, tmp_path):
     assert "<FLOW_NAME>/<DEPLOYMENT_NAME>" in answer.stdout + answer.stderr
 
 
-def test_the_second_of_two_reindexes_is_cancelled(server, world, web, tmp_path):
+def test_the_second_of_two_reindexes_is_cancelled(server, world, tmp_path):
     deployment = server.deployment("xmore-reindex")
     assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     before = server.states("xmore-reindex")
-    config = world.url_config(web.url_list(tmp_path / "urls.parquet", rows=60), tmp_path / "memory")
+    memory = shutil.copytree(world.root / "memory", tmp_path / "memory")
+    config = world.memory_config(memory=memory)
     run = {"parameters": {"params": config.model_dump(mode="json", exclude_unset=True)}}
     for _ in range(2):
         server.post(f"deployments/{deployment['id']}/create_flow_run", run)
@@ -147,8 +137,9 @@ def test_the_schedule_fires_once_it_is_switched_on(server, world, tmp_path):
     assert (weekly["active"], weekly["schedule"]["timezone"]) == (False, "UTC")
     before = server.states("xmore-reindex")
     config = world.memory_config(memory=tmp_path / "memory")
+    soon = datetime.now(UTC) + timedelta(seconds=8)
     schedule = {
-        "schedule": {"cron": "* * * * *", "timezone": "UTC"},
+        "schedule": {"interval": 30, "anchor_date": soon.isoformat(), "timezone": "UTC"},
         "active": True,
         "parameters": {"params": config.model_dump(mode="json", exclude_unset=True)},
     }
