@@ -72,7 +72,7 @@ def test_top1_and_top5_are_clip_benchmarks(world, real_models, webdataset, tmp_p
         )
         ours |= {(model, count): (top1, top5) for model, top1, top5 in rows.fetchall()}
     theirs = {
-        "lite0": demo_tower(world.root / "models" / "lite0", tmp_path),
+        "lite0": demo_tower(real_models / "lite0", tmp_path),
         "RN50": load_clip("open_clip", "RN50", str(tmp_path / "RN50.safetensors"), None, "cpu"),
     }
     for name, (model, preprocess, tokenizer) in theirs.items():
