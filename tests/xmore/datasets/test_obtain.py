@@ -67,3 +67,23 @@ def test_what_cannot_be_got_is_one_line_and_leaves_nothing(remote, tmp_path, url
     with pytest.raises(DatasetError, match=says):
         obtain.get(found)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".yaml"]
+
+
+class Short(Quiet):
+    """Announces more bytes than it sends."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        longer = keyword == "Content-Length"
+        super().send_header(keyword, str(int(value) + 1) if longer else value)
+
+
+def test_what_is_cut_short_is_not_taken_for_whole(tiny_webdataset, tmp_path):
+    handler = functools.partial(Short, directory=tiny_webdataset)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = card(tmp_path, f"http://127.0.0.1:{server.server_port}")
+    with pytest.raises(DatasetError, match="could not be downloaded"):
+        obtain.get(found)
+    server.shutdown()
+    server.server_close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".yaml"]

@@ -35,6 +35,17 @@ def test_a_changed_file_loses_its_fact(tmp_path):
     assert FactCache(tmp_path, root, "other").get("a") is None
 
 
+def test_a_change_within_a_second_of_the_same_size_is_seen(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("one")
+    os.utime(file, ns=(0, 1_000_000))
+    cache = FactCache(tmp_path / "cache", tmp_path, "test")
+    cache.put("a", 1)
+    file.write_text("two")
+    os.utime(file, ns=(0, 2_000_000))
+    assert cache.get("a") is None
+
+
 def test_a_broken_cache_costs_only_time(tmp_path):
     cache = FactCache(tmp_path, tmp_path, "test")
     cache.path.write_text("{")

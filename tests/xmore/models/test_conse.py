@@ -56,6 +56,8 @@ def test_text_and_image_features_follow_conse(real_models, tmp_path):
     got = ours.encode_texts(TEXTS)
     np.testing.assert_allclose(got.unit, expected, atol=2e-5)
     assert got.truncated.tolist() == [False, False, False, True, False]
+    full = ours.tokenizer.context_length - 2  # words beside the two tokens that frame a text
+    assert ours.encode_texts(["a " * full, "a " * (full + 1)]).truncated.tolist() == [False, True]
 
     images = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -29,3 +29,17 @@ def test_the_next_writer_sweeps_up_after_a_killed_one(tmp_path, monkeypatch):
         "part-00001.parquet",
     ]
     assert again.lookup(["c"]).norm.tolist() == [1.0]
+
+
+def test_a_store_opened_before_another_wrote_encodes_only_what_that_lacks(tmp_path):
+    mine, theirs = CaptionStore(tmp_path, CARD), CaptionStore(tmp_path, CARD)
+    theirs.add(["a", "b"], encode)
+    encoded = []
+
+    def counted(texts):
+        encoded.extend(texts)
+        return encode(texts)
+
+    assert mine.add(["a", "c"], counted) == 1 and encoded == ["c"]
+    again = CaptionStore(tmp_path, CARD)
+    assert len(again) == 3 and again.lookup(["b"]).norm.tolist() == [2.0]
