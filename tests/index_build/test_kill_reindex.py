@@ -96,7 +96,7 @@ def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter,
     moments, killed, resumed, i = random.Random(seed), 0, 0, 0
     while killed < KILLS:
         i += 1
-        assert i <= 4 * KILLS, f"seed {seed}: killed {killed} of {i}"
+        assert i <= 4 * KILLS + 12, f"seed {seed}: killed {killed} of {i}"
         config = case.config.model_copy(update={"memory": tmp_path / f"killed-{i}"})
         if case.before:
             shutil.copytree(case.before, config.memory)

@@ -33,7 +33,7 @@ def test_killed_runs_end_as_undisturbed_ones(world, tmp_path, starter):
     moments, resumed, killed, i = random.Random(seed), 0, 0, 0
     while killed < KILLS or not resumed:
         i += 1
-        assert i <= 4 * KILLS, f"seed {seed}: killed {killed}, resumed {resumed} of {i}"
+        assert i <= 4 * KILLS + 12, f"seed {seed}: killed {killed}, resumed {resumed} of {i}"
         config = world.config(tmp_path / f"killed-{i}")
         moment = moments.uniform(0, duration)
         if starter.run("benchmark", config, kill_after=moment) == "killed":
