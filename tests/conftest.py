@@ -579,6 +579,18 @@ class Starter:
         assert code in (0, -signal.SIGKILL), error
         return "killed" if code else "0"
 
+    @staticmethod
+    def partly(folder: Path) -> Callable[[], bool]:
+        """Whether some parts of an artifact under `folder` are there, and others are not."""
+
+        def begun() -> bool:
+            with contextlib.suppress(FileNotFoundError):  # whole by now
+                manifests = folder.rglob("*.partial/manifest.json")
+                return any("part-" in path.read_text() for path in manifests)
+            return False
+
+        return begun
+
 
 @pytest.fixture
 def starter(warm, tmp_path) -> Starter:

@@ -120,11 +120,7 @@ def test_killed_in_the_middle_of_tpt_the_next_run_goes_on(done, tmp_path, starte
     )  # fmt: skip
     partial = tmp_path / "results" / "store" / stage / "tiny"
 
-    def half_done() -> bool:
-        manifests = [path.read_text() for path in partial.glob("*.partial/manifest.json")]
-        return any("part-00000.parquet" in text for text in manifests)
-
-    assert starter.run("benchmark", config, kill_when=half_done) == "killed"
+    assert starter.run("benchmark", config, kill_when=starter.partly(partial)) == "killed"
     (first,) = partial.glob("*.partial/part-00000.parquet")
     node = first.stat().st_ino
     assert starter.run("benchmark", config) == "0"
