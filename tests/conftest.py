@@ -493,28 +493,33 @@ def prefect_server(tmp_path_factory) -> Iterator[str]:
                 assert not services._marked()
 
 
+IMG2DATASET = "index_build.download.images.subprocess"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm_downloads(request) -> Iterator[None]:
-    """img2dataset's processes are forked, too; `cold_downloads` has them as they are."""
-    warm: list[Warm] = []
+    """img2dataset's processes are forked, too; where `cold_downloads` is not asked for."""
 
     def start(*command, **how):
-        warm[:] = warm or [request.getfixturevalue("warm")]
-        return warm[0].download(*command, **how)
+        return request.getfixturevalue("warm").downloading.Popen(*command, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        known = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "TimeoutExpired")}
-        shim = SimpleNamespace(Popen=start, **known)
-        patch.setattr("index_build.download.images.subprocess", shim)
+        patch.setattr(IMG2DATASET, SimpleNamespace(**vars(subprocess)))
+        patch.setattr(f"{IMG2DATASET}.Popen", start)
         yield
 
 
-@pytest.fixture(scope="module")
-def cold_downloads() -> Iterator[None]:
-    """img2dataset as it is started outside tests: each of its processes is a new Python."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index_build.download.images.subprocess", subprocess)
-        yield
+@pytest.fixture(scope="session")
+def cold_downloads() -> Callable[[], contextlib.AbstractContextManager]:
+    """Within it, img2dataset is started as outside tests: each of its processes a new Python."""
+
+    @contextlib.contextmanager
+    def cold() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(IMG2DATASET, subprocess)
+            yield
+
+    return cold
 
 
 class Answer(NamedTuple):
@@ -553,7 +558,7 @@ class Starter:
     """Runs flows in processes that can be killed."""
 
     def __init__(self, warm: Warm, configs: Path) -> None:
-        self.warm, self.configs = warm, configs
+        self.warm, self.configs, self.cold = warm, configs, False
 
     def run(
         self,
@@ -568,7 +573,7 @@ class Starter:
         """
         path = self.configs / f"{flow}.json"
         path.write_text(config.model_dump_json())
-        process = self.warm.flow(flow, path)
+        process = self.warm.flow(flow, path, self.cold)
         while kill_when and not kill_when() and process.child.poll() is None:
             time.sleep(0.002)
         if kill_after is not None or kill_when:

@@ -26,6 +26,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 SLOW = (
@@ -121,9 +122,12 @@ class Warm:
         """The command line; `how` holds `cwd` and `environment`."""
         return Talking(self.place, "flows.cli.main:app", ["xmore", *arguments], how)
 
-    def flow(self, name: str, config: Path) -> "Talking":
-        """The flow `benchmark` or `reindex` as a plain function; its config is JSON."""
-        return Talking(self.place, "warm:run_flow", [name, config], {})
+    def flow(self, name: str, config: Path, cold: bool = False) -> "Talking":
+        """The flow `benchmark` or `reindex` as a plain function; its config is JSON.
+
+        `cold`: img2dataset's processes are not forked, but started as they are outside tests.
+        """
+        return Talking(self.place, "warm:run_flow", [name, config, "" if cold else self.place], {})
 
     def code(self, code: str, *arguments: object, **how) -> "Talking":
         """What `python -c` would run."""
@@ -136,8 +140,13 @@ class Warm:
         path.write_text(f"#!{sys.executable}\n{module}\nsys.exit({started}.wait())\n")
         path.chmod(0o755)
 
-    def download(self, _: object, *, stdout, env, **how) -> Child:
-        """What stands in for index_build.download.images' call of subprocess.Popen."""
+    @property
+    def downloading(self) -> SimpleNamespace:
+        """What stands in for `subprocess` in index_build.download.images."""
+        known = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "TimeoutExpired")}
+        return SimpleNamespace(Popen=self._download, **known)
+
+    def _download(self, _: object, *, stdout, env, **how) -> Child:
         reading, writing = os.pipe()
         streams = (reading, stdout.fileno(), stdout.fileno())
         child = start(self.place, "warm:run_download", ["download"], streams, None, env)
@@ -285,6 +294,7 @@ def run_flow() -> None:
     """Run a flow as a plain function: its name and a file with its config as JSON."""
     from flows.benchmark import xmore_benchmark
     from flows.reindex import xmore_reindex
+    from index_build.download import images
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.memory import ReindexConfig
 
@@ -292,8 +302,11 @@ def run_flow() -> None:
         "benchmark": (xmore_benchmark, BenchmarkConfig),
         "reindex": (xmore_reindex, ReindexConfig),
     }
-    flow, kind = flows[sys.argv[0]]
-    flow.fn(kind.model_validate_json(Path(sys.argv[1]).read_text()))
+    name, config, place = sys.argv
+    if place:
+        images.subprocess = Warm(place).downloading
+    flow, kind = flows[name]
+    flow.fn(kind.model_validate_json(Path(config).read_text()))
 
 
 def run_download() -> None:

@@ -31,7 +31,7 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def made(world, web_server, tmp_path_factory):
+def made(world, web_server, cold_downloads, tmp_path_factory):
     """A re-index of 120 images and some bad rows; no test may change it."""
     folder = tmp_path_factory.mktemp("made")
     extra = [(web_server.url(path), f"bad: {path}") for path in BAD]
@@ -40,7 +40,8 @@ def made(world, web_server, tmp_path_factory):
     download = {"timeout": 2, "threads": 8, "processes": 2, "retries": 1, "tries": 1}
     config = world.url_config(urls, folder / "memory", download=download, model_name="m")
     web_server.asked.clear()
-    return config, xmore_reindex.fn(config), Counter(web_server.asked)
+    with cold_downloads():
+        return config, xmore_reindex.fn(config), Counter(web_server.asked)
 
 
 def rows_of(snapshot) -> list[dict]:
