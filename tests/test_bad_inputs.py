@@ -11,12 +11,12 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from sharing import free_port
 
 from flows.cli import main as cli
 from flows.reindex import xmore_reindex
@@ -811,22 +812,38 @@ def test_a_fresh_snapshot_of_the_tiny_world_is_whole(world):
     assert xmore_reindex.fn(world.memory_config()).skipped
 
 
-def test_prefects_server_gone_in_the_middle(case, done, warm, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+RELAY = """
+import asyncio, sys
+here, there = sys.argv[1:]
+
+async def pump(reader, writer):
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def relay(reader, writer):
+    beyond, to = await asyncio.open_connection("127.0.0.1", there)
+    await asyncio.gather(pump(reader, to), pump(beyond, writer))
+
+async def main():
+    async with await asyncio.start_server(relay, "127.0.0.1", here) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_prefects_server_gone_in_the_middle(case, done, warm, prefect_server, tmp_path):
+    """Others want the server: what goes is a relay to it."""
+    port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     environment = os.environ | {
         "PREFECT_API_URL": api,
         "PREFECT_HOME": str(tmp_path / "home"),
         "PREFECT_CLIENT_MAX_RETRIES": "1",  # minutes by default: a server may come back
     }
-    prefect = str(Path(XMORE).with_name("prefect"))
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [prefect, "server", "start", "--port", port],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    relay = warm.code(RELAY, port, urlsplit(prefect_server).port)
     try:
         _until(lambda: _answers(f"{api}/health"))
         process = subprocess.Popen(
@@ -835,8 +852,7 @@ def test_prefects_server_gone_in_the_middle(case, done, warm, tmp_path):
         )  # fmt: skip
         _until(lambda: list(case.results.glob("store/query_embeddings/*/*")))
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        relay.child.send_signal(signal.SIGKILL)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 2, error
     assert f"error: {api}: Prefect's server does not respond" in error

@@ -1,29 +1,34 @@
-"""The flow under a real (temporary) Prefect server, and runs that go on."""
+"""The flow under a real Prefect server, and runs that go on."""
 
 import asyncio
 import json
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 from flows.benchmark import xmore_benchmark
 from xmore.files.errors import ConfigError, RunError, SnapshotError
 from xmore.results.runs import all_runs, load_run
 
 
-async def _states():
+async def _states(name):
+    named = FlowRunFilter(name={"any_": [name]})
     async with get_client() as client:
-        flows, tasks = await client.read_flow_runs(), await client.read_task_runs()
+        flows = await client.read_flow_runs(flow_run_filter=named)
+        tasks = await client.read_task_runs(flow_run_filter=named)
         return [(f.name, f.state_name) for f in flows], {t.name: t.state_name for t in tasks}
 
 
-def test_under_prefect_the_flow_and_its_tasks_are_named_and_complete(done, monkeypatch, tmp_path):
-    monkeypatch.setenv("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(tmp_path))
-    with prefect_test_harness(server_startup_timeout=120):
-        xmore_benchmark(done.config)
-        flows, tasks = asyncio.run(_states())
-    assert flows == [("tiny", "Completed")]
+def test_under_prefect_the_flow_and_its_tasks_are_named_and_complete(
+    done, prefect_server, tmp_path
+):
+    settings = {PREFECT_API_URL: prefect_server, PREFECT_LOCAL_STORAGE_PATH: tmp_path}
+    with temporary_settings(settings):
+        xmore_benchmark(done.config.model_copy(update={"name": "watched"}))
+        flows, tasks = asyncio.run(_states("watched"))
+    assert flows == [("watched", "Completed")]
     assert set(tasks.values()) == {"Completed"}
     assert {"queries tiny", "candidates tiny", "scores tiny, lite0, M=8"} <= set(tasks)
     assert not list(tmp_path.iterdir())  # nothing is persisted by Prefect

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows import benchmark
 from flows.reindex import xmore_reindex
@@ -31,9 +31,30 @@ def home(tmp_path_factory):
 
 @pytest.fixture(params=RUNNERS)
 def runner(request, home):
-    """A runner that is installed."""
+    """A runner that is installed; Dask's has a Prefect server that it has started for itself."""
     pytest.importorskip(f"prefect_{request.param}", reason=f"xmore[{request.param}] is not there")
-    return request.param
+    if request.param == "dask":
+        yield "dask"
+        return
+    with temporary_settings({PREFECT_API_URL: request.getfixturevalue("prefect_server")}):
+        yield request.param
+
+
+@pytest.fixture
+def cluster(home, prefect_server, monkeypatch):
+    """The address of two workers of Dask that stay; they report to a server that was there."""
+    pytest.importorskip("prefect_dask", reason="xmore[dask] is not there")
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server}),
+        dask.config.set({"distributed.worker.daemon": False}),
+        LocalCluster(**how) as started,
+    ):
+        yield started.scheduler_address
 
 
 def content(snapshot) -> dict[str, bytes]:
@@ -74,9 +95,9 @@ def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
     assert len(here.snapshot.shards) == 4
 
 
-def test_a_cluster_runs_a_whole_benchmark(world, done, home, tmp_path):
-    pytest.importorskip("prefect_dask", reason="xmore[dask] is not there")
-    config = world.config(tmp_path / "results", execution=by("dask").model_dump())
+def test_a_cluster_runs_a_whole_benchmark(world, done, cluster, tmp_path):
+    execution = by("dask").model_copy(update={"address": cluster})
+    config = world.config(tmp_path / "results", execution=execution.model_dump())
     there = load_run(config.results, benchmark.xmore_benchmark.fn(config))
     here = load_run(done.config.results, done.name)
     assert there.status == "completed"
