@@ -318,9 +318,9 @@ def write_webdataset(target: Path, images: list[Path], shards: int = 2) -> Path:
 
 @pytest.fixture(scope="session")
 def webdataset(tmp_path_factory) -> Path:
-    """All classes of the demo, two photos each (or one), as a webdataset."""
+    """All classes of the demo, a photo each, as a webdataset."""
     folders = sorted(folder for folder in (DEMO / "queries").iterdir() if folder.is_dir())
-    images = [path for folder in folders for path in sorted(folder.glob("*.jpg"))[:2]]
+    images = [min(folder.glob("*.jpg")) for folder in folders]
     return write_webdataset(tmp_path_factory.mktemp("webdataset") / "demo", images)
 
 

@@ -33,7 +33,7 @@ def content(memory: Path):
 
 
 def downloading(memory: Path) -> list[int | Path]:
-    """Processes that still download for this memory; of forked ones only their locks tell."""
+    """What still downloads for this memory: processes, or the locks of forked ones."""
     found = [path for path in memory.glob("batches/*/images.lock") if is_locked(path)]
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -86,7 +86,7 @@ def incremental(world, web, folder: Path) -> Case:
 
 @pytest.mark.parametrize("make", [fresh, incremental])
 def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter, make):
-    starter.cold = make is fresh or KILLS > 1
+    starter.cold = KILLS > 1
     case = make(world, web, tmp_path)
     begun = time.monotonic()
     assert starter.run("reindex", case.config) == "0"
