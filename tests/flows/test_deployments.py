@@ -48,7 +48,12 @@ class Server:
         self.api, self.client = api, httpx.Client(timeout=30)
 
     def post(self, path: str, data) -> list | dict:
-        answer = self.client.post(f"{self.api}/{path}", json=data)
+        until = time.monotonic() + PATIENCE
+        while True:
+            answer = self.client.post(f"{self.api}/{path}", json=data)
+            if answer.status_code != 503 or time.monotonic() > until:
+                break
+            time.sleep(0.5)  # its SQLite was busy: other tests use this server
         assert answer.is_success, answer.text
         return answer.json()
 
