@@ -1,0 +1,5 @@
+"""Odd models."""
+
+from odd.cases import Pairs, Queries
+
+CASES: list[Pairs | Queries] = []
