@@ -19,6 +19,7 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.prompts import PAPERS_PROMPT, class_prompts
 from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.text import read_names
 from xmore.images.decode import ImageRejected, check_image, read_image
 from xmore.memory.adopt import open_memory
 from xmore.methods.adjust import StreamState, minmax
@@ -36,11 +37,10 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
     """Read labels from a comma-separated text or from a file, one per line. Raises ConfigError."""
     if (text is None) == (file is None):
         raise ConfigError("name the classes: set either --labels or --labels-file.")
-    try:
-        parts = text.split(",") if text is not None else Path(str(file)).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}).") from error
-    labels = [part.strip() for part in parts if part.strip()]
+    if file is not None:
+        labels = [name for _, name in read_names(file, ConfigError, "--labels-file")]
+    else:
+        labels = [part.strip() for part in str(text).split(",") if part.strip()]
     twice = {label for label in labels if labels.count(label) > 1}
     if len(labels) < 2 or twice:
         what = f"{sorted(twice)[0]!r} twice" if twice else f"{len(labels)}"

@@ -167,20 +167,21 @@ def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
     return rows
 
 
-def verify_run(run: Run, repair: bool) -> list[str]:
-    """Return the problems found in a run's artifacts and snapshot.
+def verify_run(run: Run, repair: bool) -> tuple[list[str], list[Path]]:
+    """Return the problems found in a run's artifacts and snapshot, and where damage was moved to.
 
     `repair` moves damaged artifacts aside.
     """
-    problems = []
+    problems, moved = [], []
     for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
         found = check_hashes(Path(path))
         problems += found
         if found and repair and Path(path).exists():
-            move_aside(Path(path))
+            moved.append(move_aside(Path(path)))
     try:
-        memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
+        memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
         with open_memory(memory, cache, run.snapshot["name"]) as snapshot:
-            return problems + verify_snapshot(snapshot)
+            problems += verify_snapshot(snapshot)
     except SnapshotError as error:
-        return [*problems, str(error)]
+        problems.append(str(error))
+    return problems, moved

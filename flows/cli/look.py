@@ -51,15 +51,26 @@ def sql(
     output: Annotated[
         Path | None, typer.Option(help="File to write the result to. Default: print it.")
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--write-views",
+            help="Only write the run's views.sql again: its paths are absolute, so it is needed "
+            "after the results folder was moved.",
+        ),
+    ] = False,
     results: Results = RESULTS,
 ) -> None:
     """Run a read-only SQL query on a run's results, with DuckDB, and print or save the rows."""
     from flows.cli import sql as queries
     from xmore.results.runs import load_run
-    from xmore.results.views import open_views
+    from xmore.results.views import open_views, write_views
 
     found = load_run(results, run)
     connection = open_views(found)
+    if again:
+        print(write_views(found))
+        return
     if query is None and sys.stdin.isatty():
         queries.prompt(connection, found.name)
     else:

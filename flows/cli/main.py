@@ -58,12 +58,20 @@ def app() -> None:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        commands()
+        commands(args=[_at_home(argument) for argument in sys.argv[1:]])
     except (XmoreError, OSError) as error:
         if "--debug" in sys.argv:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _at_home(argument: str) -> str:
+    """Expand `~` as in configs; a shell leaves that of `--results=~/x` alone."""
+    name, equals, value = (
+        argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    )
+    return name + equals + os.path.expanduser(value) if value.startswith("~") else argument
 
 
 def _terminated(*_: object) -> None:

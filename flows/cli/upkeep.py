@@ -50,5 +50,5 @@ def verify(
     found = load_run(results, run)
     if found.status != "completed":
         raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
-    if show_problems(found, verify_run(found, repair), repair):
+    if show_problems(found, *verify_run(found, repair), repair):
         raise typer.Exit(1)

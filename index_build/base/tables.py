@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.files.errors import ConfigError
 from xmore.files.paths import write_whole
-from xmore.files.sql import quote, quote_all
+from xmore.files.sql import quote, quote_files
 
 MEMORY_LIMIT = "2GB"  # of DuckDB; sorts and joins that need more spill to disk
 ROW_GROUP = 4096  # rows; small, so that a few rows are cheap to look up
@@ -20,7 +21,12 @@ ROW_GROUP = 4096  # rows; small, so that a few rows are cheap to look up
 
 @contextmanager
 def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB within MEMORY_LIMIT, in its own folder, which is deleted at the end."""
+    """Open a DuckDB within MEMORY_LIMIT, in its own folder, which is deleted at the end.
+
+    Raises ConfigError for a path with `?`: DuckDB takes the rest for options.
+    """
+    if "?" in str(folder):
+        raise ConfigError(f"{folder}: a memory's path must not contain `?`. Rename its folder.")
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run
     folder.mkdir(parents=True)
     db = duckdb.connect(folder / "duckdb")
@@ -36,7 +42,7 @@ def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def parquet(paths: list[Path], options: str = "") -> str:
     """Return DuckDB's table function that reads Parquet files; their columns may differ."""
     more = f", {options}" if options else ""
-    return f"read_parquet([{quote_all(paths)}], union_by_name = true{more})"
+    return f"read_parquet([{quote_files(paths)}], union_by_name = true{more})"
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xmore.files.errors import ConfigError
 from xmore.files.paths import write_whole
+from xmore.files.text import read_text
 
 KEPT = "taken-down.txt"  # in the memory: the last re-index's take-downs, for gc
 
@@ -18,13 +19,8 @@ def read_take_down(path: Path | None) -> list[str]:
     """
     if path is None:
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"{path}: the take-down list cannot be read ({reason}).") from error
     values = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, ConfigError, "`take_down`").split("\n"), 1):
         value = line.strip()
         if not value or value.startswith("#"):
             continue

@@ -34,6 +34,7 @@ from index_build.base.spark import spark_session  # noqa: E402
 from index_build.download.job import VARIABLE  # noqa: E402
 from index_build.download.worker import JOB, BoundedDownloader  # noqa: E402
 from xmore.files.locks import locked  # noqa: E402
+from xmore.files.paths import without_patterns  # noqa: E402
 
 
 def main() -> None:
@@ -44,13 +45,14 @@ def main() -> None:
     spark = JOB.bounds.distributor == "pyspark"
     environment = {VARIABLE: os.environ[VARIABLE], "NO_ALBUMENTATIONS_UPDATE": "1"}
     session = spark_session(JOB.spark_master, environment) if spark else nullcontext()
-    with locked(JOB.target.with_name(f"{JOB.target.name}.lock")), session:
+    lock = locked(JOB.target.with_name(f"{JOB.target.name}.lock"))
+    with lock, session, without_patterns(JOB.rows) as rows, without_patterns(JOB.target) as target:
         img2dataset.download(
-            url_list=str(JOB.rows),
+            url_list=str(rows),
             input_format="parquet",
             url_col="url",
             caption_col="caption",
-            output_folder=str(JOB.target),
+            output_folder=str(target),
             output_format="webdataset",
             number_sample_per_shard=JOB.shard_rows,
             distributor=JOB.bounds.distributor,

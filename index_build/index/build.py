@@ -23,7 +23,7 @@ from index_build.base.spark import spark_session
 from xmore.config.memory import IndexConfig
 from xmore.files.digests import digest_file
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import fsync_dir, fsync_file, write_whole
+from xmore.files.paths import fsync_dir, fsync_file, without_patterns, write_whole
 from xmore.files.progress import counting
 from xmore.memory.rows import embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Kind, Snapshot, read_shards, seen_by
@@ -182,11 +182,13 @@ def _by_autofaiss(rows: Snapshot, key: str | None, memory: float, **distribution
     from autofaiss import build_index as autofaiss_build
 
     scratch = rows.path.with_name(f"{rows.path.name}.autofaiss.json")
-    with contextlib.redirect_stderr(io.StringIO()):  # its bars cannot be switched off
+    bars = contextlib.redirect_stderr(io.StringIO())  # which cannot be switched off
+    with bars, without_patterns(rows.path.parent) as parent:
+        folder = parent / rows.path.name
         index, _ = autofaiss_build(
-            embeddings=str(rows.shards[0].embeddings.parent),
-            index_path=str(rows.index_path),
-            index_infos_path=str(scratch),
+            embeddings=str(folder / rows.shards[0].embeddings.parent.name),
+            index_path=str(folder / rows.index_path.name),
+            index_infos_path=str(parent / scratch.name),
             metric_type="ip",
             index_key=key,
             index_param="",

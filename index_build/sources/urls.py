@@ -18,7 +18,7 @@ from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError
 from xmore.files.paths import fsync_dir, fsync_file
-from xmore.files.sql import quote, quote_all
+from xmore.files.sql import allow_only, quote, quote_all, quote_files
 
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
 OURS = ("row_key", "url", "caption", "memory_key", "width", "height", "source", "image_path")
@@ -127,8 +127,7 @@ def _read_list(
 ) -> None:
     """Create the tables `asked` and `filtered`. Afterwards `db` can read only the list."""
     db.create_function("language_of", language_of, ["VARCHAR"], "VARCHAR")
-    db.execute(f"set allowed_paths = [{quote_all(files)}]")
-    db.execute("set enable_external_access = false")
+    db.execute(allow_only(files, "allowed_paths"))
     db.execute("set lock_configuration = true")
     names = config.names
     try:
@@ -163,7 +162,7 @@ def _read_list(
 
 def _reader(files: list[Path], names: ColumnsConfig) -> str:
     """Return DuckDB's table function that reads the list."""
-    kind, listed = files[0].suffix, f"[{quote_all(files)}]"
+    kind, listed = files[0].suffix, f"[{quote_files(files)}]"
     if kind == ".parquet":
         return parquet(files)
     if kind == ".jsonl":

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from xmore.datasets.prompts import PAPERS_PROMPT
-from xmore.datasets.sources import (
-    FolderSource,
-    Source,
-    plain,
-)
+from xmore.datasets.sources import FolderSource, Source, plain
+from xmore.files.anchored import AnchoredPath
 from xmore.files.errors import ConfigError, DatasetError
 from xmore.files.paths import PROJECT_ROOT
+from xmore.files.text import read_names, refuse_doubles
 from xmore.files.yaml import NAME, Section, explain, load_yaml
 
 CARDS = PROJECT_ROOT / "data"
 DATA_ROOT = CARDS / "datasets"  # default folder of the datasets to obtain
+
+
+def _as_text(value: object) -> object:
+    """Return a name that YAML has read as a number as text again. Raises ValueError."""
+    if value is None or isinstance(value, bool):
+        raise ValueError(f"a name is text, and YAML reads {value} otherwise; write it in quotes")
+    return str(value) if isinstance(value, int | float) else value
+
+
+ClassText = Annotated[str, BeforeValidator(_as_text)]
+"""The name of a class or of its folder."""
 
 
 class Expected(Section):
@@ -48,18 +56,18 @@ class DatasetCard(Section):
     title: str = Field("", description="One line about the dataset.")
     paper_name: str | None = Field(None, description="Its name in the paper's tables.")
     licence: str = Field("", description="Licence of the images, as far as it is known.")
-    root: Path = Field(Path(), description="Folder of the images, relative to the card.")
+    root: AnchoredPath = Field(Path(), description="Folder of the images, relative to the card.")
     folder: str | None = Field(
         None, description="Instead of `root`: the folder under the config's `data_root`."
     )
     source: Source = Field(FolderSource(), description="Layout of its images and labels.")
-    classes: dict[str, str] | Path | None = Field(
+    classes: dict[ClassText, ClassText] | AnchoredPath | None = Field(
         None,
         description="Folder -> class name; or a text file with one name per line "
         "(`folder<TAB>name` for folders). Default: the source's own names; for folders, the name "
         "of each, with spaces for underscores.",
     )
-    alternatives: dict[str, Path] = Field(
+    alternatives: dict[str, AnchoredPath] = Field(
         default_factory=dict,
         description="Other files of class names, by the name that a config's `class_names` uses.",
     )
@@ -95,11 +103,11 @@ def load_card(
                 f"(available: {', '.join(all_cards())}). Write one, or give the path of its YAML."
             )
     try:
-        card = DatasetCard.model_validate(load_yaml(path))
+        base = path.resolve().parent
+        card = DatasetCard.model_validate(load_yaml(path), context={"base": base})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, DatasetCard)}") from error
-    base = path.resolve().parent
-    root = (data_root or DATA_ROOT) / card.folder if card.folder else base / card.root.expanduser()
+    root = (data_root or DATA_ROOT) / card.folder if card.folder else base / card.root
     changes: dict[str, object] = {"root": root.resolve()}
     if class_names is not None:
         if class_names not in card.alternatives:
@@ -108,9 +116,7 @@ def load_card(
                 f"{path}: has no class names `{class_names}` (available: {available}). Correct "
                 "`class_names`, or remove it to use the card's own."
             )
-        changes["classes"] = base / card.alternatives[class_names]
-    elif isinstance(card.classes, Path):
-        changes["classes"] = base / card.classes
+        changes["classes"] = card.alternatives[class_names]
     return card.model_copy(update=changes)
 
 
@@ -127,19 +133,16 @@ def named_classes(card: DatasetCard) -> list[tuple[str, str]] | None:
     if card.classes is None:
         return None
     if isinstance(card.classes, dict):
-        pairs = [(folder, plain(name)) for folder, name in card.classes.items()]
-        _check_distinct(pairs)
-        return pairs
-    try:
-        lines = card.classes.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{card.classes}: class names cannot be read ({error}).") from error
-    rows = [line.split("\t") for line in lines if line.strip() and not line.startswith("#")]
-    return [(row[0] if len(row) > 1 else "", plain(row[-1])) for row in rows]
-
-
-def _check_distinct(pairs: list[tuple[str, str]]) -> None:
-    """Raise DatasetError for equal names; only for users' own, as published lists may have them."""
-    twice = [name for name, n in Counter(name for _, name in pairs).items() if n > 1]
-    if twice:
-        raise DatasetError(f"two classes are named {twice[0]!r}.")
+        return [(folder, plain(name)) for folder, name in card.classes.items()]
+    rows = read_names(card.classes, DatasetError, "`classes`")
+    columns = [[part.strip() for part in line.split("\t")] for _, line in rows]
+    for (number, line), parts in zip(rows, columns, strict=True):
+        if len(parts) != len(columns[0]) or len(parts) > 2:
+            raise DatasetError(
+                f"{card.classes}, line {number}: each line is a name, or each is a folder, one tab "
+                f"and a name; got {line[:80]!r}."
+            )
+    if len(columns[:1]) and len(columns[0]) == 2:
+        folders = [(number, parts[0]) for (number, _), parts in zip(rows, columns, strict=True)]
+        refuse_doubles(card.classes, folders, DatasetError)
+    return [(parts[0] if len(parts) > 1 else "", plain(parts[-1])) for parts in columns]

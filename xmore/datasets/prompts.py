@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from xmore.files.errors import ConfigError
+from xmore.files.text import read_names, read_text, refuse_doubles
 
 PAPERS_PROMPT = "a photo of a {}."
 MAX_PROMPTS = 10_000  # per class
@@ -22,10 +24,15 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
         return [[template.replace("{}", name)] for name in names]
     if file.suffix == ".json":
         return _descriptions(names, file)
-    templates = [line for line in _read(file).splitlines() if line and not line.startswith("#")]
-    wrong = next((line for line in templates if "{}" not in line), None)
+    rows = read_names(file, ConfigError, "`prompts`")
+    refuse_doubles(file, rows, ConfigError)
+    templates = [template for _, template in rows]
+    wrong = next((row for row in rows if "{}" not in row[1]), None)
     if wrong is not None:
-        raise ConfigError(f"{file}: a template needs `{{}}` for the class name, got {wrong!r}.")
+        raise ConfigError(
+            f"{file}, line {wrong[0]}: a template needs `{{}}` for the class name, "
+            f"got {wrong[1]!r}."
+        )
     if not 1 <= len(templates) <= MAX_PROMPTS:
         raise ConfigError(
             f"{file}: must contain 1 to {MAX_PROMPTS} templates, one per line, "
@@ -36,7 +43,7 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
 
 def _descriptions(names: list[str], file: Path) -> list[list[str]]:
     try:
-        data = json.loads(_read(file))
+        data = json.loads(read_text(file, ConfigError, "`prompts`"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid JSON ({error}).") from error
     if not isinstance(data, dict):
@@ -44,16 +51,17 @@ def _descriptions(names: list[str], file: Path) -> list[list[str]]:
     for name in names:
         texts = data.get(name, "nothing")
         is_list = isinstance(texts, list) and 1 <= len(texts) <= MAX_PROMPTS
-        if not is_list or not all(isinstance(text, str) and text for text in texts):
+        if not is_list or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ConfigError(
                 f"{file}: class {name!r} needs a list of 1 to {MAX_PROMPTS} sentences, "
                 f"got {str(texts)[:60]}."
             )
-    return [data[name] for name in names]
+    return [[text.strip() for text in data[name]] for name in names]
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}). Correct `prompts`.") from error
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = {name.strip(): value for name, value in pairs}
+    if len(data) < len(pairs):
+        names = [name.strip() for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return data

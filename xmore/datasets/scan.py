@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmore.datasets.card import DatasetCard, _check_distinct, named_classes
+from xmore.datasets.card import DatasetCard, named_classes
 from xmore.datasets.sources import (
     CoopSource,
     FolderSource,
@@ -91,6 +91,7 @@ def listing(card: DatasetCard) -> tuple[list[str], Listing]:
             own = [name for _, name in given] if given else None
             found = card.source.listing(card.root, own)
             names = own or [plain(name) for name in found.names or []]
+        _check_names(names, published=card.expected is not None)
     except DatasetError as error:
         raise DatasetError(f"dataset `{card.name}`: {error}") from error
     _check_counts(card, len(names), len(found.labels))
@@ -110,7 +111,6 @@ def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
     folders = named_classes(card)
     if folders is None:
         folders = [(folder, plain(folder)) for folder in existing]
-        _check_distinct(folders)
     else:
         differ = {folder for folder, _ in folders} ^ set(existing)
         if differ:
@@ -124,6 +124,22 @@ def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
             "one folder each."
         )
     return folders
+
+
+def _check_names(names: list[str], published: bool) -> None:
+    """Raise DatasetError for a class without a name, or two of one name.
+
+    ImageNet's published names have such pairs; a card of a published list states its counts.
+    """
+    labels: dict[str, int] = {}
+    for label, name in enumerate(names):
+        if not name:
+            raise DatasetError(f"class {label} has no name.")
+        if labels.setdefault(name, label) != label and not published:
+            raise DatasetError(
+                f"two classes are named {name!r}, {labels[name]} and {label}. Rename one, or add "
+                "`expected` to the card if the dataset's own list has both."
+            )
 
 
 def _check_split(path: Path, sha256: str | None) -> None:

@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from xmore.files.errors import DatasetError
+from xmore.files.text import read_names, read_text
 from xmore.files.yaml import Section
 from xmore.images.decode import IMAGE_SUFFIXES
 from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
@@ -131,8 +132,7 @@ class WebdatasetSource(_Source):
                 places[f"{tar}/{name}"] = (tar, *place)
         theirs = None
         if (root / "classnames.txt").is_file():
-            text = (root / "classnames.txt").read_text(encoding="utf-8")
-            theirs = [line.strip() for line in text.splitlines()]
+            theirs = [name for _, name in read_names(root / "classnames.txt", DatasetError, "it")]
         return Listing(found.checked(names or theirs), theirs, Tars(root, places))
 
 
@@ -144,6 +144,14 @@ class TorchvisionSource(_Source):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Its arguments, except root and download."
     )
+
+    @field_validator("options")
+    @classmethod
+    def _no_words_for_truth(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for key, value in options.items():
+            if str(value).lower() in ("yes", "no", "on", "off"):
+                raise ValueError(f"write true or false for `{key}`, got {value}")
+        return options
 
     def open(self, root: Path, **more: Any) -> Any:
         """Return the torchvision dataset. Raises DatasetError."""
@@ -202,19 +210,16 @@ def folder_listing(root: Path, folders: Iterable[str]) -> Listing:
 
 def plain(name: str) -> str:
     """Return a class name for display and prompts: underscores become spaces."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").strip()
 
 
 def shard_count(folder: Path) -> int:
     """Return the number in a webdataset's `nshards.txt`. Raises DatasetError."""
     path = folder / "nshards.txt"
+    if not path.exists():
+        raise DatasetError(f"{path}: no such file. Correct the root, or run `xmore datasets get`.")
     try:
-        count = int(path.read_text())
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: no webdataset ({error.strerror}). Correct the root, or run "
-            "`xmore datasets get`."
-        ) from error
+        count = int(read_text(path, DatasetError))
     except ValueError as error:
         raise DatasetError(f"{path}: must contain the number of shards.") from error
     if not 1 <= count <= MAX_SHARDS:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +46,22 @@ def link_or_copy(path: Path, target: Path) -> None:
     except OSError:  # a file system without hard links, or a file with too many
         shutil.copyfile(path, target)
         fsync_file(target)
+
+
+@contextmanager
+def without_patterns(path: Path) -> Iterator[Path]:
+    """Yield a path that fsspec takes as it is: `path`, or a link to it on this machine.
+
+    fsspec, through which img2dataset and autofaiss read, takes `[`, `*` and `?` as a pattern, even
+    in the name of a folder that exists, and has no way to escape them.
+    """
+    if not set("[*?") & set(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="xmore-") as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def sweep(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import RunError
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import write_whole
-from xmore.store.artifacts import ArtifactRef
+from xmore.store.artifacts import ArtifactRef, path_of
 from xmore.store.contracts import RunFile, read_contract
 
 VERSIONS_OF = (
@@ -58,6 +59,11 @@ class Run:
         return self.path.name
 
     @property
+    def results(self) -> Path:
+        """The results folder that the run lies in now; it may have been moved."""
+        return self.path.parents[1]
+
+    @property
     def status(self) -> str:
         """`completed`, `failed`, `running`, or `interrupted` if its process is gone."""
         if self.finished:
@@ -67,8 +73,10 @@ class Run:
         return "running" if is_locked(self.path / "run.lock") else "interrupted"
 
     def save(self) -> None:
-        """Write run.json atomically."""
+        """Write run.json atomically; its paths are relative to the results folder."""
         data = asdict(self) | {"path": None}
+        for record in data["artifacts"]:
+            record["path"] = os.path.relpath(record["path"], self.results)
         text = json.dumps(data, indent=1, sort_keys=True, default=str)
         write_whole(self.path / "run.json", text.encode())
 
@@ -120,7 +128,7 @@ def all_runs(results: Path) -> list[Run]:
 def config_of(run: Run) -> BenchmarkConfig:
     """Return the config of a run. Raises RunError if it is no longer valid."""
     try:
-        return BenchmarkConfig.model_validate(run.config)
+        return BenchmarkConfig.model_validate(run.config | {"results": run.results})
     except ValidationError as error:
         raise RunError(f"run `{run.name}`: its config is from another version.") from error
 
@@ -146,10 +154,16 @@ def under_way(run: Run) -> Iterator[None]:
 def _read(path: Path) -> Run | None:
     try:
         data = read_contract(path, RunFile) | {"path": path.parent}
-        data["artifacts"] = [ArtifactRef(**record) for record in data["artifacts"]]
+        data["artifacts"] = [_located(record, path.parents[2]) for record in data["artifacts"]]
         return Run(**data)
     except (OSError, ValueError, TypeError):
         return None  # a foreign or incomplete folder is not a run
+
+
+def _located(record: dict[str, Any], results: Path) -> ArtifactRef:
+    """Return an artifact as it lies in `results` now, whatever path the run has recorded."""
+    place = path_of(results / "store", record["stage"], record["dataset"], record["digest"])
+    return ArtifactRef(**record | {"path": str(place)})
 
 
 def versions() -> dict[str, str]:

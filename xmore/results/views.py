@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from xmore.files.errors import ArtifactError, RunError
 from xmore.files.paths import PROJECT_ROOT, write_whole
-from xmore.files.sql import quote, quote_all
+from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.registry import METHODS
 from xmore.results.runs import Run
@@ -53,11 +53,9 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     """
     if not run.artifacts:
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
-    results = run.path.parents[1]
     connection = duckdb.connect()
     connection.execute("set autoinstall_known_extensions = false")
-    connection.execute(f"set allowed_directories = [{quote(str(results))}]")
-    connection.execute("set enable_external_access = false")
+    connection.execute(allow_only([run.results], "allowed_directories"))
     try:
         connection.execute(_views(run))
     except (duckdb.Error, ArtifactError) as error:
@@ -106,14 +104,14 @@ def _costs_view(run: Path) -> str:
         "-- no run has recorded it. Peak memory is the process', the maximum over the stages.\n"
         "create or replace view costs as\n"
         "  select unnest(costs, recursive := true)\n"
-        f"  from read_json({quote(str(run / 'run.json'))}, "
+        f"  from read_json({quote_files([run / 'run.json'])}, "
         f"columns = {{costs: 'struct({columns})[]'}});\n"
     )
 
 
 def _runs_view(folder: Path) -> str:
     """Return the SQL of the view `runs`, which reads the files of all runs in `folder`."""
-    files = quote(str(folder / "*" / "run.json"))
+    files = quote(f"{as_pattern(folder)}/*/run.json")
     return (
         "-- All runs of this results folder, including unfinished ones.\n"
         "create or replace view runs as\n"
@@ -144,13 +142,10 @@ def _create(stage: str, select: str) -> str:
 
 def _select(stage: str, record: ArtifactRef) -> str:
     path = Path(record.path)
-    files = [quote(str(path / part["file"])) for part in read_manifest(path)["parts"]]
+    files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     model = f"{quote(record.model)} as model, " if stage in WITH_MODEL and record.model else ""
     m = ""
     if stage == "scores":
         m = f"{read_manifest(path)['params']['m']}::integer as m, "
     dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
-    return (
-        f"  select {dataset}{model}{m}* "
-        f"from read_parquet([{', '.join(files)}], hive_partitioning = false)"
-    )
+    return f"  select {dataset}{model}{m}* from read_parquet([{files}], hive_partitioning = false)"

@@ -127,10 +127,15 @@ class ArtifactStore:
         return ArtifactRef(key.stage, key.dataset, key.model, key.digest, path, rows, skipped)
 
     def _path(self, key: ArtifactKey) -> Path:
-        return self.root / key.stage / key.dataset / key.digest
+        return path_of(self.root, key.stage, key.dataset, key.digest)
 
     def _lock(self, key: ArtifactKey) -> Path:
         return self.root / ".locks" / f"{key.stage}-{key.dataset}-{key.digest[:16]}.lock"
+
+
+def path_of(root: Path, stage: str, dataset: str, digest: str) -> Path:
+    """Return the folder of an artifact in the store under `root`."""
+    return root / stage / dataset / digest
 
 
 def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:

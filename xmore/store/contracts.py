@@ -96,10 +96,10 @@ class _Config(TypedDict):
 @with_config(_STRICT)
 class _Ref(TypedDict):
     stage: Annotated[str, Field(pattern=r"^[a-z_]+$")]
-    dataset: str
+    dataset: _Inside
     model: str | None
-    digest: str
-    path: str
+    digest: _Inside
+    path: str  # of the artifact, relative to the results folder; absolute in older files
     rows: _Count
     skipped: bool
     seconds: float

@@ -23,7 +23,7 @@ def show_up(api: str, logs: Path) -> None:
         console.print(safe(line), soft_wrap=True, highlight=False)
 
 
-def show_problems(run: Run, problems: Sequence[str], repaired: bool) -> bool:
+def show_problems(run: Run, problems: Sequence[str], moved: Sequence[Path], repaired: bool) -> bool:
     """Print what is damaged, or that nothing is. Returns whether something is damaged."""
     for problem in problems:
         console.print(f"damaged: {safe(problem)}", soft_wrap=True, highlight=False)
@@ -33,7 +33,9 @@ def show_problems(run: Run, problems: Sequence[str], repaired: bool) -> bool:
             f"{run.name}: {count} artifacts and snapshot {run.snapshot['name']} are intact."
         )
     elif repaired:
-        console.print("Damaged artifacts were moved aside (.broken-<n>). Run the benchmark again.")
+        for path in moved:
+            console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
+        console.print("Run the benchmark again: it rebuilds what is absent.")
     else:
         console.print(f"To rebuild: xmore verify {run.name} --repair, then run the benchmark.")
     return bool(problems)

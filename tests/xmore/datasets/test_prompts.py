@@ -35,7 +35,12 @@ def test_descriptions_are_of_each_class(tmp_path):
     [
         ("t.txt", "a photo of a cat\n", "needs `{}`"),
         ("t.txt", "# only a comment\n", "got 0"),
+        ("t.txt", "a {}\n\nthe {}\n", "line 2: is blank"),
+        ("t.txt", "a {}\nthe {}\na {} \n", "line 3: 'a {}' repeats line 1"),
+        ("t.txt", "a {}\nthe cat\n", "line 2: a template needs"),
         ("d.json", "{", "not valid JSON"),
+        ("d.json", '{"cat": ["x"], "big dog": ["y"], "cat ": ["z"]}', "'cat' is there twice"),
+        ("d.json", '{"cat": ["x"], "big dog": [" "]}', "'big dog' needs a list"),
         ("d.json", "[]", "must map"),
         ("d.json", '{"cat": ["x"]}', "'big dog' needs a list"),
         ("d.json", '{"cat": ["x"], "big dog": []}', "'big dog' needs a list"),
@@ -49,6 +54,14 @@ def test_a_file_that_is_wrong_is_one_line(tmp_path, file, text, says):
     assert str(tmp_path / file) in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         class_prompts(NAMES, "", tmp_path / "nowhere.txt")
+
+
+def test_marks_and_spaces_are_no_part_of_a_prompt(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbf#{} is a tag \r\nthe {}\r\n\r\n")
+    found = class_prompts(NAMES, "", tmp_path / "t.txt")
+    assert found == [["#cat is a tag", "the cat"], ["#big dog is a tag", "the big dog"]]
+    (tmp_path / "d.json").write_bytes(b'\xef\xbb\xbf{"cat ": [" purrs "], "big dog": ["barks"]}')
+    assert class_prompts(NAMES, "", tmp_path / "d.json") == [["purrs"], ["barks"]]
 
 
 def test_a_class_is_the_normalised_mean_of_its_prompts():
