@@ -476,6 +476,18 @@ def test_an_adopted_folders_index_cut_short(case, xmore):
     refused(xmore("benchmark", case.config), "image.index", "not a readable index, it is cut short")
 
 
+def test_a_damaged_memory_is_named_and_ends_with_1(case, xmore):
+    snapshot = case.memory()
+    assert xmore("memory", "verify", case.folder / "memory")[0] == 0
+    path = min((snapshot / "metadata").iterdir())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()  # a hard link
+    path.write_bytes(data)
+    code, out, _ = xmore("memory", "verify", case.folder / "memory")
+    assert code == 1 and str(path) in out
+
+
 def test_verify_names_an_index_cut_short(case, xmore, done):
     snapshot = case.memory()
     _halve(snapshot / "image.index")

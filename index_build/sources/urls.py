@@ -200,8 +200,8 @@ def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
         column = _name(str(names.similarity))
         tests.append((f"{column}::double >= {filters.min_similarity}", "similarity"))
     if filters.min_size:
-        sides = f"{_name(str(names.width))}::double, {_name(str(names.height))}::double"
-        tests.append((f"least({sides}) >= {filters.min_size}", "size"))
+        sides = (_name(str(names.width)), _name(str(names.height)))  # least() would ignore a null
+        tests.append((" and ".join(f"{s}::double >= {filters.min_size}" for s in sides), "size"))
     if filters.languages:
         tests.append(
             (f"language_of(xmore_caption) in ({quote_all(filters.languages)})", "language")

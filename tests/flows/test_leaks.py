@@ -1,7 +1,9 @@
 """`xmore leaks`: its numbers are the artifacts', and text from data stays text."""
 
 import re
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from flows import leaks as gathering
@@ -15,7 +17,8 @@ from xmore.report.leaks import write_leaks_page
 from xmore.results.explain import explain
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
-from xmore.store.artifacts import read_rows
+from xmore.store import schemas
+from xmore.store.artifacts import ArtifactKey, ArtifactStore, read_rows
 
 
 def reports_of(done, threshold=None, name=None):
@@ -57,6 +60,26 @@ def test_accuracies_are_those_of_the_run_counted_with_and_without(leaky):
             and "global" not in row.method
         ):
             assert row.alone == pytest.approx(counted)  # no other query plays a part
+
+
+def test_a_query_without_an_answer_counts_as_wrong(tmp_path):
+    store = ArtifactStore(tmp_path)
+
+    def written(stage, rows, schema):
+        table = pa.Table.from_pylist(rows, schema=pa.schema([schema.field(n) for n in rows[0]]))
+        return store.write(ArtifactKey(stage, "d", {}), [len(rows)], lambda *_: table)
+
+    answers = [(0, 1), (1, None), (2, 1), (3, 0)]  # the labels are 1; the last is leaked
+    predictions = written(
+        "predictions",
+        [{"query_id": i, "adjustment": "none", "prediction": p} for i, p in answers],
+        schemas.PREDICTIONS,
+    )
+    queries = written("queries", [{"query_id": i, "label": 1} for i, _ in answers], schemas.QUERIES)
+    leaked = written("leaks", [{"query_id": 3}], schemas.LEAKS)
+    item = SimpleNamespace(predictions=predictions, run=SimpleNamespace(method="xmore", m=8))
+    (top1,) = gathering._top1_without(item, queries, leaked).values()
+    assert top1 == pytest.approx(2 / 3)
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def test_gc_says_and_does_and_leaves_no_byte_of_what_was_taken_down(year, steps,
     assert again.made.skipped and not again.asked
 
 
-def test_what_was_taken_down_comes_back_only_when_the_list_lets_it(year, steps):
+def test_what_was_taken_down_comes_back_only_when_the_list_lets_it(year, steps, world):
     """After the gc above. The bytes under another URL are refused as well."""
     gone = next(r for r in steps["fewer"].rows if r not in steps["down"].rows)
     twin = gone["url"] + "?again"
@@ -220,6 +220,8 @@ def test_what_was_taken_down_comes_back_only_when_the_list_lets_it(year, steps):
     refused = year.run(rows, take_down=path)
     assert len(refused.asked) == 1 and refused.made.added == 0
     assert refused.made.snapshot.manifest["failures"]["taken down"] == 4
+    image = next(path for path in world.images.iterdir() if digest_file(path) == gone["memory_key"])
+    assert not found_in(year.memory, [image.read_bytes()[-200:]]), "it was refused, not kept"
     back = year.run(rows, take_down=None)
     assert back.made.added == 3 and gone["memory_key"] in {r["memory_key"] for r in back.rows}
 

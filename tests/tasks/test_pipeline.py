@@ -183,6 +183,16 @@ def test_each_text_and_image_is_encoded_once_per_model(world, tmp_path, encoded)
     assert encoded == {"texts": len(captions) + 5, "images": 20 * 2}
 
 
+def test_the_order_in_which_m_is_listed_does_not_matter(world, done_again):
+    def scores(captions):
+        retrieval = {"candidates": 24, "captions": captions}
+        run = xmore_benchmark.fn(world.config(done_again.results, retrieval=retrieval))
+        run = load_run(done_again.results, run)
+        return sorted(ref.digest for ref in run.artifacts if ref.stage in ("captions", "scores"))
+
+    assert scores([8, 2]) == scores([2, 8])
+
+
 MATTERS = [
     ({"prompt": "{}"}, {"classes", "scores", "predictions", "metrics", "comparisons"}),
     ({"seeds": [7]}, {"predictions", "metrics", "comparisons"}),

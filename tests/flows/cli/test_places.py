@@ -76,7 +76,7 @@ def test_moved_results_are_shown_queried_reported_and_verified(done, moved, xmor
 def test_views_are_written_again_for_another_place(done, moved, xmore):
     views = moved / "runs" / done.name / "views.sql"
     assert str(done.config.results) in views.read_text()
-    answer = xmore("sql", "latest", "--write-views", "--results", moved)
+    answer = xmore("sql", done.name, "--write-views", "--results", moved)
     assert answer.stdout.strip() == str(views)
     assert str(done.config.results) not in views.read_text()
     db = duckdb.connect()

@@ -12,6 +12,7 @@ from flows.reindex import xmore_reindex
 from flows.upkeep import check
 from index_build.index.build import build_index
 from index_build.plan import make_plan
+from index_build.upkeep.gc import collect
 from xmore.config.load import load_config
 from xmore.config.memory import IndexConfig, ReindexConfig
 from xmore.files.errors import ConfigError, SnapshotError
@@ -56,6 +57,8 @@ def test_texts_are_indexed_searched_verified_and_indexed_again(config, world):
     more = xmore_reindex.fn(config).snapshot
     indexed = faiss.read_index(str(more.path / "text.index"))
     assert (more.rows, indexed.ntotal) == (55, 55) and check(more) == []
+    grown = more.manifest["text_index"]
+    assert (grown["how"], grown["built_of"]) == ("added to", 40)  # GROWTH counts from there
     back = index_search(
         embeddings_of(seen_by(more, "text"), np.arange(55)), seen_by(more, "text"), Depth(1)
     )
@@ -67,6 +70,19 @@ def test_texts_are_indexed_searched_verified_and_indexed_again(config, world):
     index.unlink()
     with pytest.raises(SnapshotError, match=r"text\.index: is absent"):
         open_snapshot(config.memory, more.name)
+
+
+def test_gc_takes_rows_that_left_from_both_embeddings(config, world):
+    xmore_reindex.fn(config)
+    captions = config.sources[0].images.captions
+    left = pq.read_table(world.root / "captions.parquet").slice(5, 35)
+    pq.write_table(left, captions)
+    snapshot = xmore_reindex.fn(config).snapshot
+    collect(config.memory, keep=1, dry_run=False)
+    for kind in ("img_emb", "text_emb"):
+        files = config.memory.glob(f"batches/*/features-*/{kind}/*.npy")
+        assert sum(len(np.load(path)) for path in files) == 35, kind
+    assert check(snapshot) == []
 
 
 def test_rows_that_are_not_unit_vectors_are_found_among_texts_too(config):

@@ -80,6 +80,18 @@ def test_a_condition_is_sql_over_the_list(lists, tmp_path):
     assert selected.asked == 125
 
 
+def test_a_row_without_the_value_that_a_filter_reads_is_filtered(tmp_path):
+    columns = "'http://a/' || i as url, 'a cat ' || i as caption, w, 300 as h, s, n"
+    values = "(1, 300, 0.5, 'U'), (2, null, 0.5, 'U'), (3, 300, null, 'U'), (4, 300, 0.5, null)"
+    path = tmp_path / "list.parquet"
+    duckdb.sql(f"copy (select {columns} from (values {values}) t(i, w, s, n)) to '{path}'")
+    names = {"width": "w", "height": "h", "similarity": "s", "nsfw": "n"}
+    filters = FiltersConfig(min_size=200, min_similarity=0.3, nsfw=["U"])
+    config = UrlListConfig(path=str(path), columns=names)
+    selected = select_rows(config, filters, [path], 10, tmp_path / "rows")
+    assert (selected.asked, selected.filtered) == (1, {"nsfw": 1, "similarity": 1, "size": 1})
+
+
 @pytest.mark.parametrize(
     ("where", "says"),
     [
