@@ -59,6 +59,7 @@ def sql(
             "after the results folder was moved.",
         ),
     ] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds after which the query is stopped.")] = 600,
     results: Results = RESULTS,
 ) -> None:
     """Run a read-only SQL query on a run's results, with DuckDB, and print or save the rows."""
@@ -74,7 +75,7 @@ def sql(
     if query is None and sys.stdin.isatty():
         queries.prompt(connection, found.name)
     else:
-        queries.run_query(connection, query or sys.stdin.read(), form, output)
+        queries.run_query(connection, query or sys.stdin.read(), form, output, timeout)
 
 
 def compare(

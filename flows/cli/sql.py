@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -17,30 +21,45 @@ import pyarrow.parquet as pq
 from xmore.files.errors import QueryError
 
 Format = Literal["table", "csv", "json", "parquet"]
-ALLOWED = {"SELECT", "EXPLAIN", "PRAGMA"}  # DuckDB's types of statements that only read
+ALLOWED = {"SELECT", "PRAGMA"}  # DuckDB's types of statements that only read
+EXPLAIN = re.compile(r"\s*(explain\s+(?:analyze\s+)?)", re.IGNORECASE)
+SECONDS = 600.0  # a query may take
 PROMPT, MORE = "xmore> ", "   ... "
 
 
 def run_query(
-    connection: duckdb.DuckDBPyConnection, query: str, form: Format, output: Path | None
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    form: Format,
+    output: Path | None,
+    seconds: float = SECONDS,
 ) -> None:
     """Run `query` and print its rows, or write them to `output`. Raises QueryError.
 
-    Memory: one batch of rows for CSV and Parquet; the result for tables and JSON.
+    It is stopped after `seconds`: a recursive query may have no end. Memory: one batch of rows for
+    CSV and Parquet; the result for tables and JSON.
     """
     if form == "parquet" and output is None:
         raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
-    relation = _only_reads(connection, query)
-    if relation is None:
-        return
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
     try:
+        relation = _only_reads(connection, query)
+        if relation is None:
+            return
         if form == "table" and output is None:
-            relation.show(max_rows=1000)
+            print(_printable(_drawn(relation)), end="")
             return
         with _sink(output) as sink:
             _write(relation, form, sink)
+    except duckdb.InterruptException as error:
+        raise QueryError(
+            f"the query was stopped after {seconds:g} seconds. Simplify it, or raise --timeout."
+        ) from error
     except duckdb.Error as error:
         raise QueryError(_one_line(error)) from error
+    finally:
+        timer.cancel()
 
 
 def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
@@ -82,18 +101,49 @@ def _only_reads(
     connection: duckdb.DuckDBPyConnection, query: str
 ) -> duckdb.DuckDBPyRelation | None:
     """Return the query as a relation, None if it is empty. Refuses statements that could write."""
-    try:
-        statements = connection.extract_statements(query)
-        if len(statements) > 1:
-            raise QueryError(f"run one query at a time, got {len(statements)}.")
-        if not statements:
-            return None
-        kind = statements[0].type.name
-        if kind not in ALLOWED:
-            raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
-        return connection.sql(statements[0].query)
-    except duckdb.Error as error:
-        raise QueryError(_one_line(error)) from error
+    statements = connection.extract_statements(query)
+    if len(statements) > 1:
+        raise QueryError(f"run one query at a time, got {len(statements)}.")
+    if not statements:
+        return None
+    kind, text = statements[0].type.name, statements[0].query
+    explained = EXPLAIN.match(text) if kind == "EXPLAIN" else None
+    if explained:  # `explain analyze` runs what it explains
+        (inner,) = connection.extract_statements(text[explained.end() :])
+        kind, text = inner.type.name, explained[1] + inner.query
+    if kind not in ALLOWED:
+        raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
+    return connection.sql(text)
+
+
+def _drawn(relation: duckdb.DuckDBPyRelation) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        relation.show(max_rows=1000)
+    return out.getvalue()
+
+
+def _printable(text: str) -> str:
+    """Replace characters that would act on a terminal: control and direction characters."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class _Terminal(io.RawIOBase):
+    """Standard output for UTF-8 rows; printable if it is a terminal, as they are if not."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        """Return that rows can be written to it."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        if sys.stdout.isatty():
+            print(_printable(self.decoder.decode(bytes(data))), end="")
+        else:
+            sys.stdout.buffer.write(data)
+        return len(data)
 
 
 def _write(relation: duckdb.DuckDBPyRelation, form: Format, sink: pa.NativeFile) -> None:
@@ -132,7 +182,7 @@ def _as_text(table: pa.Table, schema: pa.Schema) -> pa.Table:
 @contextlib.contextmanager
 def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
     if output is None:
-        yield pa.PythonFile(sys.stdout.buffer, mode="w")
+        yield pa.PythonFile(_Terminal(), mode="w")
         return
     partial = output.with_name(f".{output.name}.tmp")
     try:

@@ -47,12 +47,20 @@ def show(value: Any, kind: Kind) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Return the raw values as CSV."""
+    """Return the raw values as CSV; texts are harmless in a spreadsheet and on a terminal."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(name for name, _ in table.columns)
-    writer.writerows(table.rows)
+    writer.writerows([_harmless(value) for value in row] for row in table.rows)
     return out.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Return a text that no spreadsheet takes for a formula, without control characters."""
+    if not isinstance(value, str):
+        return value
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def as_markdown(table: Table) -> str:

@@ -76,14 +76,54 @@ def test_formats(sql, tmp_path):
         ("install httpfs", "read-only"),
         ("set enable_external_access = true", "read-only"),
         ("select 1; drop view queries", "one query"),
+        ("explain analyze copy queries to '{part}'", "read-only, got COPY"),
+        ("EXPLAIN\n ANALYZE copy queries to '{part}'", "read-only, got COPY"),
+        ("explain analyze /* /* */ select 1 -- */ copy queries to '{part}'", "error"),
+        ("explain (analyze) copy queries to '{part}'", "error"),
+        ("explain copy queries to '{part}'", "read-only, got COPY"),
+        ("prepare p as copy queries to '{part}'", "read-only"),
+        ("export database '{part}'", "read-only"),
         ("select * from read_text('/etc/hostname')", "disabled by configuration"),
         ("select * from 'https://127.0.0.1:1/x.parquet'", "error"),
     ],
 )
-def test_what_does_not_only_read_is_refused_in_one_line(sql, query, says):
-    answer = sql(query)
+def test_what_does_not_only_read_is_refused_in_one_line(sql, done, query, says):
+    part = min(done.config.results.glob("store/queries/*/*/part-*.parquet"))
+    before = part.read_bytes()
+    answer = sql(query.replace("{part}", str(part)))
+    assert part.read_bytes() == before
     assert answer.returncode == 2 and says in answer.stderr
     assert answer.stderr.count("\n") == 1 and answer.stdout == ""
+
+
+def test_explain_explains_what_reads(sql):
+    for query in ("explain select 1", "Explain Analyze select * from queries"):
+        answer = sql(query)
+        assert answer.returncode == 0 and answer.stdout, answer
+
+
+def test_a_query_without_end_is_stopped(sql):
+    endless = (
+        "with recursive r as (select 1 as i union all select i + 1 from r) select max(i) from r"
+    )
+    answer = sql(endless, "--timeout", "1")
+    assert answer.returncode == 2 and "stopped after 1 seconds" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_no_control_character_reaches_a_terminal(done):
+    query = "select chr(27) || '[31m' as red, chr(8238) || 'x' as turned"
+    command = [XMORE, "sql", done.name, query, "--results", str(done.config.results), "--format"]
+    for form in ("table", "csv", "json"):
+        controller, terminal = pty.openpty()
+        process = subprocess.run([*command, form], stdout=terminal, timeout=60, check=True)
+        os.close(terminal)
+        said = os.read(controller, 10_000).decode()
+        os.close(controller)
+        assert process.returncode == 0 and "[31m" in said
+        assert "\x1b[31m" not in said and "\u202e" not in said, form
+    raw = subprocess.run([*command, "csv"], capture_output=True, timeout=60, check=True).stdout
+    assert b"\x1b[31m" in raw  # a file or a pipe gets what is there
 
 
 def test_parquet_wants_a_file_and_a_file_that_cannot_be_is_named(sql, tmp_path):
