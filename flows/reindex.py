@@ -12,6 +12,7 @@ from prefect import flow
 from flows.prefect_ui import show_snapshot
 from index_build.base import history
 from index_build.base.batches import Batch, close, list_batches
+from index_build.base.changes import changing
 from index_build.base.takedown import keep
 from index_build.embed import to_embed
 from index_build.plan import ReindexPlan, already_published, make_plan
@@ -21,7 +22,6 @@ from tasks.spread import check_runner, spread
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.paths import sweep
-from xmore.memory.locks import changing
 from xmore.memory.snapshot import Snapshot, open_snapshot
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import duckdb
 
 from index_build.base import history
+from index_build.base.changes import Change, beside, changing, commit
 from index_build.base.tables import parquet
 from index_build.plan import make_plan
-from index_build.snapshot import point_current
 from index_build.sources.look_up import want
 from index_build.upkeep.estimate import ReindexEstimate, estimate
 from index_build.verify import check_rows, verify_snapshot
@@ -19,9 +19,10 @@ from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.errors import SnapshotError
 from xmore.files.locks import is_locked
+from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.memory.adopt import open_memory
-from xmore.memory.locks import changing, lock_of
+from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
 from xmore.results.runs import Run
 from xmore.store.artifacts import check_hashes, move_aside
@@ -117,10 +118,15 @@ def compare(one: Snapshot, other: Snapshot) -> Difference:
 def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
     """Point CURRENT to an earlier snapshot, the previous one by default -> (old, new) names.
 
-    A re-index does not return to the old snapshot unless its sources change. Raises
-    SnapshotError, LockedError.
+    A re-index does not return to the old snapshot unless its sources change. If an earlier roll
+    back was killed before it ended, this completes it and goes no further. Raises SnapshotError,
+    LockedError.
     """
-    with changing(memory, "a re-index is running. Wait for it to end, then roll back."):
+    busy = "a re-index is running. Wait for it to end, then roll back."
+    with changing(memory, busy) as completed:
+        if "rolled back" in completed:
+            old, new = completed["rolled back"]
+            return old, new
         current = resolve_current(memory)
         if to is None:
             names = history.names(memory)
@@ -131,8 +137,13 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         target = find(memory, to)
         if target.name == current:
             raise SnapshotError(f"{memory}: CURRENT is already {current}.")
-        history.append(memory, "rolled back", target.name, left=current)
-        point_current(memory, target.name)
+        pointer, events = memory / "CURRENT", memory / history.FILE
+        write_whole(beside(pointer), f"{target.name}\n".encode())
+        write_whole(
+            beside(events), history.with_event(memory, "rolled back", target.name, left=current)
+        )
+        changes = [Change(path, beside(path)) for path in (events, pointer)]
+        commit(memory, changes, **{"rolled back": [current, target.name]})
         return current, target.name
 
 

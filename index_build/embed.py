@@ -25,7 +25,7 @@ KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
 def to_embed(batch: Batch, folder: Path) -> list[int]:
     """Return the numbers of a batch's shards without features in `folder`."""
-    return [number for number in batch.attempted() if not _record(folder, number).exists()]
+    return [number for number in batch.attempted() if not record_path(folder, number).exists()]
 
 
 def embed_shards(
@@ -55,12 +55,12 @@ def embed_shards(
 
 def read_record(folder: Path, number: int) -> dict[str, Any]:
     """Read the result of embedding a shard: rows, dim, rejected (row_key -> cause), files."""
-    return json.loads(_record(folder, number).read_bytes())
+    return json.loads(record_path(folder, number).read_bytes())
 
 
 def write_record(folder: Path, number: int, record: dict[str, Any]) -> None:
     """Record that a shard is embedded."""
-    write_whole(_record(folder, number), json.dumps(record).encode())
+    write_whole(record_path(folder, number), json.dumps(record).encode())
 
 
 def part(folder: Path, kind: str, number: int) -> Path:
@@ -68,16 +68,16 @@ def part(folder: Path, kind: str, number: int) -> Path:
     return folder / kind / f"{kind}_{number:05d}.{KINDS[kind]}"
 
 
-def describe(folder: Path, number: int) -> dict[str, dict[str, Any]]:
+def describe(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """Return sizes and checksums of a shard's files, by kind."""
     return {
         kind: {"bytes": path.stat().st_size, "sha256": digest_file(path)}
-        for kind in KINDS
-        if (path := part(folder, kind, number)).exists()
+        for kind, path in files.items()
     }
 
 
-def _record(folder: Path, number: int) -> Path:
+def record_path(folder: Path, number: int) -> Path:
+    """Return the path of the result of embedding a shard."""
     return folder / "done" / f"{number:05d}.json"
 
 
@@ -97,7 +97,7 @@ def _embed_shard(
         "rows": len(features.kept),
         "dim": int(features.unit.shape[1]),
         "rejected": {keys[i]: cause for i, cause in features.rejected.items()},
-        "files": describe(folder, shard.number),
+        "files": describe(_files(folder, shard.number)),
     }
 
 
@@ -110,8 +110,13 @@ def _take_over(shard: Features, folder: Path) -> dict[str, Any]:
         "rows": len(shard.unit),
         "dim": int(shard.unit.shape[1]),
         "rejected": {},
-        "files": describe(folder, shard.number),
+        "files": describe(_files(folder, shard.number)),
     }
+
+
+def _files(folder: Path, number: int) -> dict[str, Path]:
+    files = {kind: part(folder, kind, number) for kind in KINDS}
+    return {kind: path for kind, path in files.items() if path.exists()}
 
 
 def save_array(path: Path, unit: np.ndarray) -> None:

@@ -165,8 +165,6 @@ def point_current(memory: Path, name: str) -> None:
 
 def clean_up(plan: ReindexPlan) -> None:
     """Delete what the next run does not need."""
-    for leftover in plan.config.memory.glob(".*.tmp"):  # of a killed run
-        leftover.unlink()
     kept = {f"wanted-{listed.digest[:16]}" for listed in plan.listed}
     work = plan.config.memory / "making"
     for path in work.iterdir() if work.is_dir() else ():

@@ -15,10 +15,12 @@ from typing import Any
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import write_whole
 
+FILE = "history.jsonl"
+
 
 def read(memory: Path) -> list[dict[str, Any]]:
     """Read all events, oldest first. Raises SnapshotError."""
-    path = memory / "history.jsonl"
+    path = memory / FILE
     if not path.exists():
         return []
     try:
@@ -32,11 +34,15 @@ def read(memory: Path) -> list[dict[str, Any]]:
 
 def append(memory: Path, event: str, snapshot: str, **facts: Any) -> None:
     """Add an event that happens now."""
+    write_whole(memory / FILE, with_event(memory, event, snapshot, **facts))
+
+
+def with_event(memory: Path, event: str, snapshot: str, **facts: Any) -> bytes:
+    """Return the file's content with an event that happens now at its end."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"event": event, "snapshot": snapshot, "at": now, **facts}
     lines = [*read(memory), line]
-    text = "".join(json.dumps(item, sort_keys=True) + "\n" for item in lines)
-    write_whole(memory / "history.jsonl", text.encode())
+    return "".join(json.dumps(item, sort_keys=True) + "\n" for item in lines).encode()
 
 
 def names(memory: Path) -> list[str]:

@@ -9,7 +9,7 @@ are kept, so that it cannot come back.
 from __future__ import annotations
 
 import io
-import os
+import json
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -25,14 +25,15 @@ import pyarrow.parquet as pq
 
 from index_build.base import history, takedown
 from index_build.base.batches import Batch, features_name, list_batches
+from index_build.base.changes import Change, beside, changing, clear_removed, commit, remove
 from index_build.base.tables import parquet, scratch_db, write_table
 from index_build.download.job import TAKEN_DOWN
-from index_build.embed import KINDS, describe, part, read_record, save_array, write_record
+from index_build.embed import KINDS, describe, part, read_record, record_path, save_array
 from xmore.files.errors import LockedError, SnapshotError
 from xmore.files.locks import locked
-from xmore.files.paths import fsync_dir, fsync_file
+from xmore.files.paths import fsync_file, write_whole
 from xmore.files.progress import track
-from xmore.memory.locks import changing, lock_of
+from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import read_snapshot, resolve_current
 
 
@@ -61,7 +62,8 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
         freed = _bytes_of([memory / "snapshots" / name for name in going])
         if not dry_run:
             for name in going:
-                _remove(memory / "snapshots" / name)
+                remove(memory / "snapshots" / name)
+            clear_removed(memory)
             shutil.rmtree(memory / "making", ignore_errors=True)
         rows = files = 0
         with _referenced(memory, list(kept)) as db:
@@ -71,12 +73,12 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
                     if folder.name not in used:
                         freed += _bytes_of([folder])
                         if not dry_run:
-                            shutil.rmtree(folder)
+                            remove(folder)
                 for number in batch.attempted():
-                    dead, size = _free(db, batch, number, taken, dry_run)
+                    dead, size = _free(db, memory, batch, number, taken, dry_run)
                     rows, files, freed = rows + dead, files + (dead > 0), freed + size
                 if not dry_run and not batch.attempted():
-                    shutil.rmtree(batch.path)
+                    remove(batch.path)
         return Freed(going, kept, rows, files, freed)
 
 
@@ -141,11 +143,16 @@ def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConne
 
 
 def _free(
-    db: duckdb.DuckDBPyConnection, batch: Batch, number: int, taken: list[str], dry_run: bool
+    db: duckdb.DuckDBPyConnection,
+    memory: Path,
+    batch: Batch,
+    number: int,
+    taken: list[str],
+    dry_run: bool,
 ) -> tuple[int, int]:
     """Rewrite a batch's shard without its dead rows -> their number, and the bytes freed.
 
-    Outcomes are written last, so the next gc repeats a rewrite that was killed.
+    All files of the shard change at once: `commit`.
     """
     path = batch.outcomes / f"{number:05d}.parquet"
     rows = pq.read_table(path, partitioning=None)
@@ -161,15 +168,19 @@ def _free(
     if dry_run:
         return dead, before * dead // max(came, 1)
     live = rows.filter(pa.array(stays))
-    for folder in features:
-        if (folder / "done" / f"{number:05d}.json").exists():
-            _rewrite_features(folder, number, live["row_key"])
-    if batch.kind == "urls":
-        _rewrite_tar(paths[0], set(live["image_path"].to_pylist()))
+    changes = [
+        change
+        for folder in features
+        if record_path(folder, number).exists()
+        for change in _new_features(folder, number, live["row_key"], keep=len(outcomes) > 0)
+    ]
+    if batch.kind == "urls" and len(outcomes):
+        changes.append(_new_tar(paths[0], set(live["image_path"].to_pylist())))
+    elif batch.kind == "urls":
+        changes.append(Change(paths[0], None))
     if len(outcomes):
-        write_table(path, outcomes)
-    else:
-        _forget(batch, number, path)
+        write_table(beside(path), outcomes)
+    commit(memory, [*changes, Change(path, beside(path) if len(outcomes) else None)])
     return dead, before - _bytes_of(paths)
 
 
@@ -214,54 +225,44 @@ def _rejected(batch: Batch, number: int) -> dict[str, str]:
     return found
 
 
-def _rewrite_features(folder: Path, number: int, live: pa.ChunkedArray) -> None:
+def _new_features(folder: Path, number: int, live: pa.ChunkedArray, keep: bool) -> Iterator[Change]:
+    """Write the features of the rows `live` beside those of a shard; without `keep`, of none."""
     metadata = part(folder, "metadata", number)
-    if not metadata.exists():
-        return
-    table = pq.read_table(metadata, partitioning=None)
+    table = pa.table({"row_key": pa.array([], pa.string())})  # none has features
+    if metadata.exists():
+        table = pq.read_table(metadata, partitioning=None)
     stays = pc.is_in(table["row_key"], live.combine_chunks())
     positions = np.flatnonzero(stays.to_numpy())
-    for kind in ("img_emb", "text_emb"):
+    files = {}
+    for kind in KINDS:
         path = part(folder, kind, number)
-        if path.exists() and len(positions):
-            save_array(path, np.load(path, mmap_mode="r")[positions])
+        if not path.exists():
+            continue
+        if not len(positions):
+            yield Change(path, None)
+            continue
+        if kind == "metadata":
+            write_table(beside(path), table.filter(stays))
         else:
-            path.unlink(missing_ok=True)
-    if len(positions):
-        write_table(metadata, table.filter(stays))
-    else:
-        metadata.unlink()
-    record = read_record(folder, number)
-    record |= {"rows": len(positions), "files": describe(folder, number)}
-    write_record(folder, number, record)
+            save_array(beside(path), np.load(path, mmap_mode="r")[positions])
+        files[kind] = beside(path)
+        yield Change(path, beside(path))
+    done = record_path(folder, number)
+    if keep:
+        facts = {"rows": len(positions), "files": describe(files)}
+        write_whole(beside(done), json.dumps(read_record(folder, number) | facts).encode())
+    yield Change(done, beside(done) if keep else None)
 
 
-def _rewrite_tar(path: Path, live: set[str]) -> None:
-    """Rewrite a tar with only the images in `live` and their other members."""
+def _new_tar(path: Path, live: set[str]) -> Change:
+    """Write a tar with only the images in `live` and their other members beside a shard's."""
     stems = {Path(name).stem for name in live}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with tarfile.open(path) as old, tarfile.open(temporary, "w") as new:
+    with tarfile.open(path) as old, tarfile.open(beside(path), "w") as new:
         for member in old:
             if member.name.partition(".")[0] in stems:
                 new.addfile(member, old.extractfile(member) or io.BytesIO())
-    fsync_file(temporary)
-    os.replace(temporary, path)
-    fsync_dir(path.parent)
-
-
-def _forget(batch: Batch, number: int, outcomes: Path) -> None:
-    for folder in batch.path.glob("features-*"):
-        (folder / "done" / f"{number:05d}.json").unlink(missing_ok=True)
-    (batch.images / f"{number:05d}.tar").unlink(missing_ok=True)
-    outcomes.unlink()
-
-
-def _remove(path: Path) -> None:
-    """Delete a snapshot so that a reader sees all of it or none."""
-    aside = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    shutil.rmtree(aside)
+    fsync_file(beside(path))
+    return Change(path, beside(path))
 
 
 def _bytes_of(paths: list[Path]) -> int:

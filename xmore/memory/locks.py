@@ -1,4 +1,4 @@
-"""The locks of a memory: readers share a snapshot's, one process at a time changes the memory."""
+"""The lock of a snapshot, which its readers share; gc deletes none that is read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ from xmore.files.locks import locked
 def lock_of(memory: Path, name: str) -> Path:
     """Return the path of the lock that readers of a snapshot share."""
     return memory / ".locks" / f"{name}.lock"
-
-
-def changing(memory: Path, busy: str) -> AbstractContextManager[object]:
-    """Hold the lock that every writer of a memory needs.
-
-    Raises LockedError with the message `busy` if another process holds it.
-    """
-    return locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}")
 
 
 def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
