@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,9 @@ import pyarrow as pa
 
 from tasks.stage import Workspace
 from xmore.datasets.card import DatasetCard
-from xmore.datasets.scan import open_images
+from xmore.datasets.scan import open_images, set_aside
 from xmore.files.errors import DatasetError
+from xmore.images.decode import DAMAGED
 from xmore.images.readers import ImageReader, ListedImages
 from xmore.models.spec import ModelCard
 
@@ -29,6 +31,7 @@ class DatasetImages:
     """The images of a card, preprocessed for a model."""
 
     card: DatasetCard
+    cache: Path  # of what `queries` found out about the files
     encoder: OpenClipEncoder
     batch_size: int
     workers: int
@@ -66,7 +69,13 @@ class DatasetImages:
         return ListedImages(self.reader, rows["uri"].to_pylist(), rows["sha256"].to_pylist())
 
     def _refuse(self, images: ListedImages, rejected: dict[int, str]) -> None:
-        """Raise DatasetError if an image is not the one that was listed."""
+        """Raise DatasetError if an image is not the one that was listed, or cannot be decoded.
+
+        `queries` decodes JPEGs as drafts: should one fail only here, the next run rejects it.
+        """
+        damaged = {images.names[i]: cause for i, cause in rejected.items() if cause == DAMAGED}
+        if damaged:
+            set_aside(self.card, self.cache, damaged)
         for i, cause in rejected.items():
             raise DatasetError(
                 f"{self.card.root / images.names[i]}: {cause}. Run the same command again, which "
@@ -79,4 +88,5 @@ def dataset_images(work: Workspace, card: DatasetCard, model: ModelCard) -> Data
     from xmore.models.encoder import load_encoder, pick_device
 
     encoder = load_encoder(model, pick_device(work.execution.device))
-    return DatasetImages(card, encoder, work.execution.batch_size, work.execution.workers)
+    execution = work.execution
+    return DatasetImages(card, work.cache, encoder, execution.batch_size, execution.workers)

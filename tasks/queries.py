@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
@@ -9,10 +11,12 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.prompts import class_prompts
 from xmore.datasets.scan import Scan, scan
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, printable
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 from xmore.store.schemas import to_ragged
+
+log = logging.getLogger(__name__)
 
 
 @stage("queries {card.name}")
@@ -21,6 +25,8 @@ def queries(
 ) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
     """List, hash and check a dataset's images -> refs of `queries`, `classes`, `rejected`."""
     found = scan(card, work.cache, config.max_rejected)
+    for note in found.notes:
+        log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
     prompts = class_prompts(found.class_names, config.prompt or card.prompt, config.prompts)
     content = {
         "classes": found.class_names,

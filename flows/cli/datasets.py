@@ -84,6 +84,7 @@ def check(
     from xmore.datasets.scan import scan
     from xmore.datasets.sources import CoopSource
     from xmore.files.digests import digest_file
+    from xmore.files.errors import printable
 
     card = _card(name, root, class_names)
     found = scan(card, PROJECT_ROOT / "results" / "cache", max_rejected=1)
@@ -98,8 +99,10 @@ def check(
         sha256 = digest_file(card.root / card.source.split)
         known = "as in the card" if card.source.sha256 else "the card has none"
         say(safe(f"{card.source.split}: sha256 {sha256} ({known})"))
+    for note in found.notes:
+        say(safe(f"note: {printable(note)}"))
     for uri, cause in found.rejected[:5]:
-        say(safe(f"cannot be used: {uri}: {cause}"))
+        say(safe(f"cannot be used: {printable(uri)}: {cause}"))
     if found.rejected:
         say(f"{len(found.rejected)} images cannot be used. Download them again.")
         raise typer.Exit(1)

@@ -60,10 +60,12 @@ def _hash(folder: Path, path: str, facts: FactCache) -> str | None:
     try:
         if not (folder / path).resolve().is_relative_to(folder.resolve()):
             return None  # a path from untrusted data never leaves its folder
+        if not (folder / path).is_file():
+            return None  # to open a pipe would wait for ever
         known = facts.get(path)
         if known is None:
             known = digest_file(folder / path)
             facts.put(path, known)
         return known
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):  # ValueError: a null byte
         return None

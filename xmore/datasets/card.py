@@ -60,6 +60,9 @@ class DatasetCard(Section):
     folder: str | None = Field(
         None, description="Instead of `root`: the folder under the config's `data_root`."
     )
+    follow_links: bool = Field(
+        False, description="Also read images and class folders by links that lead out of `root`."
+    )
     source: Source = Field(FolderSource(), description="Layout of its images and labels.")
     classes: dict[ClassText, ClassText] | AnchoredPath | None = Field(
         None,

@@ -6,23 +6,19 @@ import hashlib
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xmore.datasets.card import DatasetCard, named_classes
-from xmore.datasets.sources import (
-    CoopSource,
-    FolderSource,
-    Listing,
-    TableSource,
-    folder_listing,
-    plain,
-)
+from xmore.datasets.folders import class_folders, folder_listing
+from xmore.datasets.sources import CoopSource, FolderSource, Listing, TableSource, plain
 from xmore.files.digests import FactCache, digest_file
 from xmore.files.errors import DatasetError
 from xmore.files.progress import track
 from xmore.images.decode import ImageRejected, check_image
 from xmore.images.readers import Files, ImageReader
+
+VERDICTS = "images-2"  # of the cache; the number increases when check_image decides otherwise
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class Scan:
     class_names: list[str]
     queries: list[QueryImage]  # sorted by uri; the position is the query_id
     rejected: list[tuple[str, str]]  # (uri, cause)
+    notes: list[str] = field(default_factory=list)  # what may be meant otherwise, a line each
 
 
 def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
@@ -51,8 +48,8 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
     """
     names, found = listing(card)
     uris = sorted(found.labels)
-    facts = FactCache(cache, card.root, "images", found.reader.file_of)
-    queries, rejected = [], []
+    facts = FactCache(cache, card.root, VERDICTS, found.reader.file_of)
+    queries, rejected = [], found.rejected.copy()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         checked = pool.map(lambda uri: (uri, _check(found.reader, uri, facts)), uris)
         for uri, fact in track(checked, f"{card.name} reading", "image", len(uris)):
@@ -61,14 +58,25 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
             else:
                 queries.append(QueryImage(uri, found.labels[uri], fact["sha256"]))
     facts.save(uris)
-    if len(rejected) > max_rejected * len(uris):
+    rejected.sort()
+    listed = len(queries) + len(rejected)
+    if len(rejected) > max_rejected * listed:
         causes = ", ".join(f"{n} {c}" for c, n in Counter(c for _, c in rejected).most_common())
         raise DatasetError(
-            f"dataset `{card.name}`: {len(rejected)} of {len(uris)} images cannot be used "
+            f"dataset `{card.name}`: {len(rejected)} of {listed} images cannot be used "
             f"({causes}), the first is {card.root / rejected[0][0]}. "
             "Fix them or raise `max_rejected`."
         )
-    return Scan(names, queries, rejected)
+    return Scan(names, queries, rejected, found.notes + _in_two_classes(queries))
+
+
+def set_aside(card: DatasetCard, cache: Path, causes: dict[str, str]) -> None:
+    """Let the next `scan` reject images (uri -> cause) that a later stage could not use."""
+    reader = open_images(card)
+    facts = FactCache(cache, card.root, VERDICTS, reader.file_of)
+    for uri, cause in causes.items():
+        facts.put(uri, {"cause": cause})
+    facts.save([*facts.facts])
 
 
 def listing(card: DatasetCard) -> tuple[list[str], Listing]:
@@ -81,9 +89,10 @@ def listing(card: DatasetCard) -> tuple[list[str], Listing]:
         raise DatasetError(f"dataset `{card.name}`: no folder {card.root}; {todo}.")
     try:
         if isinstance(card.source, FolderSource):
-            folders = _class_folders(card)
+            folders, notes = _class_folders(card)
             names = [name for _, name in folders]
-            found = folder_listing(card.root, [folder for folder, _ in folders])
+            found = folder_listing(card.root, [f for f, _ in folders], card.follow_links)
+            found.notes[:0] = notes
         else:
             if isinstance(card.source, CoopSource):
                 _check_split(card.root / card.source.split, card.source.sha256)
@@ -91,24 +100,29 @@ def listing(card: DatasetCard) -> tuple[list[str], Listing]:
             own = [name for _, name in given] if given else None
             found = card.source.listing(card.root, own)
             names = own or [plain(name) for name in found.names or []]
+            if isinstance(found.reader, Files):
+                found = replace(found, reader=open_images(card))
         _check_names(names, published=card.expected is not None)
     except DatasetError as error:
         raise DatasetError(f"dataset `{card.name}`: {error}") from error
-    _check_counts(card, len(names), len(found.labels))
+    _check_counts(card, len(names), len(found.labels) + len(found.rejected))
     return names, found
 
 
 def open_images(card: DatasetCard) -> ImageReader:
     """Return a reader of the card's images by uri. Raises DatasetError."""
     if isinstance(card.source, FolderSource | CoopSource | TableSource):
-        return Files(card.root)
+        return Files(card.root, card.follow_links)
     return listing(card)[1].reader
 
 
-def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
-    """Return (folder, class name) in label order; raise DatasetError if folders and card differ."""
-    existing = sorted(p.name for p in card.root.iterdir() if p.is_dir() and p.name[0] not in "._")
+def _class_folders(card: DatasetCard) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (folder, class name) in label order, and notes on the folders.
+
+    Raises DatasetError if folders and card differ.
+    """
     folders = named_classes(card)
+    existing, notes = class_folders(card.root, [folder for folder, _ in folders or []])
     if folders is None:
         folders = [(folder, plain(folder)) for folder in existing]
     else:
@@ -123,7 +137,19 @@ def _class_folders(card: DatasetCard) -> list[tuple[str, str]]:
             f"{len(folders)} class folders in {card.root}; at least two classes are needed, with "
             "one folder each."
         )
-    return folders
+    return folders, notes
+
+
+def _in_two_classes(queries: list[QueryImage]) -> list[str]:
+    """Return a note on images whose bytes are in two classes, of which one must be wrong."""
+    first: dict[str, QueryImage] = {}
+    twice = 0
+    for query in queries:
+        known = first.setdefault(query.sha256, query)
+        if known.label != query.label:
+            twice += 1
+            example = f"{known.uri} and {query.uri}"
+    return [f"{twice} images are in two classes, such as {example}."] if twice else []
 
 
 def _check_names(names: list[str], published: bool) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import posixpath
+import reprlib
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -20,9 +22,9 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from xmore.files.errors import DatasetError
+from xmore.files.paths import is_text
 from xmore.files.text import read_names, read_text
 from xmore.files.yaml import Section
-from xmore.images.decode import IMAGE_SUFFIXES
 from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
 
 MAX_SHARDS = 100_000
@@ -36,6 +38,8 @@ class Listing:
     labels: dict[str, int]  # uri -> label
     names: list[str] | None  # the source's own class names, in label order; None if it has none
     reader: ImageReader
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # (name, cause): cannot be listed
+    notes: list[str] = field(default_factory=list)  # what may be meant otherwise, a line each
 
 
 class _Source(Section):
@@ -63,23 +67,34 @@ class CoopSource(_Source):
         path = root / self.split
         try:
             rows = json.loads(path.read_bytes())["test"]
+            if not isinstance(rows, list):
+                raise TypeError(rows)
         except OSError as error:
             raise DatasetError(
                 f"{path}: no split ({error.strerror}). Put the file there."
             ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetError(f"{path}: not a split of CoOp's: no list `test` in it.") from error
-        found = _Rows(path)
+        found = _Rows(path, root)
         own: dict[int, str] = {}
         for number, row in enumerate(rows):
-            try:
-                file, label, name = row
-            except (TypeError, ValueError):
-                file, label, name = None, None, None
+            if not isinstance(row, list) or len(row) != 3:
+                row = [None, None, None]
+            file, label, name = row
             found.add(f"test[{number}]", self.images, file, label)
-            own.setdefault(label, str(name))
-        complete = set(own) == set(range(len(own)))  # a huge label must not make a huge list
-        theirs = [own[label] for label in range(len(own))] if complete else None
+            if not isinstance(name, str | int) or not is_text(str(name)):
+                raise DatasetError(f"{path}: test[{number}]: no class name: {reprlib.repr(name)}.")
+            if own.setdefault(label, str(name)) != str(name) and not names:
+                raise DatasetError(
+                    f"{path}: test[{number}]: label {label} is both {own[label]!r} and {name!r}. "
+                    "Correct it, or give the card `classes`."
+                )
+        missing = next((label for label in range(len(own)) if label not in own), None)
+        if missing is not None and not names:
+            raise DatasetError(
+                f"{path}: no image has label {missing}, so it has no name. Give the card `classes`."
+            )
+        theirs = [own[label] for label in range(len(own))] if missing is None else None
         return Listing(found.checked(names or theirs), theirs, Files(root))
 
 
@@ -107,7 +122,7 @@ class TableSource(_Source):
             theirs = sorted({plain(label) for label in labels})
             numbers = {name: number for number, name in enumerate(names or theirs)}
             labels = [numbers.get(plain(label), label) for label in labels]
-        found = _Rows(file)
+        found = _Rows(file, root)
         for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
             found.add(f"row {number}", ".", path, label)
         return Listing(found.checked(names or theirs), theirs, Files(root))
@@ -190,24 +205,6 @@ Source = Annotated[
 ]
 
 
-def folder_listing(root: Path, folders: Iterable[str]) -> Listing:
-    """Return the images of class folders; labels follow their order. Raises DatasetError."""
-    labels = {}
-    for label, folder in enumerate(folders):
-        place = root / folder
-        if not place.resolve().is_relative_to(root):
-            raise DatasetError(f"class folder {place} leads out of the root.")
-        found = [
-            path.relative_to(root).as_posix()
-            for path in place.rglob("*")  # does not follow links to folders: no loops
-            if path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
-        ]
-        if not found:
-            raise DatasetError(f"no images in {place}.")
-        labels.update(dict.fromkeys(found, label))
-    return Listing(labels, None, Files(root))
-
-
 def plain(name: str) -> str:
     """Return a class name for display and prompts: underscores become spaces."""
     return name.replace("_", " ").strip()
@@ -259,22 +256,37 @@ def _members(path: Path) -> Iterable[tuple[str, tuple[int, int], int]]:
 class _Rows:
     """Labels by uri, from a file whose rows are each checked."""
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.labels, self.places = file, dict[str, int](), dict[str, str]()
+    def __init__(self, file: Path, root: Path | None = None) -> None:
+        """Read rows of `file`; with `root`, their paths may be absolute, under it."""
+        self.file, self.root = file, root
+        self.labels, self.places = dict[str, int](), dict[str, str]()
+        self.files = set[str]()  # `./a.jpg` and `b//c.jpg` in their shortest form
 
     def add(self, where: str, folder: str, path: Any, label: Any) -> None:
         """Add one row; `where` names it in errors. Raises DatasetError."""
         if not isinstance(path, str) or isinstance(label, bool) or not isinstance(label, int):
             raise DatasetError(
-                f"{self.file}: {where}: must be a path and a label, got {path!r} and {label!r}."
+                f"{self.file}: {where}: must be a path and a label, got {reprlib.repr(path)} and "
+                f"{reprlib.repr(label)}."
             )
-        parts = path.split("/")
-        if not path or path.startswith("/") or ".." in parts or "\0" in path:
+        uri = self._uri(folder, path)
+        if uri is None or not is_text(path):
             raise DatasetError(f"{self.file}: {where}: {path!r} must stay inside the root.")
-        uri = path if folder in ("", ".") else f"{folder}/{path}"
-        if uri in self.labels:
+        if posixpath.normpath(uri) in self.files:
             raise DatasetError(f"{self.file}: {where}: {path!r} is listed twice.")
+        self.files.add(posixpath.normpath(uri))
         self.labels[uri], self.places[uri] = label, where
+
+    def _uri(self, folder: str, path: str) -> str | None:
+        """Return the path under the root; None if it is not there."""
+        if not path or ".." in path.split("/") or "\0" in path:
+            return None
+        if not path.startswith("/"):
+            return path if folder in ("", ".") else f"{folder}/{path}"
+        whole = PurePosixPath(path)
+        if self.root is None or not whole.is_relative_to(self.root):
+            return None
+        return whole.relative_to(self.root).as_posix()
 
     def checked(self, names: list[str] | None) -> dict[str, int]:
         """Return all labels; raise DatasetError if one is not a position in `names`."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, without control characters: names in it come from data too."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 class XmoreError(Exception):
     """Base of all errors that are shown to a user as one line, without a traceback."""
 
     def __init__(self, message: str) -> None:
-        plain = "".join(c if c.isprintable() else " " for c in message)  # names come from data too
-        super().__init__(" ".join(plain.split()))
+        super().__init__(printable(message))
 
 
 class ConfigError(XmoreError):

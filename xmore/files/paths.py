@@ -1,4 +1,4 @@
-"""The path of the checkout, and durable, atomic writes of files."""
+"""The path of the checkout, names of files, and durable, atomic writes of files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+def is_text(name: str) -> bool:
+    """Return whether a file's name, which may be of any bytes, can be written as UTF-8."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def fsync_dir(folder: Path) -> None:

@@ -27,17 +27,19 @@ class ImageReader(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Image files under a root; links that lead out of it are rejected."""
+    """Image files under a root; links that lead out of it are rejected, if not followed."""
 
     root: Path
+    follow_links: bool = False
 
     def read(self, uri: str) -> bytes:
         path = self.root / uri
         try:
-            if not path.resolve().is_relative_to(self.root.resolve()):
-                raise ImageRejected("link out of the root")
-        except (OSError, RuntimeError) as error:  # loops of links
+            inside = self.follow_links or path.resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # loops of links, a null byte
             raise ImageRejected("unreadable file") from error
+        if not inside:
+            raise ImageRejected("link out of the root")
         return read_image(path)
 
     def file_of(self, uri: str) -> str | None:
