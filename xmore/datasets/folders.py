@@ -112,9 +112,10 @@ def _is_image(path: Path) -> bool:
 
 
 def _passed_over(passed: Counter[str]) -> str:
-    kinds = [f"{_shown(kind)} {n}" for kind, n in passed.most_common(5)]
-    if len(passed) > 5:
-        kinds.append(f"others {passed.total() - sum(n for _, n in passed.most_common(5))}")
+    most = sorted(passed.items(), key=lambda kind: (-kind[1], kind[0]))
+    kinds = [f"{_shown(kind)} {n}" for kind, n in most[:5]]
+    if rest := sum(n for _, n in most[5:]):
+        kinds.append(f"others {rest}")
     return f"{passed.total()} files passed over: {', '.join(kinds)}."
 
 

@@ -126,6 +126,9 @@ def _class_folders(card: DatasetCard) -> tuple[list[tuple[str, str]], list[str]]
     if folders is None:
         folders = [(folder, plain(folder)) for folder in existing]
     else:
+        twice = [name for name, n in Counter(f for f, _ in folders).items() if name and n > 1]
+        if twice:
+            raise DatasetError(f"`classes` names the folder {twice[0]} twice.")
         differ = {folder for folder, _ in folders} ^ set(existing)
         if differ:
             raise DatasetError(

@@ -134,8 +134,6 @@ def _unscaled(image: Image.Image) -> str | None:
         return None
     if image.mode == "I":  # PPM's are of 16 bits
         return "signed or 32-bit pixels"
-    if image.mode == "LAB":
-        return "CIELAB pixels"
     return "12-bit pixels" if image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else None
 
 
