@@ -9,6 +9,7 @@ path, caption and bytes. A row of a local source also has its memory_key and its
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _local_rows(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any
 def _pairs(pairs: FolderPairs) -> Iterator[dict[str, Any]]:
     for path, caption, sha256 in zip(pairs.paths, pairs.captions, pairs.hashes, strict=True):
         if sha256 is None:
-            exists = (pairs.folder / path).exists()
+            exists = os.path.exists(pairs.folder / path)  # whatever the name
             yield {"cause": "unreadable file" if exists else "no such file"}
         else:
             yield {

@@ -187,5 +187,13 @@ CASES: list[Pairs | Queries] = [
         {"unreadable file": 3},
     ),
     pairs("a pair's broken link", {"a.jpg": link("b.jpg")}, {"no such file": 1}),
-    pairs("a pair's loop", {"a.jpg": link("a.jpg")}, {"unreadable file": 1}),
+    pairs("a pair's loop", {"a.jpg": link("a.jpg")}, {"no such file": 1}),
+    pairs("a pair's link out", {"a.jpg": link("/usr")}, {"unreadable file": 1}),
+    pairs(
+        "paths that no file can have",
+        {name: lambda path: None for name in ("a" * 300, "null\0.jpg", "a/" * 50 + "b.jpg", "")},
+        {"no such file": 3, "unreadable file": 1},
+    ),
+    pairs("hidden files that are named", {"._a.jpg": JPEG, ".b/c.jpg": JPEG}, {}),
+    pairs("any suffix that is named", {"a.dat": JPEG, "a": JPEG, "a.txt": JPEG}, {}),
 ]

@@ -43,7 +43,7 @@ def class_folders(root: Path, named: Iterable[str]) -> tuple[list[str], list[str
             "one of them."
         )
     if loose := sum(_is_image(entry) for entry in entries if not entry.is_dir()):
-        notes.append(f"{loose} images beside the class folders have no class: passed over.")
+        notes.append(f"images beside the class folders, which have no class: {loose}.")
     return chosen, notes
 
 
@@ -116,7 +116,7 @@ def _passed_over(passed: Counter[str]) -> str:
     kinds = [f"{_shown(kind)} {n}" for kind, n in most[:5]]
     if rest := sum(n for _, n in most[5:]):
         kinds.append(f"others {rest}")
-    return f"{passed.total()} files passed over: {', '.join(kinds)}."
+    return f"files passed over: {passed.total()} ({', '.join(kinds)})."
 
 
 def _shown(name: str) -> str:

@@ -152,7 +152,7 @@ def _in_two_classes(queries: list[QueryImage]) -> list[str]:
         if known.label != query.label:
             twice += 1
             example = f"{known.uri} and {query.uri}"
-    return [f"{twice} images are in two classes, such as {example}."] if twice else []
+    return [f"images in two classes: {twice}, such as {example}."] if twice else []
 
 
 def _check_names(names: list[str], published: bool) -> None:

@@ -140,7 +140,7 @@ def _unscaled(image: Image.Image) -> str | None:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Return how EXIF or XMP turn an image. Damaged ones do not."""
     try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises almost anything on damaged data
         return None
 

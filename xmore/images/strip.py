@@ -56,7 +56,7 @@ def _bare_png(data: bytes) -> tuple[bytes, dict[str, Any]]:
             with suppress(Exception):  # Pillow raises almost anything on damaged data
                 stream.call(kind, 0, length)
         at = end
-    return b"".join([*kept, data[at:]]), stream.im_info
+    return b"".join([*kept, data[at:]]), {str(key): fact for key, fact in stream.im_info.items()}
 
 
 def _bare_jpeg(data: bytes) -> tuple[bytes, dict[str, Any]]:

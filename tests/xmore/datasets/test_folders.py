@@ -21,11 +21,11 @@ NOTES = {  # what lies there beside PETS, what is said
     "nothing": ({}, []),
     "other files": (
         {f"cat/{name}": b"x" for name in ALSO} | {"dog/.ipynb_checkpoints/a.jpg": JPEG},
-        ["8 files passed over: hidden 4, .txt 2, .001 1, no suffix 1."],
+        ["files passed over: 8 (hidden 4, .txt 2, .001 1, no suffix 1)."],
     ),
     "many suffixes": (
         {f"cat/x.{i}": b"x" for i in range(8)},
-        ["8 files passed over: .{}, others 3."],
+        ["files passed over: 8 (.{}, others 3)."],
     ),
     "an underscore": ({"_unknown_/a.jpg": JPEG}, ["_unknown_ is no class, as its name {}"]),
     "no classes": ({"__MACOSX/a.jpg": JPEG, ".cache/a.jpg": JPEG}, []),
@@ -34,11 +34,17 @@ NOTES = {  # what lies there beside PETS, what is said
         ["the class folders Val, train look like splits. {}"],
     ),
     "one class like a split": ({"test/a.jpg": JPEG + b"x"}, []),
-    "beside": ({"a.jpg": JPEG, "b.png": PNG, "c.txt": b"x"}, ["2 images beside the class {}"]),
-    "two classes": ({"dog/b.jpg": JPEG}, ["1 images are in two classes, such as cat/a.jpg and {}"]),
+    "beside": (
+        {"a.jpg": JPEG, "b.png": PNG, "c.txt": b"x"},
+        ["images beside the class folders{}: 2."],
+    ),
+    "two classes": (
+        {"dog/b.jpg": JPEG},
+        ["images in two classes: 1, such as cat/a.jpg and dog/b.jpg."],
+    ),
     "a link to a folder": (
         {"cat/more": lambda path: path.symlink_to("../dog")},
-        ["1 files passed over: link to a folder 1."],
+        ["files passed over: 1 (link to a folder 1)."],
     ),
 }
 
