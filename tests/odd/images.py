@@ -194,6 +194,6 @@ CASES: list[Pairs | Queries] = [
         {name: lambda path: None for name in ("a" * 300, "null\0.jpg", "a/" * 50 + "b.jpg", "")},
         {"no such file": 3, "unreadable file": 1},
     ),
-    pairs("hidden files that are named", {"._a.jpg": JPEG, ".b/c.jpg": JPEG}, {}),
-    pairs("any suffix that is named", {"a.dat": JPEG, "a": JPEG, "a.txt": JPEG}, {}),
+    pairs("hidden files that are named", {"._a.jpg": JPEG, ".b/c.jpg": JPEG + b"x"}, {}),
+    pairs("any suffix that is named", {"a.dat": JPEG, "a": JPEG + b"x", "a.txt": JPEG + b"y"}, {}),
 ]
