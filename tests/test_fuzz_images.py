@@ -1,20 +1,32 @@
 """Whatever surrounds the pixels: check and decode agree, and good pixels are read."""
 
+import json
+import os
+import re
 import struct
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from odd.pixels import JPEG, PNG, READ, encoded, exif, flag, jpeg_with, png_with
 from PIL import Image
-from test_fuzz import ANY
+from test_fuzz import ANY, json_values, one_line
 
+from xmore.datasets.folders import folder_listing
+from xmore.datasets.sources import CoopSource
+from xmore.files.errors import DatasetError
 from xmore.images.decode import ImageRejected, check_image, decode_image
 
 WORDS = st.sampled_from([b"Exif\0\0", b"II*\0", b"MM\0*", struct.pack("<I", 8), b"\x12\x01\x03\0"])
 BLOCKS = st.lists(st.binary(max_size=12) | WORDS, max_size=8).map(b"".join)
 UPRIGHT = {"JPEG": decode_image(JPEG), "PNG": decode_image(PNG)}
+
+
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda n: not set(n) & {0, 47} and n[:2] != b"..")
+ENDINGS = st.sampled_from([b"", b".jpg", b".JFIF", b".txt", b".avif", b"."])
 
 
 def verdicts(data: bytes) -> list[str | None]:
@@ -91,3 +103,47 @@ def test_orientations(orientation, kind):
     red_last = orientation in (2, 3, 7, 8)  # by the standard's table of the 0th row and column
     first = Image.Image.getpixel(decode_image(data), (2, 2))
     assert (first[2] > 200) == red_last
+
+
+@ANY
+@given(st.lists(st.tuples(NAMES, ENDINGS, st.sampled_from([JPEG, b"text"])), min_size=1))
+def test_names_of_files(files):
+    """Files = images listed + images set aside + files passed over."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        (root / "class").mkdir()
+        for stem, ending, data in files:
+            name = os.fsdecode(stem + ending)
+            if name != ".":
+                (root / "class" / name).write_bytes(data)
+        there = len(list((root / "class").iterdir()))
+        try:
+            found = folder_listing(root, ["class"])
+        except DatasetError as error:
+            one_line(error)
+            return
+        passed = sum(int(re.search(r"over: (\d+) ", note)[1]) for note in found.notes)
+        assert there == len(found.labels) + len(found.rejected) + passed
+        json.dumps([found.labels, found.rejected, found.notes], ensure_ascii=False).encode()
+        assert all(found.reader.read(uri) in (JPEG, b"text") for uri in found.labels)
+
+
+ROWS = st.tuples(
+    st.sampled_from(["a.jpg", "./a.jpg", "b.jpg", "../c.jpg", "/d.jpg", "e\udc00.jpg"])
+    | json_values,
+    st.integers(-1, 3) | json_values,
+    st.sampled_from(["cat", "dog"]) | json_values,
+).map(list)
+
+
+@ANY
+@given(st.lists(ROWS | json_values, max_size=5) | json_values, st.none() | st.just(["cat", "dog"]))
+def test_a_split_of_coops(rows, names):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "split.json").write_text(json.dumps({"test": rows}))
+        try:
+            found = CoopSource(kind="coop", split="split.json").listing(Path(folder), names)
+            assert len(found.labels) == len(rows)
+            assert all(0 <= label < len(names or found.names) for label in found.labels.values())
+        except DatasetError as error:
+            one_line(error)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from odd.cases import Pairs, Queries, photos
+from odd.cases import DEMO, Pairs, Queries, photos
 from odd.pixels import JPEG, READ, REJECTED
 
 Thing = bytes | Callable[[Path], object]  # the bytes of a file, or what makes it
@@ -52,11 +52,19 @@ def folders(
     return Queries(name, make, classes, rejected or {}, refused)
 
 
-def coop(name: str, rows: object, refused: str = "", start: bytes = b"", **card: object) -> Queries:
+def coop(
+    name: str,
+    rows: object,
+    refused: str = "",
+    start: bytes = b"",
+    things: dict[str | bytes, Thing] | None = None,
+    **card: object,
+) -> Queries:
     """A split of CoOp's; its rows are of two birds and two tools. `ROOT` stands for the root."""
 
     def make(folder: Path) -> dict:
         made = plain(folder)
+        put(folder, things or {})
         text = json.dumps({"test": rows}).replace("ROOT", str(folder))
         (folder / "split.json").write_bytes(start + text.encode())
         return made | {"source": {"kind": "coop", "split": "split.json"}} | card
@@ -119,6 +127,19 @@ CASES: list[Pairs | Queries] = [
         rejected={r"bird/caf\xe9.jpg": "name is not UTF-8"},
     ),
     folders("a class of bytes", {b"caf\xe9/a.jpg": JPEG}, refused=r"folder caf\\xe9 in .*Rename"),
+    folders(
+        "classes by form",
+        {"\xe9/a.jpg": JPEG, "e\u0301/a.jpg": JPEG},
+        refused="two classes are named '\xe9'",
+    ),
+    Queries(
+        "a class by another form",
+        lambda folder: (
+            put(folder, {"e\u0301/a.jpg": JPEG, "tool/a.jpg": JPEG})
+            or {"root": ".", "classes": {"\xe9": "e", "tool": "tool"}}
+        ),
+        classes=["e", "tool"],
+    ),
     folders("bytes twice", {"bird/a.jpg": JPEG, "bird/b.jpg": JPEG}, more=2),
     folders("a pipe", {"bird/a.jpg": os.mkfifo}, rejected={"bird/a.jpg": "unreadable file"}),
     folders("a pipe without suffix", {"bird/a": os.mkfifo}),
@@ -152,6 +173,12 @@ CASES: list[Pairs | Queries] = [
     coop("coop", BIRDS + TOOLS),
     coop("coop, byte order mark", BIRDS + TOOLS, start=b"\xef\xbb\xbf"),
     coop("coop, whole paths", [["ROOT/bird/0.jpg", 0, "bird"], *BIRDS[1:], *TOOLS]),
+    coop(
+        "coop, a link followed",
+        [["out.jpg", 0, "bird"], *BIRDS[1:], *TOOLS],
+        things={"out.jpg": link(str(DEMO / "queries" / "bird" / "pelican.jpg"))},
+        follow_links=True,
+    ),
     coop("coop, another root", [["/etc/passwd", 0, "bird"], *TOOLS], r"test\[0\].*inside the root"),
     coop("coop, upwards", [*BIRDS, ["a/../../b.jpg", 1, "tool"]], r"test\[2\].*inside the root"),
     coop("coop, twice", [*BIRDS, ["./bird//0.jpg", 0, "bird"], *TOOLS], r"test\[2\].*listed twice"),

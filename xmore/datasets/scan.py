@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from xmore.datasets.card import DatasetCard, named_classes
 from xmore.datasets.folders import class_folders, folder_listing
@@ -126,6 +127,9 @@ def _class_folders(card: DatasetCard) -> tuple[list[tuple[str, str]], list[str]]
     if folders is None:
         folders = [(folder, plain(folder)) for folder in existing]
     else:
+        # An accent may be written in two forms, of which macOS prefers the other.
+        forms = {normalize("NFC", name): name for name in existing}
+        folders = [(forms.get(normalize("NFC", folder), folder), name) for folder, name in folders]
         twice = [name for name, n in Counter(f for f, _ in folders).items() if name and n > 1]
         if twice:
             raise DatasetError(f"`classes` names the folder {twice[0]} twice.")
@@ -164,9 +168,10 @@ def _check_names(names: list[str], published: bool) -> None:
     for label, name in enumerate(names):
         if not name:
             raise DatasetError(f"class {label} has no name.")
-        if labels.setdefault(name, label) != label and not published:
+        first = labels.setdefault(normalize("NFC", name), label)
+        if first != label and not published:
             raise DatasetError(
-                f"two classes are named {name!r}, {labels[name]} and {label}. Rename one, or add "
+                f"two classes are named {name!r}, {first} and {label}. Rename one, or add "
                 "`expected` to the card if the dataset's own list has both."
             )
 
