@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd.pixels import PNG as FLAG
+from odd.pixels import READ, REJECTED, XMP, exif, png_chunk, png_with
 from PIL import Image
 
 from xmore.images.decode import ImageRejected, check_image, decode_image, read_image
@@ -101,6 +103,55 @@ def test_decodes_to_upright_rgb(name):
     assert (image.mode, image.size) == ("RGB", size)
     for at, colour in pixels.items():
         assert np.abs(np.subtract(image.getpixel(at), colour)).max() <= 2, at
+
+
+# odd.pixels' images begin with a red pixel, but for these
+BEGINS = {
+    "1 bit.png": (0, 0, 0),
+    "grey and clear.png": (76, 76, 76),
+    "16 bits, one clear.png": (255, 255, 255),
+    "16 bits, big-endian.tif": (0, 0, 0),
+    "CIELAB.tif": (0, 59, 195),  # of zeros: a and b are in the middle there
+    "YCCK.jpg": (179, 0, 227),  # the red ink's numbers, taken for luma and chroma
+}
+SIDEWAYS = ("XMP.jpg", "sideways.tif")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_odd_images_are_read_right(name):
+    image = decode_image(READ[name])
+    check_image(READ[name])
+    wanted = BEGINS.get(name, (255, 0, 0))
+    assert np.abs(np.subtract(image.getpixel((0, 0)), wanted)).max() <= 2
+    if name in SIDEWAYS:
+        assert image.size == (20, 40)
+
+
+@pytest.mark.parametrize("name", REJECTED)
+@pytest.mark.parametrize("look", [decode_image, check_image])
+def test_odd_images_are_rejected_by_cause(look, name):
+    data, cause = REJECTED[name]
+    with pytest.raises(ImageRejected) as rejected:
+        look(data)
+    assert rejected.value.cause == cause
+
+
+def test_every_way_to_turn_a_png():
+    raw = b"\nexif\n%8d\n%s\n" % (len(exif(6)), exif(6).hex().encode())
+    key = b"Raw profile type exif\0"
+    turned = {
+        "eXIf": png_with(b"eXIf", exif(6)[6:]),
+        "eXIf behind the pixels": FLAG[:-12] + png_chunk(b"eXIf", exif(6)[6:]) + FLAG[-12:],
+        "XMP": png_with(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        "ImageMagick's": png_with(b"tEXt", key + raw),
+        "ImageMagick's, compressed": png_with(b"zTXt", key + b"\0" + zlib.compress(raw)),
+        "behind a damaged one": png_with(b"eXIf", exif(6)[6:], png_with(b"iCCP", b"x\0\7oops")),
+    }
+    assert {name: decode_image(data).size for name, data in turned.items()} == dict.fromkeys(
+        turned, (20, 40)
+    )
+    bomb = png_with(b"zTXt", key + b"\0" + zlib.compress(bytes(50_000_000)))
+    assert decode_image(bomb).size == (40, 20)
 
 
 @pytest.mark.parametrize("name", BAD)
