@@ -75,7 +75,9 @@ def already_published(plan: ReindexPlan) -> str | None:
     return None
 
 
-def stop_if_too_many(plan: ReindexPlan, failures: Counter[str], asked: int) -> None:
+def stop_if_too_many(
+    plan: ReindexPlan, failures: Counter[str], asked: int, first_bad: str = ""
+) -> None:
     """Raise SnapshotError if more rows have failed than the config allows."""
     failed = failures.total() - failures["taken down"]
     if not asked or failed == asked or failed > plan.config.max_rejected * asked:
@@ -84,6 +86,8 @@ def stop_if_too_many(plan: ReindexPlan, failures: Counter[str], asked: int) -> N
         if first.source.images and None in first.found.hashes:
             path = first.found.paths[first.found.hashes.index(None)]
             causes += f"; the first is {first.found.folder / path}"
+        if first_bad:
+            causes += f"; the first bad line is {first_bad}"
         places = ", ".join(listed.source.place for listed in plan.listed)
         raise SnapshotError(
             f"{places}: {failed} of {asked} rows failed ({causes or 'no rows'}), more than "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from index_build.plan import ReindexPlan, stop_if_too_many
 from index_build.sources.look_up import Wanted
 from tasks.stage import step
 from xmore.memory.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,27 @@ def download(plan: ReindexPlan, batch: Batch) -> Fetched:
 
 @step("check failures of {plan.config.name}")
 def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
-    """Raise SnapshotError if too many rows have failed, before anything is embedded."""
+    """Raise SnapshotError if too many rows have failed, before anything is embedded.
+
+    The first line of a list that cannot be read is named in a warning.
+    """
     from index_build.base.batches import list_batches
     from index_build.download.images import forget_failed
     from index_build.ledger import open_ledger
 
     with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
         failures, asked = ledger.outcome_counts()
+    bad = [want.first_bad for want in wanted if want.first_bad]
     try:
-        stop_if_too_many(plan, failures, asked)
+        stop_if_too_many(plan, failures, asked, ", ".join(bad))
     except Exception:
         # An outage must not be recorded: rows that failed now count as never attempted.
         for batch in list_batches(plan.config.memory):
             if batch.kind == "urls" and not batch.closed:
                 forget_failed(batch, plan.config.max_rejected)
         raise
+    for place in bad:
+        log.warning("lines of the list were left out; the first is %s", place)
 
 
 @step("embed {batch.name} from shard {numbers[0]}")

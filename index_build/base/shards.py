@@ -12,8 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build.base.batches import Batch
+from index_build.base.metadata import plain
 from xmore.images.readers import Files, ListedImages, Tars
+from xmore.memory.snapshot import numbered, open_array
 from xmore.models.features import ImageSource
+
+NAMED_BY_DUCKDB = ("filename", "file_row_number")  # columns that it adds to the rows
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,19 @@ def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
 def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:
     """Read rows of an adopted folder, with all its columns. Memory: one file's columns."""
     files = np.array(rows["image_path"].to_pylist())
+    numbers = {path.name: number for number, path in numbered(root / "img_emb", ".npy").items()}
+    words, metadata = numbered(root / "text_emb", ".npy"), numbered(root / "metadata", ".parquet")
     unit, text, theirs = [], [], []
     for name in dict.fromkeys(files.tolist()):
         at = offsets[files == name]
-        images = np.load(root / "img_emb" / name, mmap_mode="r")
-        unit.append(np.asarray(images[at], np.float16))
-        words = root / "text_emb" / name.replace("img_emb", "text_emb")
-        text.append(np.load(words, mmap_mode="r")[at] if words.exists() else None)
-        metadata = root / "metadata" / name.replace("img_emb", "metadata").replace("npy", "parquet")
-        theirs.append(pq.read_table(metadata, partitioning=None).take(pa.array(at)))
-    known = pa.concat_tables(theirs, promote_options="default") if theirs else rows
+        place = numbers[name]
+        unit.append(np.asarray(open_array(root / "img_emb" / name)[at], np.float16))
+        text.append(open_array(words[place])[at] if place in words else None)
+        theirs.append(pq.read_table(metadata[place], partitioning=None).take(pa.array(at)))
+    tables = [plain(table) for table in theirs]
+    known = pa.concat_tables(tables, promote_options="permissive") if theirs else rows
     for column in known.column_names:
-        if column not in rows.column_names:
+        if column not in (*rows.column_names, *NAMED_BY_DUCKDB):
             rows = rows.append_column(column, known[column])
     texts = [np.asarray(block, np.float16) for block in text if block is not None]
     complete = len(texts) == len(text)

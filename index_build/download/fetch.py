@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from http.client import HTTPMessage
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import certifi
 import pycurl
@@ -22,6 +23,7 @@ import pycurl
 from xmore.config.memory import DownloadConfig
 from xmore.images.decode import ImageRejected, check_image
 
+PRINTABLE = "".join(map(chr, range(33, 127)))  # of ASCII
 RETRYABLE = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
 # What curl's errors are called here, some of them with the system's behind it; any other is
 # "connection lost". The ANSWERED come after a status, and it says more.
@@ -67,6 +69,21 @@ def fetch_image(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage
     return data
 
 
+def encoded(url: str) -> str:
+    """Return a URL as it is requested: spaces and letters other than ASCII are percent-encoded.
+
+    What is encoded already stays. Raises ValueError for what is no URL of the web.
+    """
+    url = url.strip().lstrip("\ufeff").strip()
+    if re.search("[\0-\x1f\x7f]", url):
+        raise ValueError(url)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:  # curl would guess
+        raise ValueError(url)
+    before, host, after = url.partition(parts.netloc)
+    return before + host.encode("idna").decode() + quote(after, safe=PRINTABLE)
+
+
 def is_retryable(cause: str) -> bool:
     """Whether a further try may succeed where one failed by `cause`."""
     return cause in RETRYABLE or cause.startswith("HTTP 5")
@@ -76,7 +93,7 @@ def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool
     answer = _Answer(refused)
     handle = _of_thread.handle
     try:
-        for option, value in _options(url.strip(), bounds, answer).items():
+        for option, value in _options(encoded(url), bounds, answer).items():
             handle.setopt(option, value)
         handle.perform()
         status = handle.getinfo(pycurl.RESPONSE_CODE)
@@ -94,15 +111,12 @@ def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool
 
 
 def _options(url: str, bounds: DownloadConfig, answer: _Answer) -> dict[int, Any]:
-    """What curl is told; raises ValueError where `url` is none that may be asked for."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:  # curl would guess
-        raise ValueError(url)
+    """What curl is told."""
     token = f"; {bounds.user_agent}" if bounds.user_agent else ""
     agent = f"Mozilla/5.0 (compatible; xmore{token}; image-text research)"
     certificates = ssl.get_default_verify_paths()
     options = {
-        pycurl.URL: url.replace(parts.netloc, parts.netloc.encode("idna").decode(), 1),
+        pycurl.URL: url,
         pycurl.HTTPHEADER: ["Accept-Encoding: identity"],
         pycurl.USERAGENT: agent.encode(),
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # 2 saves nothing on one request

@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from index_build.base.metadata import check_metadata
 from index_build.base.tables import write_table
-from index_build.sources import urls
+from index_build.sources import lists, urls
 from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
 from index_build.sources.tars import list_tars, listings
@@ -27,6 +28,7 @@ from xmore.config.memory import ReindexConfig
 from xmore.config.sources import SourceConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError
+from xmore.files.tables import BAD_LINE
 from xmore.memory.adopt import adopt
 from xmore.memory.rows import rows_of_shard
 from xmore.memory.snapshot import Snapshot
@@ -62,13 +64,14 @@ class Wanted:
     asked: int  # requested rows: those in `files`, and `failures`
     failures: Counter[str]
     filtered: Counter[str]
+    first_bad: str = ""  # the first line of a list that cannot be read
 
 
 def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
     """Look up what a source holds now. Raises DatasetError, ConfigError and SnapshotError."""
     how = [source.filters.model_dump(), config.shard_rows]
     if source.urls:
-        files = urls.list_files(source.urls.path, config.memory / "making")
+        files = lists.list_files(source.urls.path, config.memory / "making")
         digest = urls.rows_digest(source.urls, source.filters, files, config.cache)
         return Listed(source, digest_of([digest, config.shard_rows]), files, None)
     if source.images:
@@ -86,6 +89,7 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
             "folder or another `memory`."
         )
     adopted = adopt(source.clip_retrieval.folder, config.cache)
+    check_metadata(adopted)
     return Listed(source, digest_of([adopted.digest, how]), adopted, str(adopted.path))
 
 
@@ -100,7 +104,7 @@ def want(listed: Listed, config: ReindexConfig) -> Wanted:
     selected = urls.Selected(**json.loads((folder / "selection.json").read_bytes()))
     files = [folder / f"{number:05d}.parquet" for number in range(selected.shards)]
     failures, filtered = Counter(selected.failures), Counter(selected.filtered)
-    return Wanted(listed, files, selected.asked, failures, filtered)
+    return Wanted(listed, files, selected.asked, failures, filtered, selected.first_bad)
 
 
 def _local_rows(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any]]:
@@ -113,9 +117,12 @@ def _local_rows(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any
 
 
 def _pairs(pairs: FolderPairs) -> Iterator[dict[str, Any]]:
+    yield from ({"cause": BAD_LINE} for _ in pairs.bad)
     for path, caption, sha256 in zip(pairs.paths, pairs.captions, pairs.hashes, strict=True):
-        if sha256 is None:
-            exists = os.path.exists(pairs.folder / path)  # whatever the name
+        if caption is None:
+            yield {"cause": lists.NOT_UTF8}
+        elif sha256 is None:
+            exists = os.path.exists(pairs.folder / path)  # False, too, where a name is too long
             yield {"cause": "unreadable file" if exists else "no such file"}
         else:
             yield {
@@ -149,7 +156,8 @@ def _embedded(adopted: Snapshot) -> Iterator[dict[str, Any]]:
 def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    languages = set(listed.source.filters.languages)
+    source = listed.source
+    languages = set(source.filters.languages)
     seen: set[str] = set()
     failures: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
@@ -169,9 +177,11 @@ def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, fold
             shards = _flush(held, partial, shards)
     if held:
         shards = _flush(held, partial, shards)
-    urls.publish_selection(
-        partial, folder, urls.Selected(asked, dict(failures), dict(filtered), shards)
-    )
+    first_bad = ""
+    if source.images and listed.found.bad:
+        first_bad = f"{source.images.captions}, {listed.found.bad[0]}"
+    selected = urls.Selected(asked, dict(failures), dict(filtered), shards, first_bad)
+    urls.publish_selection(partial, folder, selected)
 
 
 def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:

@@ -5,23 +5,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import duckdb
-import fsspec
-from fsspec.callbacks import TqdmCallback
 
 from index_build.base.tables import parquet, scratch_db, write_tables
 from index_build.sources.language import language_of
+from index_build.sources.lists import (
+    FLAW,
+    NOT_UTF8,
+    Texts,
+    check_columns,
+    described,
+    in_condition,
+    parquet_list,
+    was_guessed,
+    write_texts,
+)
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError
 from xmore.files.paths import fsync_dir, fsync_file
-from xmore.files.sql import allow_only, quote, quote_all, quote_files
+from xmore.files.records import first_line
+from xmore.files.sql import allow_only, identifier, quote, quote_all
+from xmore.files.tables import BAD_LINE, kind_of
 
-KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
 OURS = ("row_key", "url", "caption", "memory_key", "width", "height", "source", "image_path")
+# Names that SQL over the rows needs, in any case.
+RESERVED = ("row_key", "url", "caption", "cause", "tries", "host", "filename", "file_row_number")
+CAUSES = (BAD_LINE, NOT_UTF8, "no URL", "empty caption")
+# Our columns beside the list's own.
+URL, CAPTION = '"xmore url"', '"xmore caption"'
 VERSION = 2  # of the selection's arithmetic
 
 
@@ -33,44 +48,7 @@ class Selected:
     failures: dict[str, int]  # requested rows that cannot be downloaded, by cause
     filtered: dict[str, int]  # rows that the filters excluded, by filter; not in `asked`
     shards: int
-
-
-def list_files(path: str, copies: Path) -> list[Path]:
-    """Return the list's files, sorted by name. Remote files are copied to `copies` first.
-
-    Raises DatasetError.
-    """
-    local = Path(path) if "://" not in path else _copy(path, copies)
-    files = sorted(p for p in local.iterdir() if p.suffix in KINDS) if local.is_dir() else [local]
-    if not files or not all(file.is_file() for file in files):
-        raise DatasetError(
-            f"{path}: no URL list found. Name a file or a folder of {', '.join(KINDS)}."
-        )
-    kinds = {file.suffix for file in files}
-    if len(kinds) > 1 or not kinds <= set(KINDS):
-        raise DatasetError(
-            f"{path}: the files of a URL list must have one kind of {', '.join(KINDS)}, got "
-            f"{', '.join(sorted(kinds))}."
-        )
-    return files
-
-
-def _copy(path: str, copies: Path) -> Path:
-    """Copy a list with fsspec. Copies again at each call, as the list may have changed."""
-    target = copies / f"list-{digest_of(path)[:16]}"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    try:
-        fs, _, _ = fsspec.get_fs_token_paths(path)
-        found = fs.find(path) if fs.isdir(path) else [path]
-        for name in sorted(found):
-            if Path(name).suffix in KINDS:
-                bar = TqdmCallback(tqdm_kwargs={"desc": "memory list", "unit": "B", "leave": False})
-                fs.get_file(name, str(target / Path(name).name), callback=bar)
-    except Exception as error:  # each file system raises its own
-        shutil.rmtree(target, ignore_errors=True)
-        raise DatasetError(f"{path}: cannot be fetched ({_first_line(error)}).") from error
-    return target
+    first_bad: str = ""  # the first line of the list that cannot be read
 
 
 def rows_digest(
@@ -79,7 +57,10 @@ def rows_digest(
     """Return a digest of everything that determines the selected rows; files are hashed once."""
     hashes = [cached_digest(file, cache) for file in files]
     how = config.model_dump(exclude={"path", "columns"}) | {"columns": config.names.model_dump()}
-    return digest_of([VERSION, hashes, how, filters.model_dump()])
+    content = [VERSION, hashes, how, filters.model_dump()]
+    if was_guessed(config, files):
+        content.append("text")  # rows that were listed under guessed types are listed anew
+    return digest_of(content)
 
 
 def select_rows(
@@ -97,21 +78,36 @@ def select_rows(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    texts = None
+    if kind_of(files[0].name) != ".parquet":
+        texts = write_texts(files, config.names, partial / "texts")
     with scratch_db(partial / "scratch") as db:
-        _read_list(db, config, filters, files)
-        selected = write_selection(db, rows, partial)
+        _read_list(db, config, filters, files, texts)
+        selected = _write_selection(db, config.names, rows, partial)
+    if texts:
+        selected = replace(selected, first_bad=texts.first_bad)
+        shutil.rmtree(partial / "texts")
     publish_selection(partial, folder, selected)
     return selected
 
 
-def write_selection(db: duckdb.DuckDBPyConnection, rows: int, folder: Path) -> Selected:
+def _write_selection(
+    db: duckdb.DuckDBPyConnection, names: ColumnsConfig, rows: int, folder: Path
+) -> Selected:
     """Write the table `asked` to `folder`, and return the counts."""
-    asked, no_url, no_caption = _counts(db)
-    query = "from asked where url <> '' and trim(caption) <> '' order by row_key"
+    empty = "trim(caption) = ''" if names.caption is not None else "false"
+    cause = (
+        f"case when flaw is not null then flaw when url = '' then 'no URL' "
+        f"when {empty} then 'empty caption' end"
+    )
+    counts = dict(db.execute(f"select {cause}, count(*) from asked group by 1").fetchall())
+    query = f"select * exclude (flaw) from asked where {cause} is null order by row_key"
     shards = write_tables(db, query, rows, folder)
-    failures = {"no URL": no_url, "empty caption": no_caption}
+    asked = sum(counts.values())
+    counts.pop(None, None)
+    failures = {cause: counts[cause] for cause in CAUSES if cause in counts}
     filtered = dict(db.execute("from filtered order by all").fetchall())
-    return Selected(asked, {cause: n for cause, n in failures.items() if n}, filtered, shards)
+    return Selected(asked, failures, filtered, shards)
 
 
 def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
@@ -123,55 +119,67 @@ def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
 
 
 def _read_list(
-    db: duckdb.DuckDBPyConnection, config: UrlListConfig, filters: FiltersConfig, files: list[Path]
+    db: duckdb.DuckDBPyConnection,
+    config: UrlListConfig,
+    filters: FiltersConfig,
+    files: list[Path],
+    texts: Texts | None,
 ) -> None:
     """Create the tables `asked` and `filtered`. Afterwards `db` can read only the list."""
     db.create_function("language_of", language_of, ["VARCHAR"], "VARCHAR")
-    db.execute(allow_only(files, "allowed_paths"))
+    tables = [*texts.files, *texts.bad] if texts else files
+    db.execute(allow_only(tables, "allowed_paths"))
     db.execute("set lock_configuration = true")
-    names = config.names
+    names, existing = config.names, list[str]()
     try:
-        db.execute(f"create view list as from {_reader(files, names)}")
-        existing = [row[0] for row in db.execute("describe list").fetchall()]
-    except duckdb.Error as error:
-        raise DatasetError(f"{config.path}: cannot be read ({_first_line(error)}).") from error
-    for column in (names.url, names.caption, *_filter_columns(names, filters)):
-        if column not in existing:
-            raise ConfigError(
-                f"{config.path}: no column `{column}`; it has {', '.join(existing)}. Set "
-                "`urls.columns`, as in `columns: {url: url, caption: caption}`."
-            )
-    keep = [column for column in names.keep if column in existing and column not in OURS]
-    try:
-        db.execute(_listed(config, filters, keep))
+        if texts:
+            found = f"select *, null as {FLAW} from {parquet(texts.files)}"
+        else:
+            found = parquet_list(db, names, files)
+        db.execute(f"create view raw as {found}")
+        existing = [name for name in described(db, "raw") if identifier(name) != FLAW]
+        check_columns(config.path, names, existing, _filter_columns(names, filters))
+        keep = [c for c in names.keep if c in existing and _may_keep(c)]
+        bad = parquet(texts.bad) if texts and texts.bad else ""
+        numbers = _numbers(db, in_condition(config, existing)) if texts else {}
+        db.execute(_listed(config, filters, keep, numbers, bad))
         db.execute(
             "create table filtered as select cause, count(*) from listed "
             "where cause is not null group by cause"
         )
-        db.execute(_asked(config, keep))
+        db.execute(_asked(keep, config.limit))
     except duckdb.ParserException as error:
-        raise ConfigError(f"`urls.where`: {_first_line(error)}.") from error
+        raise ConfigError(f"`urls.where`: {first_line(error)}.") from error
     except duckdb.BinderException as error:
         raise ConfigError(
-            f"`urls.where`: {_first_line(error)}. The list has {', '.join(existing)}."
+            f"`urls.where`: {first_line(error)}. The list has {', '.join(existing)}. For text of "
+            "which not every value is a number, write `try_cast(COLUMN as double)`."
         ) from error
     except duckdb.Error as error:
         what = "cannot be read, or `urls.where` fails on it" if config.where else "cannot be read"
-        raise DatasetError(f"{config.path}: {what} ({_first_line(error)}).") from error
+        raise DatasetError(f"{config.path}: {what} ({first_line(error)}).") from error
 
 
-def _reader(files: list[Path], names: ColumnsConfig) -> str:
-    """Return DuckDB's table function that reads the list."""
-    kind, listed = files[0].suffix, f"[{quote_files(files)}]"
-    if kind == ".parquet":
-        return parquet(files)
-    if kind == ".jsonl":
-        return f"read_json({listed}, format = 'newline_delimited', union_by_name = true)"
-    columns = ", ".join(f"{quote(name)}: 'VARCHAR'" for name in names.header)
-    header = f"header = false, columns = {{{columns}}}" if columns else "header = true"
-    # In TSV a quotation mark is an ordinary character.
-    marks = "delim = '\t', quote = '', escape = ''" if kind == ".tsv" else "delim = ','"
-    return f"read_csv({listed}, {header}, {marks})"
+def _may_keep(column: str) -> bool:
+    return column not in OURS and column.lower() not in RESERVED
+
+
+def _numbers(db: duckdb.DuckDBPyConnection, columns: list[str]) -> dict[str, str]:
+    """Return the type of each text column of which every value is a number or a truth value."""
+    tests = {
+        "bigint": "regexp_full_match({0}, '[+-]?[0-9]{{1,18}}')",
+        "double": "{0} is null or try_cast({0} as double) is not null",
+        "boolean": "lower({0}) in ('true', 'false')",
+    }
+    found = {}
+    for column in columns:
+        name = f"nullif(trim({identifier(column)}), '')"
+        asked = ", ".join(f"bool_and({test.format(name)})" for test in tests.values())
+        verdicts = db.execute(f"select {asked} from raw").fetchall()[0]
+        kinds = [kind for kind, ok in zip(tests, verdicts, strict=True) if ok]
+        if kinds:
+            found[column] = kinds[0]
+    return found
 
 
 def _filter_columns(names: ColumnsConfig, filters: FiltersConfig) -> list[str]:
@@ -193,67 +201,87 @@ def _filter_columns(names: ColumnsConfig, filters: FiltersConfig) -> list[str]:
 
 def _cause(names: ColumnsConfig, filters: FiltersConfig) -> str:
     """Return SQL for why a row is filtered out, null if it is wanted. Expensive tests come last."""
-    tests = []
+    causes = []
     if filters.nsfw:
-        tests.append((f"{_name(str(names.nsfw))}::varchar in ({quote_all(filters.nsfw)})", "nsfw"))
+        test = f"{identifier(str(names.nsfw))}::varchar in ({quote_all(filters.nsfw)})"
+        causes.append((_unless(test), "nsfw"))
     if filters.min_similarity is not None:
-        column = _name(str(names.similarity))
-        tests.append((f"{column}::double >= {filters.min_similarity}", "similarity"))
+        causes += _unless_at_least("similarity", [str(names.similarity)], filters.min_similarity)
     if filters.min_size:
-        sides = (_name(str(names.width)), _name(str(names.height)))  # least() would ignore a null
-        tests.append((" and ".join(f"{s}::double >= {filters.min_size}" for s in sides), "size"))
+        sides = [str(names.width), str(names.height)]
+        causes += _unless_at_least("size", sides, filters.min_size)
     if filters.languages:
-        tests.append(
-            (f"language_of(xmore_caption) in ({quote_all(filters.languages)})", "language")
-        )
-    cases = "".join(f" when not coalesce({test}, false) then '{name}'" for test, name in tests)
-    return f"case{cases} end" if tests else "null::varchar"
+        test = f"language_of({CAPTION}) in ({quote_all(filters.languages)})"
+        causes.append((_unless(test), "language"))
+    cases = "".join(f" when {test} then {quote(cause)}" for test, cause in causes)
+    return f"case{cases} end" if causes else "null::varchar"
 
 
-def _listed(config: UrlListConfig, filters: FiltersConfig, keep: list[str]) -> str:
-    url, caption = _name(config.names.url), _name(config.names.caption)
-    kept = "".join(f", {_name(column)}" for column in keep)
+def _unless(test: str) -> str:
+    return f"not coalesce({test}, false)"
+
+
+def _unless_at_least(what: str, columns: list[str], least: float) -> list[tuple[str, str]]:
+    """Return tests of columns that may hold text, with the causes; null is below any number."""
+    texts = [f"nullif(trim({identifier(column)}::varchar), '')" for column in columns]
+    numbers = [f"try_cast({text} as double)" for text in texts]
+    wrong = [
+        f"({text} is not null and ({number} is null or isnan({number})))"
+        for text, number in zip(texts, numbers, strict=True)
+    ]
+    below = _unless(" and ".join(f"{number} >= {least}" for number in numbers))
+    return [(" or ".join(wrong), f"{what} is not a number"), (below, what)]
+
+
+def _listed(
+    config: UrlListConfig,
+    filters: FiltersConfig,
+    keep: list[str],
+    numbers: dict[str, str],
+    bad: str,
+) -> str:
+    names = config.names
+    caption = identifier(names.caption) if names.caption is not None else "null"
+    casts = ", ".join(
+        f"nullif(trim({identifier(c)}), '')::{kind} as {identifier(c)}"
+        for c, kind in numbers.items()
+    )
+    kept = "".join(
+        f", {identifier(c)} as {identifier(f'xmore keep {i}')}" for i, c in enumerate(keep)
+    )
+    back = "".join(
+        f", {identifier(f'xmore keep {i}')} as {identifier(c)}" for i, c in enumerate(keep)
+    )
     # Hexadecimal strings sort like their numbers, so a bound selects a share of the hashes' range.
-    bound = "" if config.sample == 1 else f"where xmore_key < '{int(config.sample * 16**12):012x}'"
+    bound = "" if config.sample == 1 else f"where row_key < '{int(config.sample * 16**12):012x}'"
     where = f"where ({config.where}\n)" if config.where else ""
+    also = f"union all by name select row_key, '{BAD_LINE}' as flaw from {bad}" if bad else ""
     return f"""
         create table listed as
-        with rows as (
-            select coalesce(trim({url}::varchar), '') as xmore_url,
-                   coalesce({caption}::varchar, '') as xmore_caption,
-                   sha256(xmore_url || chr(10) || xmore_caption) as xmore_key,
-                   *
+        with list as (
+            select coalesce(trim({identifier(names.url)}::varchar), '') as {URL},
+                   coalesce({caption}::varchar, '') as {CAPTION}{kept},
+                   * {f"replace ({casts})" if casts else ""}
+            from raw
+        ),
+        rows as (
+            select sha256(concat({URL}, chr(10), {CAPTION}, chr(10) || {FLAW})) as row_key,
+                   {URL} as url,
+                   {CAPTION} as caption, {FLAW} as flaw{back},
+                   {_cause(names, filters)} as cause
             from list {where}
         )
-        select xmore_key, xmore_url, xmore_caption{kept}, {_cause(config.names, filters)} as cause
-        from rows {bound}
+        from (from rows {also}) {bound}
     """
 
 
-def _asked(config: UrlListConfig, keep: list[str]) -> str:
-    kept = "".join(f", any_value({_name(column)}) as {_name(column)}" for column in keep)
-    limit = f"limit {config.limit}" if config.limit else ""
+def _asked(keep: list[str], limit: int | None) -> str:
+    kept = "".join(f", any_value({identifier(column)}) as {identifier(column)}" for column in keep)
     return f"""
         create table asked as
-        select xmore_key as row_key,
-               any_value(xmore_url) as url,
-               any_value(xmore_caption) as caption{kept}
+        select row_key, any_value(url) as url, any_value(caption) as caption{kept},
+               any_value(flaw) as flaw
         from listed where cause is null
-        group by xmore_key
-        order by xmore_key {limit}
+        group by row_key
+        order by row_key {f"limit {limit}" if limit else ""}
     """
-
-
-def _counts(db: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
-    return db.execute(
-        "select count(*), count(*) filter (url = ''), "
-        "count(*) filter (url <> '' and trim(caption) = '') from asked"
-    ).fetchall()[0]
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".!")

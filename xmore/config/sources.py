@@ -17,7 +17,9 @@ class ColumnsConfig(Section, title="Names"):
     """The names of a URL list's columns."""
 
     url: str = Field("url", description="Column of the image's URL.")
-    caption: str = Field("caption", description="Column of the caption.")
+    caption: str | None = Field(
+        "caption", description="Column of the caption; null: the images have none."
+    )
     width: str | None = Field(None, description="Column of the image's width, for `min_size`.")
     height: str | None = Field(None, description="Column of the image's height, for `min_size`.")
     similarity: str | None = Field(None, description="Column for `min_similarity`.")
@@ -51,8 +53,8 @@ class UrlListConfig(Section, title="Download"):
 
     path: AnchoredAddress = Field(
         title="URL list",
-        description="A Parquet, CSV, TSV or JSONL file, or a folder of such files: a local path, "
-        "or an address that fsspec reads (s3://, https://).",
+        description="A Parquet, CSV, TSV or JSONL file, a text file of URLs, or a folder of such "
+        "files: a local path, or an address that fsspec reads (s3://, https://).",
     )
     columns: Literal["laion-400m", "re-laion", "cc3m", "cc12m"] | ColumnsConfig = Field(
         "laion-400m", description="A preset, or the names of the columns."
@@ -81,7 +83,9 @@ class ImageFolderConfig(Section, title="Folder"):
     """Local images."""
 
     folder: AnchoredPath = Field(description="Folder of the images; paths are relative to it.")
-    captions: AnchoredPath = Field(description="Parquet with columns `path` and `caption`.")
+    captions: AnchoredPath = Field(
+        description="Parquet, CSV, TSV or JSONL with columns `path` and `caption`."
+    )
 
 
 class TarsConfig(Section, title="Tars"):

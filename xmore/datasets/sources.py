@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import posixpath
 import reprlib
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
+from xmore.datasets.table import NUMBER, numbered, read_images
 from xmore.files.errors import DatasetError
 from xmore.files.paths import is_text
 from xmore.files.text import read_names, read_text
@@ -99,31 +98,23 @@ class CoopSource(_Source):
 
 
 class TableSource(_Source):
-    """A Parquet or CSV file; each row has a path and a label (a number or a class name)."""
+    """A Parquet, CSV, TSV or JSONL file; each row has a path and a label (number or class name)."""
 
     kind: Literal["table"]
     file: str = Field(description="The table, relative to the dataset's root.")
-    path: str = Field("path", description="Column of image paths, relative to the root.")
+    path: str = Field("path", description="Column of image paths, in the root.")
     label: str = Field("label", description="Column of labels: numbers from 0, or class names.")
 
     def listing(self, root: Path, names: list[str] | None) -> Listing:
         file = root / self.file
-        try:
-            read = pq.read_table if file.suffix == ".parquet" else pyarrow.csv.read_csv
-            table = read(file).select([self.path, self.label])
-        except FileNotFoundError as error:
-            raise DatasetError(f"{file}: no such table. Correct `source.file`.") from error
-        except (OSError, pa.ArrowException, KeyError) as error:  # a wrong column is a KeyError
-            first = str(error).splitlines()[0]
-            raise DatasetError(f"{file}: cannot be read as a table of images ({first}).") from error
-        paths, labels = (table[column].to_pylist() for column in (self.path, self.label))
+        rows = read_images(file, self.path, self.label)
+        labels = [label and plain(label) for _, label in rows]
         theirs = None
-        if labels and all(isinstance(label, str) for label in labels):
-            theirs = sorted({plain(label) for label in labels})
-            numbers = {name: number for number, name in enumerate(names or theirs)}
-            labels = [numbers.get(plain(label), label) for label in labels]
+        if any(label is not None and not NUMBER.fullmatch(label) for label in labels):
+            theirs = sorted({label for label in labels if label})
+        numbers = numbered(file, labels, names or theirs)
         found = _Rows(file, root)
-        for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        for number, ((path, _), label) in enumerate(zip(rows, numbers, strict=True)):
             found.add(f"row {number}", ".", path, label)
         return Listing(found.checked(names or theirs), theirs, Files(root))
 
@@ -258,9 +249,8 @@ class _Rows:
 
     def __init__(self, file: Path, root: Path | None = None) -> None:
         """Read rows of `file`; with `root`, their paths may be absolute, under it."""
-        self.file, self.root = file, root
-        self.labels, self.places = dict[str, int](), dict[str, str]()
-        self.files = set[str]()  # `./a.jpg` and `b//c.jpg` in their shortest form
+        self.file, self.root, self.labels = file, root, dict[str, int]()
+        self.places = dict[str, str]()  # by normal path: `./a.jpg` is `a.jpg`
 
     def add(self, where: str, folder: str, path: Any, label: Any) -> None:
         """Add one row; `where` names it in errors. Raises DatasetError."""
@@ -272,10 +262,13 @@ class _Rows:
         uri = self._uri(folder, path)
         if uri is None or not is_text(path):
             raise DatasetError(f"{self.file}: {where}: {path!r} must stay inside the root.")
-        if posixpath.normpath(uri) in self.files:
-            raise DatasetError(f"{self.file}: {where}: {path!r} is listed twice.")
-        self.files.add(posixpath.normpath(uri))
-        self.labels[uri], self.places[uri] = label, where
+        normal = posixpath.normpath(uri)
+        if normal in self.places:
+            raise DatasetError(
+                f"{self.file}: {where}: {path!r} is listed twice; first in {self.places[normal]}. "
+                "Remove one."
+            )
+        self.labels[uri], self.places[normal] = label, where
 
     def _uri(self, folder: str, path: str) -> str | None:
         """Return the path under the root; None if it is not there."""
@@ -283,10 +276,11 @@ class _Rows:
             return None
         if not path.startswith("/"):
             return path if folder in ("", ".") else f"{folder}/{path}"
-        whole = PurePosixPath(path)
-        if self.root is None or not whole.is_relative_to(self.root):
-            return None
-        return whole.relative_to(self.root).as_posix()
+        folder, _, name = path.rpartition("/")
+        for whole in (Path(path), Path(os.path.realpath(folder), name)):  # of a root behind a link
+            if self.root is not None and whole.is_relative_to(self.root):
+                return whole.relative_to(self.root).as_posix()
+        return None
 
     def checked(self, names: list[str] | None) -> dict[str, int]:
         """Return all labels; raise DatasetError if one is not a position in `names`."""
@@ -297,7 +291,7 @@ class _Rows:
         for uri, label in self.labels.items():
             if not 0 <= label < len(names):
                 raise DatasetError(
-                    f"{self.file}: {self.places[uri]}: its label must be in [0, {len(names) - 1}] "
-                    f"({len(names)} class names), got {label}."
+                    f"{self.file}: {self.places[posixpath.normpath(uri)]}: its label must be in "
+                    f"[0, {len(names) - 1}] ({len(names)} class names), got {label}."
                 )
         return self.labels

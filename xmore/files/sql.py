@@ -35,3 +35,8 @@ def allow_only(paths: Iterable[Path], setting: str) -> str:
     """
     both = [form for path in paths for form in (str(path), as_pattern(path))]
     return f"set {setting} = [{quote_all(both)}]; set enable_external_access = false"
+
+
+def identifier(name: str) -> str:
+    """Return `name` as an SQL identifier: of a column, say."""
+    return '"' + name.replace('"', '""') + '"'

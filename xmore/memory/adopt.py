@@ -7,19 +7,31 @@ and a row's memory_key is the sha256 of its URL and caption.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.digests import FactCache, digest_file, digest_of
 from xmore.files.errors import SnapshotError
 from xmore.files.progress import track
+from xmore.files.tables import is_text
 from xmore.memory.locks import in_use
-from xmore.memory.snapshot import Columns, Snapshot, open_snapshot, read_shards, resolve_current
+from xmore.memory.rows import embedding_blocks
+from xmore.memory.snapshot import (
+    Columns,
+    MemoryShard,
+    Snapshot,
+    check_pairs,
+    numbered,
+    open_array,
+    open_snapshot,
+    read_shards,
+    resolve_current,
+)
 
 CAPTION_COLUMNS = ("caption", "TEXT", "text")
 PLACE_COLUMNS = ("url", "URL", "image_path", "key")
@@ -31,13 +43,16 @@ def adopt(folder: Path, cache: Path) -> Snapshot:
 
     Raises SnapshotError if its files do not match. Memory: a few names per file.
     """
-    embeddings = sorted((folder / "img_emb").glob("*.npy"))
+    embeddings = numbered(folder / "img_emb", ".npy")
     if not embeddings:
         raise SnapshotError(f"{folder / 'img_emb'}: contains no *.npy. Correct `memory`.")
-    dim = _dimensions(embeddings[0])
+    dim = open_array(min(embeddings.values())).shape[1]
     shards = tuple(read_shards(folder, dim))
-    columns = _columns(shards[0].metadata)
-    files = _files(folder, cache)
+    if not any(shard.rows for shard in shards):
+        raise SnapshotError(f"{folder}: has no rows. Correct `memory`.")
+    columns = _columns([shard.metadata for shard in shards])
+    _check_texts(folder, embeddings)
+    files = _files(folder, shards, dim, cache)
     index = next((file for file in files if file["file"] == "image.index"), None)
     rows_only = [[f["file"], f["sha256"]] for f in files if f is not index]
     digest = digest_of(rows_only)
@@ -86,56 +101,79 @@ def check_bytes(snapshot: Snapshot, cache: Path) -> None:
             )
 
 
-def _dimensions(path: Path) -> int:
-    try:
-        rows = np.load(path, mmap_mode="r")
-        sample = np.asarray(rows[:1000], np.float32)
-    except (OSError, ValueError) as error:
-        raise SnapshotError(f"{path}: not a readable array ({error}).") from error
-    if rows.ndim != 2 or not len(rows):
-        raise SnapshotError(f"{path}: shape {rows.shape}, expected rows of embeddings.")
-    lengths = np.linalg.norm(sample, axis=1)
-    if not (np.abs(lengths - 1) < 0.01).all():
-        raise SnapshotError(
-            f"{path}: its rows are not unit vectors (norms {lengths.min():.3f} to "
-            f"{lengths.max():.3f}). Normalise them as clip-retrieval does."
-        )
-    return rows.shape[1]
-
-
-def _columns(metadata: Path) -> Columns:
-    existing = pq.read_schema(metadata).names
-    caption = next((name for name in CAPTION_COLUMNS if name in existing), None)
-    place = next((name for name in PLACE_COLUMNS if name in existing), None)
+def _columns(metadata: list[Path]) -> Columns:
+    """Return the names of the columns; raise SnapshotError unless all files have them, as text."""
+    first = pq.read_schema(metadata[0]).names
+    caption = next((name for name in CAPTION_COLUMNS if name in first), None)
+    place = next((name for name in PLACE_COLUMNS if name in first), None)
     if caption is None or place is None:
         wanted = CAPTION_COLUMNS if caption is None else PLACE_COLUMNS
         raise SnapshotError(
-            f"{metadata}: has none of the columns {', '.join(wanted)}; "
-            f"it has {', '.join(existing)}."
+            f"{metadata[0]}: has none of the columns {', '.join(wanted)}; it has "
+            f"{', '.join(first)}."
         )
+    for file in metadata:
+        schema = pq.read_schema(file)
+        for name in (caption, place):
+            if schema.names.count(name) != 1:
+                raise SnapshotError(
+                    f"{file}: has {schema.names.count(name)} columns `{name}`, but "
+                    f"{metadata[0].name} has one; it has {', '.join(schema.names)}."
+                )
+            kind = schema.field(name).type
+            if not is_text(kind) and not (name == place and pa.types.is_integer(kind)):
+                raise SnapshotError(
+                    f"{file}: column `{name}` is of type {kind}, not text. Write it as strings."
+                )
     return Columns(key=None, caption=caption, place=place)
 
 
-def _files(folder: Path, cache: Path) -> list[dict[str, Any]]:
-    names = [
-        path.relative_to(folder).as_posix()
-        for kind, ending in (("img_emb", "npy"), ("metadata", "parquet"))
-        for path in sorted((folder / kind).glob(f"*.{ending}"))
-    ]
+def _check_texts(folder: Path, embeddings: dict[int, Path]) -> None:
+    """Raise SnapshotError if there are embeddings of texts that do not fit those of images."""
+    texts = numbered(folder / "text_emb", ".npy")
+    if texts:
+        check_pairs(folder, embeddings, texts)
+    for number, path in texts.items():
+        rows, expected = len(open_array(path)), len(open_array(embeddings[number]))
+        if rows != expected:
+            raise SnapshotError(
+                f"{path} has {rows} rows but {embeddings[number].name} has {expected}."
+            )
+
+
+def _files(
+    folder: Path, shards: tuple[MemoryShard, ...], dim: int, cache: Path
+) -> list[dict[str, Any]]:
+    """Return the facts of a folder's files. Embeddings that are hashed are checked as well."""
+    names = {f"img_emb/{shard.embeddings.name}": shard for shard in shards}
+
+    def check(name: str) -> None:
+        if name in names:
+            only = Snapshot(folder, "", {"dim": dim}, (names[name],))
+            for _ in embedding_blocks(only):  # checks each row
+                pass
+
+    every = [*names, *sorted(f"metadata/{shard.metadata.name}" for shard in shards)]
     if (folder / "image.index").is_file():
-        names.append("image.index")
-    hashes = _hashes(folder, names, FactCache(cache, folder, "adopted"))
+        every.append("image.index")
+    hashes = _hashes(folder, every, FactCache(cache, folder, "adopted-checked"), check)
     return [
         {"file": name, "bytes": (folder / name).stat().st_size, "sha256": sha256}
-        for name, sha256 in zip(names, hashes, strict=True)
+        for name, sha256 in zip(every, hashes, strict=True)
     ]
 
 
-def _hashes(folder: Path, names: list[str], facts: FactCache) -> list[str]:
+def _hashes(
+    folder: Path,
+    names: list[str],
+    facts: FactCache,
+    check: Callable[[str], None] = lambda name: None,
+) -> list[str]:
     found = []
     for name in track(names, "memory hashing", "file"):
         sha256 = facts.get(name)
         if sha256 is None:
+            check(name)
             sha256 = digest_file(folder / name)
             facts.put(name, sha256)
         found.append(sha256)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from xmore.files.digests import digest_text
 from xmore.files.errors import SnapshotError
+from xmore.files.tables import as_text
 from xmore.memory.snapshot import MemoryShard, Snapshot
 
 BLOCK_BYTES = 64 << 20  # float32 embeddings in memory at a time while streaming
@@ -56,21 +57,22 @@ def _check_unit(shard: MemoryShard, first: int, rows: np.ndarray) -> None:
     if len(wrong):
         raise SnapshotError(
             f"{shard.embeddings}: row {first + wrong[0]} is not a unit vector (squared norm "
-            f"{squares[wrong[0]]:.3g}). Build the memory again."
+            f"{squares[wrong[0]]:.3g}). Normalise it as clip-retrieval does, or build the memory "
+            "again."
         )
 
 
 def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
     """Return the captions of some memory_ids, in order: (N,) int64 -> N strings, "" if none."""
     column = snapshot.columns.caption
-    return _readable(_lookup(snapshot, ids, [column])[column])
+    return _lookup(snapshot, ids, [column])[column]
 
 
 def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
     """Return the URLs or paths of the images of some memory_ids, in their order."""
     wanted = dict.fromkeys((snapshot.columns.place or "url", "url", "image_path"))
     rows = _lookup(snapshot, ids, list(wanted), or_null=True)  # each kind of source has its own
-    columns = [_readable(column).to_pylist() for column in rows.columns]
+    columns = [column.to_pylist() for column in rows.columns]
     return [next(filter(None, row), "") for row in zip(*columns, [""] * len(ids), strict=True)]
 
 
@@ -80,7 +82,7 @@ def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
     if columns.key:
         return _lookup(snapshot, ids, [columns.key])[columns.key].combine_chunks()
     rows = _lookup(snapshot, ids, [str(columns.place), columns.caption])
-    places, captions = (_readable(column) for column in rows.columns)
+    places, captions = rows.columns
     return pa.array(
         [
             digest_text(f"{p}\n{c}")
@@ -97,29 +99,24 @@ def rows_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[tuple[str,
     with pq.ParquetFile(shard.metadata) as file:
         for batch in file.iter_batches(10_000, columns=names):
             table = pa.Table.from_batches([batch])
-            firsts = _readable(table[names[0]]).to_pylist()
-            captions = _readable(table[names[1]]).to_pylist()
+            firsts, captions = (_readable(table[name], name).to_pylist() for name in names)
             for first, caption in zip(firsts, captions, strict=True):
                 yield (first if columns.key else digest_text(f"{first}\n{caption}")), caption
 
 
-def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return untrusted strings with nulls as "" and invalid UTF-8 replaced."""
-    try:
-        column.validate(full=True)
-        return column.cast(pa.string()).fill_null("")
-    except pa.ArrowInvalid:
-        raw = column.cast(pa.binary()).to_pylist()
-        texts = [(value or b"").decode("utf-8", "replace") for value in raw]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+def _readable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return untrusted text with nulls as "" and invalid UTF-8 replaced; numbers in figures."""
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
+    return as_text(column, f"column `{name}`").fill_null("")
 
 
 def _lookup(
     snapshot: Snapshot, ids: np.ndarray, columns: list[str], or_null: bool = False
 ) -> pa.Table:
-    """Return N rows of `columns`; reads only the row groups that contain them, one at a time.
+    """Return N rows of `columns` as text; reads only their row groups, one at a time.
 
-    With `or_null` a column that a shard lacks is null; else it raises SnapshotError.
+    With `or_null` a column that a shard lacks is ""; else it raises SnapshotError.
     """
     wanted, inverse = np.unique(ids, return_inverse=True)
     where = np.searchsorted(snapshot.starts, wanted, side="right") - 1
@@ -152,4 +149,5 @@ def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str], or_null: bool
     table = pa.concat_tables(pieces)
     for name in absent:
         table = table.append_column(name, pa.nulls(len(table), pa.string()))
-    return table.select(columns)
+    # Here, as the files' types may differ.
+    return pa.table({name: _readable(table[name], name) for name in columns})

@@ -105,10 +105,12 @@ def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
     None if it has no such embeddings, or if they differ from the images' in dimensions.
     """
     shards = []
+    theirs = numbered(snapshot.path / FOLDERS[kind], ".npy")
+    ours = numbered(snapshot.path / FOLDERS[snapshot.kind], ".npy")
+    numbers = {path: number for number, path in ours.items()}
     for shard in snapshot.shards:
-        name = shard.embeddings.name.replace(FOLDERS[snapshot.kind], FOLDERS[kind])
-        path = snapshot.path / FOLDERS[kind] / name
-        if not path.is_file() or np.load(path, mmap_mode="r").shape != (shard.rows, snapshot.dim):
+        path = theirs.get(numbers[shard.embeddings])
+        if path is None or open_array(path).shape != (shard.rows, snapshot.dim):
             return None
         shards.append(replace(shard, embeddings=path))
     return replace(snapshot, shards=tuple(shards), kind=kind)
@@ -166,21 +168,26 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
-    """Yield the shards of a folder in clip-retrieval's layout. Raises SnapshotError."""
-    embeddings = sorted((path / "img_emb").glob("*.npy"))
-    metadata = sorted((path / "metadata").glob("*.parquet"))
+    """Yield the shards of a folder in clip-retrieval's layout, in the order of their names.
+
+    Embeddings and metadata belong together by the number in their names. Raises SnapshotError.
+    """
+    embeddings = numbered(path / "img_emb", ".npy")
+    metadata = numbered(path / "metadata", ".parquet")
     if len(embeddings) != len(metadata):
         raise SnapshotError(
             f"{path}: {len(embeddings)} files in img_emb but {len(metadata)} in metadata."
         )
+    check_pairs(path, embeddings, metadata)
     start = 0
-    for emb, meta in zip(embeddings, metadata, strict=True):
+    for number, emb in sorted(embeddings.items(), key=lambda item: item[1]):
+        meta = metadata[number]
+        shape = open_array(emb).shape
         try:
-            shape = np.load(emb, mmap_mode="r").shape
             rows = pq.read_metadata(meta).num_rows
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
-        if len(shape) != 2 or shape[1] != dim:
+        if shape[1] != dim:
             raise SnapshotError(
                 f"{emb}: shape {shape}, expected {dim} dimensions as in the other shards."
             )
@@ -188,3 +195,52 @@ def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
             raise SnapshotError(f"{emb} has {shape[0]} rows but {meta.name} has {rows}.")
         yield MemoryShard(emb, meta, start, rows)
         start += rows
+
+
+def numbered(folder: Path, ending: str) -> dict[int, Path]:
+    """Return the files of a folder by the number that ends their names, -1 if there is none.
+
+    Raises SnapshotError if two have the same.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ending and not path.name.startswith("."):
+            digits = re.search("[0-9]*$", path.stem)
+            number = int(digits[0]) if digits and digits[0] else -1
+            if number in found:
+                raise SnapshotError(
+                    f"{folder}: {found[number].name} and {path.name} have the same number, so it "
+                    "cannot pair the files of embeddings and metadata. Rename or remove one."
+                )
+            found[number] = path
+    return found
+
+
+def check_pairs(folder: Path, one: dict[int, Path], other: dict[int, Path]) -> None:
+    """Raise SnapshotError unless two kinds of numbered files have the same numbers."""
+    lone = sorted(one.keys() ^ other.keys())
+    if lone:
+        file = (one | other)[lone[0]]
+        raise SnapshotError(
+            f"{folder}: {file.parent.name}/{file.name} has no partner of its number. Files of "
+            "img_emb, text_emb and metadata belong together by the numbers in their names."
+        )
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Map a file of embeddings, (n, D) in some float type; it is never unpickled.
+
+    Raises SnapshotError.
+    """
+    try:
+        rows = np.load(path, mmap_mode="r")
+        shape, dtype = rows.shape, rows.dtype
+    except Exception as error:  # damaged headers raise all kinds
+        raise SnapshotError(f"{path}: not a readable array ({error}).") from error
+    if len(shape) != 2 or dtype.kind != "f":
+        raise SnapshotError(f"{path}: shape {shape} of {dtype}, expected rows of float embeddings.")
+    if not rows.flags.c_contiguous:
+        raise SnapshotError(
+            f"{path}: is in Fortran order. Save it again, as numpy.ascontiguousarray makes it."
+        )
+    return rows

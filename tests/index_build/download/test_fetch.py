@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from index_build.download import fetch
-from index_build.download.fetch import FetchFailed, fetch_image, is_retryable
+from index_build.download.fetch import FetchFailed, encoded, fetch_image, is_retryable
 from index_build.download.job import VARIABLE, Job
 from xmore.config.memory import DownloadConfig
 
@@ -134,7 +134,9 @@ def test_a_bad_answer_is_named_in_time(web, path, expected):
         ("no url at all", "not a usable URL"),
         ("127.0.0.1:1/x.jpg", "not a usable URL"),
         ("http:///127.0.0.1:1/x.jpg", "not a usable URL"),
-        ("http://127.0.0.1:1/\u00fc.jpg", "not a usable URL"),
+        ("//127.0.0.1:1/x.jpg", "not a usable URL"),
+        ("http://127.0.0.1:1/\u00fc.jpg", "connection refused"),
+        ("HTTP://127.0.0.1:1/a b.jpg", "connection refused"),
         ("http://a..invalid/x.jpg", "not a usable URL"),
         ("http://", "not a usable URL"),
         ("http://[::1", "not a usable URL"),
@@ -372,3 +374,23 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not():
     passing = {"timeout", "connection lost", "connection refused", "HTTP 429", "HTTP 503"}
     lasting = {"HTTP 404", "HTTP 410", "not an image", "no such host", "too many bytes"}
     assert {c for c in passing | lasting if is_retryable(c)} == passing
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [
+        ("a b.jpg", "a%20b.jpg"),
+        ("\u00fc/\u5b57.jpg?q=\u00e4 1", "%C3%BC/%E5%AD%97.jpg?q=%C3%A4%201"),
+        ("a%20b.jpg", "a%20b.jpg"),
+        ("100%.jpg", "100%.jpg"),
+        ("[x]'{y}\"|^`\\<z>.jpg", "[x]'{y}\"|^`\\<z>.jpg"),
+        ("x.jpg#top", "x.jpg"),
+    ],
+)
+def test_what_is_asked_for(web, listed, asked):
+    cause("\ufeff " + web.url(listed) + " ")
+    assert dict(web.asked) == {f"/{asked}": 1}
+
+
+def test_a_host_in_other_letters():
+    assert encoded("http://b\u00fccher.example/\u00fc") == "http://xn--bcher-kva.example/%C3%BC"

@@ -6,7 +6,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from index_build.sources.urls import list_files, rows_digest, select_rows
+from index_build.sources.lists import list_files
+from index_build.sources.urls import rows_digest, select_rows
 from xmore.config.sources import FiltersConfig, UrlListConfig
 from xmore.files.digests import digest_text
 from xmore.files.errors import ConfigError, DatasetError
@@ -139,7 +140,7 @@ def test_a_folder_is_one_list(lists, tmp_path):
 
 
 def test_no_list_and_broken_lists_are_named(tmp_path):
-    for name, data in (("a.parquet", b"no parquet"), ("a.txt", b"http://h/1\n")):
+    for name, data in (("a.parquet", b"no parquet"), ("a.doc", b"http://h/1\n")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DatasetError, match=name):
             select(UrlListConfig(path=str(tmp_path / name)), tmp_path / "rows")

@@ -86,6 +86,22 @@ def test_keys_are_of_url_and_caption(foreign, tmp_path):
     assert keys_of(snapshot, ids).to_pylist() == expected
 
 
+def test_files_are_paired_by_their_numbers(foreign, tmp_path):
+    """Whatever the order of their names, which stays that of the rows."""
+    copy = shutil.copytree(foreign, tmp_path / "copy")
+    for path in (copy / "metadata").iterdir():
+        path.rename(path.with_name(f"metadata_{int(path.stem[9:]):04d}.parquet"))
+    one, other = adopt(foreign, tmp_path), adopt(copy, tmp_path)
+    ids = np.arange(240)
+    assert captions_of(other, ids) == captions_of(one, ids)
+    assert keys_of(other, ids) == keys_of(one, ids)
+    assert [shard.embeddings.name for shard in other.shards][:3] == [
+        "img_emb_0.npy",
+        "img_emb_1.npy",
+        "img_emb_10.npy",
+    ]
+
+
 def test_a_run_is_not_resumed_on_other_bytes(foreign, tmp_path):
     copy = shutil.copytree(foreign, tmp_path / "copy")
     with open_memory(copy, tmp_path / "cache") as snapshot:
@@ -113,7 +129,7 @@ def _save(folder: Path, rows: np.ndarray) -> None:
     ("damage", "says"),
     [
         (lambda f: (f / "metadata" / "metadata_3.parquet").unlink(), "12 files in img_emb but 11"),
-        (lambda f: _save(f, np.ones((20, 1280), np.float16)), "not unit vectors"),
+        (lambda f: _save(f, np.ones((20, 64), np.float16)), "row 0 is not a unit vector"),
         (lambda f: _save(f, np.eye(19, 1280, dtype=np.float16)), "has 19 rows but"),
         (lambda f: _save(f, np.eye(20, 30, dtype=np.float16)), "expected 30 dimensions"),
         (lambda f: (f / "img_emb" / "img_emb_0.npy").write_bytes(b"?"), "not a readable array"),
