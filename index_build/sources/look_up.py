@@ -23,9 +23,9 @@ from index_build.base.tables import write_table
 from index_build.sources import lists, urls
 from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
-from index_build.sources.tars import list_tars, listings
+from index_build.sources.tars import OTHER, digest_listings, list_tars, listings
 from xmore.config.memory import ReindexConfig
-from xmore.config.sources import SourceConfig
+from xmore.config.sources import SourceConfig, TarsConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError
 from xmore.files.tables import BAD_LINE
@@ -79,8 +79,8 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
         return Listed(source, digest_of([pairs.digest, how]), pairs, str(pairs.folder))
     if source.tars:
         tars = list_tars(source.tars.folder)
-        content = listings(tars, config.cache, config.download.max_bytes)
-        keys = [[path.name, digest_of(table.to_pydict())] for path, table in content]
+        content = listings(tars, source.tars, config.cache, config.download.max_bytes)
+        keys = digest_listings(content, source.tars.folder)
         return Listed(source, digest_of([keys, how]), tars, str(source.tars.folder))
     assert source.clip_retrieval  # the config checks that one kind is set
     if source.clip_retrieval.folder.resolve().is_relative_to(config.memory.resolve()):
@@ -112,7 +112,7 @@ def _local_rows(listed: Listed, config: ReindexConfig) -> Iterator[dict[str, Any
     if listed.source.images:
         return _pairs(listed.found)
     if listed.source.tars:
-        return _tars(listed.found, config)
+        return _tars(listed.found, listed.source.tars, config)
     return _embedded(listed.found)
 
 
@@ -133,9 +133,12 @@ def _pairs(pairs: FolderPairs) -> Iterator[dict[str, Any]]:
             }
 
 
-def _tars(tars: list[Path], config: ReindexConfig) -> Iterator[dict[str, Any]]:
-    for path, table in listings(tars, config.cache, config.download.max_bytes):
+def _tars(tars: list[Path], source: TarsConfig, config: ReindexConfig) -> Iterator[dict[str, Any]]:
+    for path, table in listings(tars, source, config.cache, config.download.max_bytes):
         for row in table.to_pylist():
+            if cause := row.pop("cause"):
+                yield {"filtered" if cause == OTHER else "cause": cause}
+                continue
             place = f"{path.name}/{row.pop('member')}"
             key = digest_text(f"{place}\n{row['caption']}\n{row['memory_key']}")
             yield row | {"row_key": key, "image_path": place}
@@ -164,6 +167,9 @@ def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, fold
     held: list[dict[str, Any]] = []
     asked = shards = 0
     for row in rows:
+        if "filtered" in row:
+            filtered[row["filtered"]] += 1
+            continue
         if languages and "cause" not in row and language_of(row["caption"]) not in languages:
             filtered["language"] += 1
             continue

@@ -251,7 +251,8 @@ def test_foreign_tars_and_embeddings_are_sources_too(world, tmp_path):
                 tar.add(world.images / names[i], f"sub/{i:04d}.jpg")
                 tar.add(tmp_path / "t.txt", f"sub/{i:04d}.txt")
             (tmp_path / "t.txt").write_text("not an image")
-            tar.add(tmp_path / "t.txt", f"sub/x{part}.jpg")
+            for ending in ("jpg", "txt"):
+                tar.add(tmp_path / "t.txt", f"sub/x{part}.{ending}")
     config = world.memory_config(
         memory=tmp_path / "m", sources=[{"tars": {"folder": tars}}], shard_rows=10
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -89,9 +89,62 @@ class ImageFolderConfig(Section, title="Folder"):
 
 
 class TarsConfig(Section, title="Tars"):
-    """Local webdataset shards: `key.jpg` with `key.txt` (or `key.json`)."""
+    """Local webdataset shards: `key.jpg` with `key.txt`, or with a caption in `key.json`.
 
-    folder: AnchoredPath = Field(description="Folder of *.tar files, which are read in place.")
+    A key is a path up to the first dot of its last part; its extension is the rest.
+    """
+
+    folder: AnchoredPath = Field(
+        description="Folder of *.tar files, which are read in place, and of *.tar.gz and *.tgz."
+    )
+    images: list[str] = Field(
+        [],
+        description="Extensions of the images, e.g. img. Default: those of image files (jpg, png, "
+        "webp, ...).",
+    )
+    captions: list[str] = Field(
+        ["txt", "json.caption", "json.TEXT"],
+        description="Where a caption is, the first that a key has: an extension, or an extension "
+        "that ends in json and a key in it. Of a list in JSON, the first text is the caption.",
+    )
+
+    @field_validator("images", "captions", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: Any) -> Any:
+        return [names] if isinstance(names, str) else names
+
+    @field_validator("images", "captions")
+    @classmethod
+    def _extensions(cls, names: list[str]) -> list[str]:
+        bare = [name.removeprefix(".") for name in names]
+        if "" in bare or any("/" in _place(name)[0] for name in bare):
+            raise ValueError(f"an extension is as in `jpg` or `seg.png`, got {names}")
+        return bare
+
+    @field_validator("images")
+    @classmethod
+    def _lower(cls, names: list[str]) -> list[str]:
+        return [name.lower() for name in names]
+
+    @field_validator("captions")
+    @classmethod
+    def _keys_of_json(cls, names: list[str]) -> list[str]:
+        if not names:
+            raise ValueError("name one place at least")
+        for extension, key in map(_place, names):
+            if key is None and extension.split(".")[-1] == "json":
+                raise ValueError(f"name the key too, as in `{extension}.caption`")
+        return names
+
+    @property
+    def caption_places(self) -> list[tuple[str, str | None]]:
+        """(extension, key in its JSON) of `captions`; the key is None for plain text."""
+        return [_place(name) for name in self.captions]
+
+
+def _place(name: str) -> tuple[str, str | None]:
+    found = re.fullmatch(r"((?:.*?\.)??json)\.(.+)", name, re.IGNORECASE | re.DOTALL)
+    return (found[1].lower(), found[2]) if found else (name.lower(), None)
 
 
 class ClipRetrievalConfig(Section, title="Embeddings"):

@@ -11,14 +11,13 @@ import json
 import os
 import posixpath
 import reprlib
-import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from xmore.datasets.samples import samples
 from xmore.datasets.table import NUMBER, numbered, read_images
 from xmore.files.errors import DatasetError
 from xmore.files.paths import is_text
@@ -27,7 +26,6 @@ from xmore.files.yaml import Section
 from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
 
 MAX_SHARDS = 100_000
-WDS_IMAGES = ("webp", "png", "jpg", "jpeg")  # extensions that CLIP_benchmark's builder accepts
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Listing:
     labels: dict[str, int]  # uri -> label
     names: list[str] | None  # the source's own class names, in label order; None if it has none
     reader: ImageReader
-    rejected: list[tuple[str, str]] = field(default_factory=list)  # (name, cause): cannot be listed
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # (uri, cause): cannot be listed
     notes: list[str] = field(default_factory=list)  # what may be meant otherwise, a line each
 
 
@@ -131,15 +129,26 @@ class WebdatasetSource(_Source):
     def listing(self, root: Path, names: list[str] | None) -> Listing:
         found = _Rows(root)
         places: dict[str, tuple[str, int, int]] = {}
+        rejected: list[tuple[str, str]] = []
         for shard in range(shard_count(root / self.split)):
             tar = f"{self.split}/{shard}.tar"
-            for name, place, label in _members(root / tar):
-                found.add(f"{tar}, {name}", tar, name, label)
-                places[f"{tar}/{name}"] = (tar, *place)
+            for member, label in samples(root / tar):
+                uri = f"{tar}/{member.name}"  # only a name, whatever path it looks like
+                if isinstance(label, str):
+                    rejected.append((uri, label))
+                else:
+                    found.labels[uri], found.places[posixpath.normpath(uri)] = label, uri
+                    places[uri] = (tar, member.offset, member.size)
         theirs = None
         if (root / "classnames.txt").is_file():
             theirs = [name for _, name in read_names(root / "classnames.txt", DatasetError, "it")]
-        return Listing(found.checked(names or theirs), theirs, Tars(root, places))
+        if not found.labels and rejected:
+            raise DatasetError(
+                f"{root}: none of its {len(rejected)} samples can be used; the first is "
+                f"{rejected[0][0]} ({rejected[0][1]})."
+            )
+        labels = found.checked(names or theirs)
+        return Listing(labels, theirs, Tars(root, places), rejected)
 
 
 class TorchvisionSource(_Source):
@@ -213,35 +222,6 @@ def shard_count(folder: Path) -> int:
     if not 1 <= count <= MAX_SHARDS:
         raise DatasetError(f"{path}: must be in [1, {MAX_SHARDS}], got {count}.")
     return count
-
-
-def _members(path: Path) -> Iterable[tuple[str, tuple[int, int], int]]:
-    """Yield (name, (offset, size), label) of each image of a shard. Raises DatasetError."""
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}  # key: the path up to its first dot
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isreg():
-                    folder, slash, file = member.name.rpartition("/")
-                    stem, _, extension = file.partition(".")
-                    samples.setdefault(folder + slash + stem, {})[extension.lower()] = member
-            for key, files in samples.items():
-                image = next((files[kind] for kind in WDS_IMAGES if kind in files), None)
-                if image is None or "cls" not in files:
-                    raise DatasetError(
-                        f"{path}: sample {key!r} needs an image ({', '.join(WDS_IMAGES)}) and a "
-                        f"label (cls), got {', '.join(sorted(files))}."
-                    )
-                text = tar.extractfile(files["cls"]).read(20)  # type: ignore[union-attr]
-                try:
-                    label = int(text)
-                except ValueError as error:
-                    raise DatasetError(f"{path}: {key}.cls: not a number: {text!r}.") from error
-                yield image.name, (image.offset_data, image.size), label
-    except OSError as error:
-        raise DatasetError(f"{path}: no shard ({error.strerror}). Download it again.") from error
-    except tarfile.TarError as error:
-        raise DatasetError(f"{path}: not a complete tar ({error}). Download it again.") from error
 
 
 class _Rows:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xmore.images.decode import ImageRejected, read_image
+from xmore.images.webdataset import read_at
 
 
 class ImageReader(Protocol):
@@ -48,7 +49,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Tars:
-    """Members of tars, read in place: nothing is unpacked."""
+    """Members of tars, read in place: nothing is unpacked. See `webdataset.read_at`."""
 
     root: Path
     places: Mapping[str, tuple[str, int, int]]  # uri -> tar under the root, offset, size
@@ -58,9 +59,7 @@ class Tars:
             raise ImageRejected("no such file")
         tar, offset, size = self.places[uri]
         try:
-            with (self.root / tar).open("rb") as stream:
-                stream.seek(offset)
-                return stream.read(size)
+            return read_at(self.root / tar, offset, size)
         except OSError as error:
             raise ImageRejected("unreadable file") from error
 

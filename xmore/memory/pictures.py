@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.files.errors import DatasetError
 from xmore.images.decode import ImageRejected, read_image
+from xmore.images.webdataset import Shard, split_name
 from xmore.memory.snapshot import Snapshot
 
 
@@ -60,13 +60,13 @@ def _places(snapshot: Snapshot, number: int, memory_ids: list[int]) -> dict[Path
 
 
 def _read(file: Path, members: _Members) -> Iterator[tuple[int, bytes]]:
-    with suppress(OSError, tarfile.TarError, ImageRejected):
+    with suppress(OSError, DatasetError, ImageRejected):
         if None in members.values():
             yield from ((memory_id, read_image(file)) for memory_id in members)
             return
-        with tarfile.open(file) as tar:
-            listed: dict[str, Any] = {member.name: member for member in tar}
-            for memory_id, name in members.items():
-                stream = tar.extractfile(listed[name]) if name in listed else None
-                if stream:
-                    yield memory_id, stream.read()
+        ids = {name: memory_id for memory_id, name in members.items() if name}
+        named = [split_name(name) for name in ids]
+        with Shard(file, {extension for _, extension in filter(None, named)}) as shard:
+            for member in shard:
+                if member.cause is None and member.name in ids:  # of two, the first is the row's
+                    yield ids.pop(member.name), shard.read(member, member.size)

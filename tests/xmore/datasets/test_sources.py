@@ -209,11 +209,21 @@ BAD = {
     ),
     "a shard too few": ("webdataset", write("wds/test/nshards.txt", "3"), ["2.tar", "no shard"]),
     "a shard that is no tar": ("webdataset", write("wds/test/0.tar", "x" * 600), ["complete tar"]),
-    "a sample without label": ("webdataset", retar(("a.jpg", b"x")), ["'a'", "cls", "got jpg"]),
+    "a sample without label": (
+        "webdataset",
+        lambda f: (
+            retar(("a.jpg", b"x"))(f),
+            edit_card("webdataset", expected={"classes": 5, "images": 11})(f),
+        ),
+        ["1 of 11", "1 no label", "0.tar/a.jpg"],
+    ),
     "a label that is no number": (
         "webdataset",
-        retar(("a.jpg", b"x"), ("a.cls", b"dog")),
-        ["a.cls", "dog"],
+        lambda f: (
+            retar(("a.jpg", b"x"), ("a.cls", b"dog"))(f),
+            edit_card("webdataset", expected={"classes": 5, "images": 11})(f),
+        ),
+        ["1 of 11", "1 label is not a number", "0.tar/a.jpg"],
     ),
     "no dataset of torchvision's": (
         "torchvision",
