@@ -95,6 +95,7 @@ def main() -> None:
                 "memory": work / "memory",
                 "sources": [{"urls": source}],
                 "model": {"folder": model, "pooled": True},
+                "download": {"allow_private": True},
                 "shard_rows": 1000,
                 "cache": work / "cache",
             }

@@ -21,10 +21,10 @@ import duckdb
 
 from index_build.base.batches import Batch, list_batches
 from index_build.base.tables import parquet, scratch_db
-from index_build.download.fetch import RETRYABLE
+from index_build.download.fetch import PRIVATE, RETRYABLE
 from index_build.sources.look_up import Wanted
 from xmore.config.memory import DownloadConfig
-from xmore.files.sql import quote_all
+from xmore.files.sql import quote, quote_all
 from xmore.models.spec import ModelCard
 
 BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
@@ -91,6 +91,7 @@ class Ledger:
                 retryable=quote_all(sorted(RETRYABLE)),
                 tries=self.download.tries,
                 bounded=quote_all(BOUNDED),
+                private=quote(PRIVATE) if self.download.allow_private else "null",
                 changed=quote_all(bounded) or "null",
             )
         )
@@ -230,6 +231,7 @@ _WANTED = """
                attempted.cause = 'taken down'
                or attempted.tries < {tries}
                    and (attempted.cause in ({retryable}) or attempted.cause like 'HTTP 5%')
+               or attempted.cause = {private}
                or attempted.cause in ({bounded}) and attempted.batch in ({changed}),
                false) as retryable
     from listed left join attempted using (row_key)

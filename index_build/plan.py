@@ -20,6 +20,7 @@ from pathlib import Path
 from index_build.base import history
 from index_build.base.spark import check_spark
 from index_build.base.takedown import read_take_down
+from index_build.download.fetch import PRIVATE
 from index_build.ledger import bounds_of
 from index_build.sources.look_up import Listed, look_up
 from xmore.config.memory import ReindexConfig
@@ -69,7 +70,8 @@ def already_published(plan: ReindexPlan) -> str | None:
     for name in [*_current(memory), *history.names(memory)]:
         with suppress(SnapshotError, OSError, ValueError):
             manifest = json.loads((memory / "snapshots" / name / "manifest.json").read_bytes())
-            if manifest["plan"] == plan.digest and not manifest["retryable"]:
+            allowed = plan.config.download.allow_private and PRIVATE in manifest["failures"]
+            if manifest["plan"] == plan.digest and not manifest["retryable"] and not allowed:
                 open_snapshot(memory, name)
                 return name
     return None

@@ -43,6 +43,7 @@ from xmore.files.digests import digest_file, digest_text
 from xmore.results.views import open_views
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
+LOCAL = {"allow_private": True}  # our web servers are on this machine
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
 
 
@@ -70,7 +71,9 @@ class World:
             "cache": self.root / "cache",
             "execution": ExecutionConfig(workers=1),
         }
-        return ReindexConfig.model_validate(values | changes)
+        values |= changes
+        values["download"] = LOCAL | values.get("download", {})
+        return ReindexConfig.model_validate(values)
 
     def url_config(self, urls: Path, memory: Path, **changes) -> ReindexConfig:
         values = {

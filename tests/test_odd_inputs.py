@@ -41,7 +41,8 @@ def test_a_source_of_a_memory(case, world, xmore, tmp_path):
     folder.mkdir()
     changes = {"memory": str(tmp_path / "memory"), "max_rejected": 0.95, "shard_rows": 10}
     config = world.memory_config().model_dump(mode="json", exclude_none=True)
-    changes["download"] = {"timeout": 5, "threads": 4, "processes": 1, "retries": 0}
+    bounds = {"timeout": 5, "threads": 4, "processes": 1, "retries": 0}
+    changes["download"] = {"allow_private": True} | bounds
     config |= changes | {"sources": [case.make(folder)]}
     path = tmp_path / "memory.yaml"
     path.write_text(yaml.safe_dump(config))

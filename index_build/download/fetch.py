@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import math
 import re
-import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -20,10 +19,12 @@ from urllib.parse import quote, urlsplit
 import certifi
 import pycurl
 
+from index_build.download.addresses import Gate
 from xmore.config.memory import DownloadConfig
 from xmore.images.decode import ImageRejected, check_image
 
 PRINTABLE = "".join(map(chr, range(33, 127)))  # of ASCII
+PRIVATE = "private address"
 RETRYABLE = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
 # What curl's errors are called here, some of them with the system's behind it; any other is
 # "connection lost". The ANSWERED come after a status, and it says more.
@@ -90,10 +91,10 @@ def is_retryable(cause: str) -> bool:
 
 
 def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool]) -> bytes:
-    answer = _Answer(refused)
+    answer, gate = _Answer(refused), Gate(bounds.allow_private)
     handle = _of_thread.handle
     try:
-        for option, value in _options(encoded(url), bounds, answer).items():
+        for option, value in _options(encoded(url), bounds, answer, gate).items():
             handle.setopt(option, value)
         handle.perform()
         status = handle.getinfo(pycurl.RESPONSE_CODE)
@@ -102,6 +103,8 @@ def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool
     except pycurl.error as error:
         if answer.forbidden:
             raise FetchFailed("forbidden by the server's X-Robots-Tag") from error
+        if gate.refused:
+            raise FetchFailed(PRIVATE) from error
         raise FetchFailed(_cause(error.args[0], handle)) from error
     finally:
         handle.reset()
@@ -110,7 +113,7 @@ def _get(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage], bool
     return bytes(answer.body)
 
 
-def _options(url: str, bounds: DownloadConfig, answer: _Answer) -> dict[int, Any]:
+def _options(url: str, bounds: DownloadConfig, answer: _Answer, gate: Gate) -> dict[int, Any]:
     """What curl is told."""
     token = f"; {bounds.user_agent}" if bounds.user_agent else ""
     agent = f"Mozilla/5.0 (compatible; xmore{token}; image-text research)"
@@ -127,8 +130,8 @@ def _options(url: str, bounds: DownloadConfig, answer: _Answer) -> dict[int, Any
         pycurl.TIMEOUT_MS: math.ceil(bounds.timeout * 1000),  # of all, the host's look-up included
         pycurl.MAXFILESIZE_LARGE: bounds.max_bytes,
         pycurl.NOSIGNAL: True,  # there are other threads
-        pycurl.FORBID_REUSE: True,  # each request connects, so _open_socket sees its address
-        pycurl.OPENSOCKETFUNCTION: _open_socket,
+        pycurl.FORBID_REUSE: True,  # each request connects, so the gate sees its address
+        pycurl.OPENSOCKETFUNCTION: gate.open_socket,
         pycurl.HEADERFUNCTION: answer.take_header,
         pycurl.WRITEFUNCTION: answer.body.extend,
         pycurl.CAINFO: certificates.cafile or certifi.where(),
@@ -136,18 +139,6 @@ def _options(url: str, bounds: DownloadConfig, answer: _Answer) -> dict[int, Any
     if certificates.capath and not certificates.cafile:
         options[pycurl.CAPATH] = certificates.capath
     return options
-
-
-def _open_socket(purpose: int, address: Any) -> socket.socket | int:
-    """A socket for a resolved address, or SOCKET_BAD to refuse it before anything is sent to it.
-
-    The place for a rule about addresses: curl asks here before each connect, a redirect's too.
-    Behind a proxy the address is the proxy's.
-    """
-    try:
-        return socket.socket(address.family, address.socktype, address.protocol)
-    except OSError:
-        return pycurl.SOCKET_BAD
 
 
 def _cause(code: int, handle: pycurl.Curl) -> str:

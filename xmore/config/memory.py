@@ -43,6 +43,12 @@ class DownloadConfig(Section):
     image_size: int = Field(
         256, ge=32, description="Images with a longer short side are scaled down to this size."
     )
+    allow_private: bool = Field(
+        False,
+        title="Allow private addresses",
+        description="Also request images from this machine and its networks: loopback, private and "
+        "link-local addresses, which a list from the web has no reason to name.",
+    )
     tries: int = Field(
         5,
         ge=1,

@@ -13,18 +13,19 @@ import sys
 import threading
 import time
 
-import pycurl
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from index_build.download import fetch
+from index_build.download import addresses
+from index_build.download.addresses import Gate
 from index_build.download.fetch import FetchFailed, encoded, fetch_image, is_retryable
 from index_build.download.job import VARIABLE, Job
 from xmore.config.memory import DownloadConfig
 
-BOUNDS = DownloadConfig(timeout=1, max_bytes=1_000_000, max_pixels=1_000_000)
+BOUNDS = DownloadConfig(timeout=1, max_bytes=1_000_000, max_pixels=1_000_000, allow_private=True)
+STRANGERS = BOUNDS.model_copy(update={"allow_private": False})
 
 
 def never(headers: http.client.HTTPMessage) -> bool:
@@ -290,13 +291,13 @@ def test_each_address_is_seen_before_it_is_connected_to(web, raw, monkeypatch):
     target = web.url("no-ai").replace("127.0.0.1", "localhost")
     lines = [b"Location: " + target.encode(), b"Content-Length: 0", b"", b""]
     port = raw(crlf(b"HTTP/1.1 302 Found", *lines), handler=KeptOpen)
-    open_socket, seen = fetch._open_socket, []
+    open_socket, seen = Gate.open_socket, []
 
-    def watch(purpose, address):
+    def watch(gate, purpose, address):
         seen.append((address.addr[:2], web.asked.total()))
-        return open_socket(purpose, address)
+        return open_socket(gate, purpose, address)
 
-    monkeypatch.setattr(fetch, "_open_socket", watch)
+    monkeypatch.setattr(Gate, "open_socket", watch)
     for again in (0, 1):  # no connection is kept from one request to the next
         seen.clear()
         fetch_image(f"http://127.0.0.1:{port}/", BOUNDS, never)
@@ -304,11 +305,48 @@ def test_each_address_is_seen_before_it_is_connected_to(web, raw, monkeypatch):
         assert seen[-1] == (("127.0.0.1", web.server_port), again)
 
 
-def test_a_refused_address_is_not_connected_to(web, monkeypatch):
-    monkeypatch.setattr(fetch, "_open_socket", lambda *_: pycurl.SOCKET_BAD)
-    with pytest.raises(FetchFailed):
-        fetch_image(web.url("no-ai"), BOUNDS, never)
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]",
+     "0.0.0.0", "[::]", "10.0.0.1", "169.254.169.254", "192.168.1.1", "172.16.0.1", "100.64.0.1",
+     "224.0.0.1", "[fe80::1]", "[fd00::1]", "[ff02::1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"],
+)  # fmt: skip
+def test_an_address_of_no_public_network_is_not_connected_to(web, host):
+    url = web.url("no-ai").replace("127.0.0.1", host)
+    assert cause(url, STRANGERS) == "private address"
+    assert not web.asked and not is_retryable("private address")
+
+
+def test_a_redirect_does_not_lead_there_either(web, raw, monkeypatch):
+    lines = [b"Location: " + web.url("no-ai").encode(), b"Content-Length: 0", b"", b""]
+    port = raw(crlf(b"HTTP/1.1 302 Found", *lines))
+    public, allowed = addresses.is_public, iter([True])  # the first server stands for a public one
+    monkeypatch.setattr(addresses, "is_public", lambda host: next(allowed, False) or public(host))
+    assert cause(f"http://127.0.0.1:{port}/", STRANGERS) == "private address"
     assert not web.asked
+
+
+def test_a_proxy_may_be_anywhere(web, monkeypatch):
+    monkeypatch.setenv("http_proxy", web.url("").rstrip("/"))
+    addresses._proxies.cache_clear()
+    try:
+        assert cause("http://example.com/no-ai", STRANGERS) == "HTTP 404"  # its answer
+        assert cause("http://127.0.0.2/", STRANGERS) == "HTTP 404"  # its rule, not ours
+        monkeypatch.setenv("no_proxy", "127.0.0.2")
+        assert cause("http://127.0.0.2/", STRANGERS) == "private address"
+    finally:
+        addresses._proxies.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("2606:4700::1111", True), ("::ffff:8.8.8.8", True),
+     ("64:ff9b::808:808", True),
+     ("::ffff:10.0.0.1", False), ("64:ff9b::a00:1", False), ("fe80::1%eth0", False),
+     ("2002:a00:1::1", False), ("255.255.255.255", False), ("240.0.0.1", False), ("x", False)],
+)  # fmt: skip
+def test_which_addresses_are_public(address, public):
+    assert addresses.is_public(address) is public
 
 
 SLOW_NAMES = """
@@ -322,7 +360,8 @@ import os, sys
 from index_build.download.fetch import FetchFailed, fetch_image
 from xmore.config.memory import DownloadConfig
 try:
-    fetch_image(sys.argv[1], DownloadConfig(timeout=0.5), lambda headers: False)
+    bounds = DownloadConfig(timeout=0.5, allow_private=True)
+    fetch_image(sys.argv[1], bounds, lambda headers: False)
 except FetchFailed as error:
     print(error.cause, flush=True)
     os._exit(0)  # leaves the thread that waits for the name
