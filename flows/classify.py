@@ -50,14 +50,19 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
 
 @contextmanager
 def classified(
-    image: Path, labels: list[str], config: BenchmarkConfig, like: Run | None
+    image: Path,
+    labels: list[str],
+    config: BenchmarkConfig,
+    like: Run | None,
+    dataset: str | None = None,
 ) -> Iterator[tuple[Explanation, BenchmarkPlan]]:
     """Classify the image with the memory and models of `config`, and explain each step.
 
     A single image has no stream, so `xmore` weighs by the raw confidences (adjustment `none`).
-    With `like`, it also weighs by the smallest and largest confidence of that run, as if the image
-    came after the run's queries. Nothing is kept on disk. Raises XmoreError.
+    With `like`, it also weighs by the smallest and largest confidence of that run's `dataset`, as
+    if the image came after its queries. Nothing is kept on disk. Raises XmoreError.
     """
+    stream = _stream(like, dataset) if like else None
     try:
         data = read_image(image)
         check_image(data)
@@ -83,10 +88,24 @@ def classified(
                 work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: empty),
             ]
             found = explain(open_views(run), "0", None)
-            if like:
+            if like and stream:
                 m = max(config.retrieval.captions)
-                found.answers.extend(_as_in(like, ref, m, labels) for ref in scored)
+                found.answers.extend(_as_in(like, stream, ref, m, labels) for ref in scored)
             yield found, plan
+
+
+def _stream(like: Run, dataset: str | None) -> str:
+    """Return the dataset of a run after whose queries the image comes. Raises ConfigError."""
+    names = sorted({ref.dataset for ref in like.artifacts if ref.stage == "scores"})
+    if dataset is None and len(names) == 1:
+        return names[0]
+    if dataset in names:
+        return str(dataset)
+    what = f"has no dataset `{dataset}`" if dataset else "has several datasets"
+    raise ConfigError(
+        f"run `{like.name}` {what}: confidences are compared within one. Set --dataset to one of: "
+        f"{', '.join(names)}."
+    )
 
 
 def _for_one_image(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -131,14 +150,14 @@ def _stages(
     return refs, scored
 
 
-def _as_in(like: Run, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:
-    """Return the prediction of `xmore minmax` if the image came next in a run's stream."""
+def _as_in(like: Run, dataset: str, scored: ArtifactRef, m: int, labels: list[str]) -> Answer:
+    """Return the prediction of `xmore minmax` if the image came next in a dataset's stream."""
     row = read_rows(scored)
     lows_and_highs = open_views(like).execute(
         "select min(image_confidence), max(image_confidence), min(text_confidence), "
         "max(text_confidence) from scores semi join predictions using (dataset, query_id) "
-        "where model = ? and m = ?",
-        [scored.model, m],
+        "where dataset = ? and model = ? and m = ?",
+        [dataset, scored.model, m],
     )
     (bounds,) = lows_and_highs.fetchall()
     weights = []

@@ -69,6 +69,7 @@ def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
 
     model = describe_model(config.model_name, config.model, config.cache)
     memory = joint_memory(snapshot, model.name, model.identity)
+    model = model.as_in(snapshot.manifest["model"]["identity"])
     if snapshot.dim % config.heads:
         raise ConfigError(
             f"`heads` must divide the model's {snapshot.dim} dimensions, got {config.heads}."

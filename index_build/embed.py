@@ -19,6 +19,7 @@ from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.models.encoder import OpenClipEncoder
 from xmore.models.features import encode_images, encode_texts
+from xmore.store.made_by import made_by
 
 KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
@@ -54,7 +55,10 @@ def embed_shards(
 
 
 def read_record(folder: Path, number: int) -> dict[str, Any]:
-    """Read the result of embedding a shard: rows, dim, rejected (row_key -> cause), files."""
+    """Read the result of embedding a shard: rows, dim, rejected (row_key -> cause), files.
+
+    `made_by` has versions and device, if a model was run; older records lack it.
+    """
     return json.loads(record_path(folder, number).read_bytes())
 
 
@@ -98,6 +102,7 @@ def _embed_shard(
         "dim": int(features.unit.shape[1]),
         "rejected": {keys[i]: cause for i, cause in features.rejected.items()},
         "files": describe(_files(folder, shard.number)),
+        "made_by": made_by(encoder.device),
     }
 
 

@@ -26,7 +26,7 @@ from index_build.sources.look_up import Listed, look_up
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_of
 from xmore.files.errors import SnapshotError
-from xmore.memory.snapshot import open_snapshot, resolve_current
+from xmore.memory.snapshot import open_snapshot, read_snapshot, resolve_current
 from xmore.models.spec import ModelCard, describe_model
 
 
@@ -60,7 +60,7 @@ def make_plan(config: ReindexConfig) -> ReindexPlan:
     """Look up sources and model. Raises ConfigError, DatasetError, ModelError, SnapshotError."""
     check_spark(config)
     taken = read_take_down(config.take_down)
-    model = describe_model(config.model_name, config.model, config.cache)
+    model = _as_before(config.memory, describe_model(config.model_name, config.model, config.cache))
     return ReindexPlan(config, model, [look_up(source, config) for source in config.sources], taken)
 
 
@@ -96,6 +96,15 @@ def stop_if_too_many(
             f"{plan.config.max_rejected:.0%}. Nothing was published. Fix them or raise "
             "`max_rejected`, then run the same command again to resume."
         )
+
+
+def _as_before(memory: Path, model: ModelCard) -> ModelCard:
+    """Return a model as the newest snapshot identifies it, so that its features stay in use."""
+    for name in history.names(memory):
+        with suppress(SnapshotError):
+            newest = read_snapshot(memory / "snapshots" / name)
+            return model.as_in(newest.manifest["model"]["identity"])
+    return model
 
 
 def _current(memory: Path) -> list[str]:

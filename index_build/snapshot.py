@@ -31,6 +31,7 @@ from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.files.progress import track
 from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
+from xmore.store.made_by import warn_if_other
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Assembled:
     shards: list[dict[str, Any]]  # with the batch and the shard that each comes from
     rows: int
     dim: int
+    made_by: list[dict[str, str]]  # each versions and device that made some of the rows, once
 
     def identities(self) -> list[tuple[str, int, str | None]]:
         """Return which rows of which batches' shards these are, in order."""
@@ -67,6 +69,7 @@ def assemble(
     files: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
     dims: dict[int, str] = {}
+    makers: list[dict[str, str]] = []
     for batch, number, positions in track(kept, "memory assembling", "shard", count):
         folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
         record = read_record(folder, number)
@@ -77,6 +80,9 @@ def assemble(
             "kept": None if len(positions) == record["rows"] else digest_of(positions),
         }
         dims.setdefault(record["dim"], batch)
+        if (maker := record.get("made_by")) and maker not in makers:
+            warn_if_other(maker, plan.config.execution.device, folder)
+            makers.append(maker)
         known = before.get(identity(shard))
         if shard["kept"] is None:
             source = {kind: (part(folder, kind, number), f) for kind, f in record["files"].items()}
@@ -94,7 +100,7 @@ def assemble(
             f"of {other[1]} have {other[0]}. Name the model that made the existing embeddings."
         )
     rows = sum(shard["rows"] for shard in shards)
-    made = Assembled(files, shards, rows, next(iter(dims), 0))
+    made = Assembled(files, shards, rows, next(iter(dims), 0), makers)
     _forget_other_index(plan, digest_of(made.identities()))
     return made
 
@@ -119,6 +125,7 @@ def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) ->
         "shards": made.shards,
         "rows": made.rows,
         "dim": made.dim,
+        "made_by": made.made_by,
         **facts,
     }
     text = json.dumps(manifest, indent=1, sort_keys=True)

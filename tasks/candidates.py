@@ -14,7 +14,7 @@ from xmore.files.errors import SnapshotError
 from xmore.memory.cost import exact_is_affordable
 from xmore.memory.rows import keys_of
 from xmore.memory.snapshot import Snapshot
-from xmore.models.spec import ModelCard
+from xmore.models.spec import ModelCard, same_model
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -34,8 +34,8 @@ def candidates(
 ) -> ArtifactRef:
     """Read the coarse `query_embeddings` and the snapshot -> ranked neighbours.
 
-    `retrieval.search` determines whether search is exact or by the index. Either way the manifest
-    holds the index's recall on a sample of the queries, compared with exact search.
+    `retrieval.search` determines whether search is exact or by the index. If by the index, the
+    manifest holds its recall on a sample of the queries, compared with exact search.
     """
     _check_model(memory, model)
     mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
@@ -66,17 +66,19 @@ def candidates(
         found = search(queries, retrieval.candidates)
         return _table(rows["query_id"], found, memory)
 
+    def facts() -> dict[str, Any]:
+        if mode == "exact":  # the key does not name an index, which may be built anew
+            return {}
+        return {"index_recall": _index_recall(embeddings, search, retrieval.candidates)}
+
     return work.store.write(
-        key,
-        split_rows(embeddings.rows, work.execution.part_rows),
-        make_part,
-        lambda: {"index_recall": _index_recall(embeddings, search, retrieval.candidates)},
+        key, split_rows(embeddings.rows, work.execution.part_rows), make_part, facts
     )
 
 
 def _check_model(memory: Snapshot, model: ModelCard) -> None:
     theirs = memory.manifest["model"]  # None for an adopted folder, which names no model
-    if theirs and theirs["identity"] != model.identity:
+    if theirs and not same_model(theirs["identity"], model.identity):
         raise SnapshotError(
             f"{memory.path}: its images were embedded by `{theirs['name']}` "
             f"({_weights(theirs['identity'])}), which is not the coarse model `{model.name}` "
@@ -122,7 +124,7 @@ def _table(query_id: pa.ChunkedArray, found: Any, memory: Snapshot) -> pa.Table:
 def _index_recall(embeddings: ArtifactRef, search: Searcher, k: int) -> dict[str, Any] | None:
     """Return recall@k of the index on a sample of real queries.
 
-    None if the memory has no index, or if exact search is not affordable.
+    None if exact search is not affordable.
     """
     from xmore.memory.search import recall
 

@@ -15,7 +15,7 @@ from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
 from xmore.methods.registry import METHODS
-from xmore.models.spec import ModelCard
+from xmore.models.spec import TOKENIZER, ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
 
@@ -35,7 +35,7 @@ class MethodInputs:
     views: ArtifactRef | None = None  # augmented views, of the inference model; if needed
 
     def of(self, scorer: Scorer) -> list[ArtifactRef]:
-        """Return those that its scores depend on; the embeddings stand for images and model."""
+        """Return those that its scores depend on; the embeddings stand for images and weights."""
         needed = [self.classes, self.embeddings]
         if "captions" in scorer.needs:
             needed.append(self.captions)
@@ -60,6 +60,8 @@ def method_scores(
         "method": [scorer.name, scorer.version],
         "asked": scorer.identity(request),
     }
+    if TOKENIZER in model.identity:  # the embeddings stand for the rest of the model
+        params[TOKENIZER] = model.identity[TOKENIZER]
     if request.m is not None:
         params["m"] = request.m
     digests = tuple(ref.digest for ref in inputs.of(scorer))

@@ -18,7 +18,7 @@ def query_embeddings(
 ) -> ArtifactRef:
     """Read `queries` and the card's images -> unit features, float32."""
     key = ArtifactKey(
-        "query_embeddings", queries.dataset, model.identity, (queries.digest,), model.name
+        "query_embeddings", queries.dataset, model.image_identity, (queries.digest,), model.name
     )
     found = work.store.find(key)
     if found:

@@ -17,7 +17,7 @@ from xmore.methods.scoring import (
     confidence,
     mean_over_captions,
 )
-from xmore.models.spec import ModelCard
+from xmore.models.spec import ModelCard, context_length
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
 
@@ -55,7 +55,8 @@ def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> Ar
     encoder = TextEncoder(work, model)
     prompts = read_rows(inputs.classes)["prompts"].to_pylist()
     texts = [text for of_class in prompts for text in of_class]
-    features = class_features(encoder.features(texts).unit, [len(of_class) for of_class in prompts])
+    encoded = encoder.features(texts)
+    features = class_features(encoded.unit, [len(of_class) for of_class in prompts])
     tau = read_manifest(Path(inputs.embeddings.path))["facts"]["logit_scale"]
     scorer = _Scorer(encoder, features, tau, m, inputs.prefix)
     block = max(1, BLOCK_BYTES // (8 * m * len(prompts)))
@@ -71,7 +72,16 @@ def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> Ar
         return pa.concat_tables(blocks).combine_chunks()
 
     sizes = split_rows(inputs.captions.rows, work.execution.part_rows, 8 * len(prompts))
-    return work.store.write(key, sizes, make_part)
+    cut = {"cut_sentences": _cut(encoded.truncated, texts, context_length(model))}
+    return work.store.write(key, sizes, make_part, lambda: cut)
+
+
+def _cut(truncated: np.ndarray, texts: list[str], limit: int) -> dict[str, Any] | None:
+    """Return how many class sentences are longer than a model reads; None if none is."""
+    if not truncated.any():
+        return None
+    count, first = int(truncated.sum()), texts[int(truncated.argmax())]
+    return {"count": count, "of": len(texts), "first": first, "tokens": limit}
 
 
 @dataclass(frozen=True)

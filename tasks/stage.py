@@ -28,7 +28,7 @@ class Workspace:
 
     @property
     def store(self) -> ArtifactStore:
-        return ArtifactStore(self.results / "store")
+        return ArtifactStore(self.results / "store", self.execution.device)
 
     @property
     def cache(self) -> Path:

@@ -16,7 +16,7 @@ class TextEncoder:
 
     def __init__(self, work: Workspace, model: ModelCard) -> None:
         self._work, self._model = work, model
-        self._store = CaptionStore(work.store.root, model)
+        self._store = CaptionStore(work.store.root, model, work.execution.device)
 
     def features(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of `texts`, in their order. Each distinct text is encoded once."""

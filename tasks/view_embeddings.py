@@ -31,7 +31,7 @@ def view_embeddings(
     drawn = np.sort(stream_order(queries.rows, views.seed)[: views.limit])
     augmix = not card.name.startswith("imagenet") if views.augmix is None else views.augmix
     params = {
-        "model": model.identity,
+        "model": model.image_identity,
         "count": views.count,
         "augmix": augmix,
         "seed": views.seed,

@@ -91,6 +91,9 @@ def classify(
         str | None,
         typer.Option(help="Run whose config, snapshot and range of confidences to use."),
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of that run, if it has several.")
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write the explanation, with images, to this HTML file; print nothing."),
@@ -108,11 +111,13 @@ def classify(
     from xmore.results.runs import config_of, load_run
 
     names = parse_labels(labels, labels_file)
+    if dataset and not run:
+        raise ConfigError("--dataset is that of a run: set --run, too.")
     like = load_run(results, run) if run else None
     used = config_of(like) if like else load_config(config, BenchmarkConfig)
     if memory:
         used = used.model_copy(update={"memory": memory.resolve()})
-    with classified(image, names, used, like) as (steps, plan):
+    with classified(image, names, used, like, dataset) as (steps, plan):
         if html:
             memory_images = partial(memory_pictures, plan.snapshot)
             write_page(steps, image.read_bytes(), memory_images, html)

@@ -126,9 +126,65 @@ def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_fil
     assert f"xmore minmax after {done.name}" in answer.stdout and "no stream" in answer.stdout
 
 
+@pytest.fixture(scope="module")
+def two(world, tmp_path_factory):
+    """A run of two datasets: of five classes, and of two under a prompt that is too long."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("bird", "tool"):
+        shutil.copytree(world.root / "queries" / name, folder / "few" / name)
+    (folder / "few.yaml").write_text(
+        "name: few\nroot: few\nprompt: '{}" + ", one of very many words" * 90 + "'\n"
+    )
+    datasets = [str(world.root / "tiny.yaml"), str(folder / "few.yaml")]
+    config = world.config(folder / "results", datasets=datasets)
+    return load_run(config.results, xmore_benchmark.fn(config))
+
+
+def test_a_picture_comes_after_the_queries_of_one_dataset(world, two, tmp_path):
+    from flows.classify import classified
+    from xmore.results.runs import config_of
+
+    image = min((world.root / "queries").rglob("*.jpg"))
+    weights = {}
+    for name in ("tiny", "few"):
+        bounds = open_views(two).execute(
+            "select min(image_confidence), max(image_confidence) from scores where dataset = ?",
+            [name],
+        )
+        ((low, high),) = bounds.fetchall()
+        with classified(image, ["bird", "tool"], config_of(two), two, name) as (found, _):
+            after = next(a for a in found.answers if a.method.startswith("xmore minmax after"))
+            mine = found.scores[0].image_confidence
+        weights[name] = after.image_weight
+        assert after.image_weight == pytest.approx(min(max((mine - low) / (high - low), 0), 1))
+    assert weights["tiny"] != weights["few"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"), [(None, "has several datasets"), ("stamps", "has no dataset `stamps`")]
+)
+def test_a_run_of_several_datasets_wants_one(world, two, xmore, dataset, says):
+    image = min((world.root / "queries").rglob("*.jpg"))
+    results = two.path.parents[1]
+    arguments = ["--labels", "a,b", "--run", two.name, "--results", results]
+    answer = xmore("classify", image, *arguments, *(["--dataset", dataset] if dataset else []))
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+    assert says in answer.stderr and answer.stderr.rstrip().endswith(
+        "--dataset to one of: few, tiny."
+    )
+
+
+def test_class_sentences_that_were_cut_are_counted_and_named(two, run, xmore):
+    answer = xmore("show", two.name, "--results", two.path.parents[1])
+    line = "few: 2 of 2 class sentences are longer than the 256 tokens of lite0 and were cut"
+    assert line in answer.stdout and "the first is 'bird, one of very" in answer.stdout
+    assert "were cut" not in xmore("show", run.name, "--results", run.path.parents[1]).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["x.jpg", "--labels", "a,b", "--dataset", "d"], "set --run"),
         (["nowhere.jpg", "--labels", "a,b"], "nowhere.jpg: no such file"),
         ([__file__, "--labels", "a,b"], "not an image"),
         (["x.jpg", "--labels", "a"], "at least two"),

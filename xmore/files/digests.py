@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xmore.files.paths import write_whole
+
+log = logging.getLogger(__name__)
 
 
 def digest_of(value: Any) -> str:
@@ -34,8 +37,8 @@ def digest_file(path: Path) -> str:
 class FactCache:
     """Facts about files (hash, verdict), valid while size and modification time stay the same.
 
-    One JSON file per folder of files. If it is lost, the facts are computed again. Memory: about
-    200 bytes per file.
+    One JSON file per folder of files. If it is lost, damaged or cannot be written, the facts are
+    computed again. Memory: about 200 bytes per file.
     """
 
     def __init__(
@@ -53,35 +56,59 @@ class FactCache:
         name = digest_of([str(root.resolve()), purpose])[:16]
         self.path = folder / f"{purpose}-{name}.json"
         self.root, self.file_of = root, file_of
-        self.facts: dict[str, list[Any]] = {}
+        self.facts = _read_facts(self.path)
         self.changed = False
-        if self.path.exists():
-            try:
-                self.facts = json.loads(self.path.read_bytes())
-            except ValueError:
-                self.facts = {}
+        self._asked: dict[str, list[int] | None] = {}  # states of files without a fact
 
     def get(self, name: str) -> Any | None:
         """Return the fact kept for `name`; None if there is none or its file has changed."""
-        entry = self.facts.get(name)
-        return entry[1] if entry and entry[0] == self._stamp(name) else None
+        stamp, entry = self._stamp(name), self.facts.get(name)
+        if entry and stamp is not None and entry[0] == stamp:
+            return entry[1]
+        self._asked[name] = stamp
+        return None
 
     def put(self, name: str, fact: Any) -> None:
-        """Keep `fact` (JSON) for the current state of the file."""
-        if self.file_of(name) is not None:
-            self.facts[name] = [self._stamp(name), fact]
+        """Keep `fact` (JSON), which was computed after `get`, for this state of the file.
+
+        If the file has changed since `get`, the fact may be that of either state and is not kept.
+        """
+        stamp = self._stamp(name)
+        if stamp is not None and self._asked.pop(name, stamp) == stamp:
+            self.facts[name] = [stamp, fact]
             self.changed = True
 
     def save(self, names: Sequence[str]) -> None:
         """Write the facts of `names` if any fact is new; facts of other names are dropped."""
         if self.changed:
             kept = {name: self.facts[name] for name in names if name in self.facts}
-            write_whole(self.path, json.dumps(kept).encode())
+            try:
+                write_whole(self.path, json.dumps(kept).encode())
+            except OSError as error:
+                what = "%s: cannot be written (%s); its files are read again next time"
+                log.warning(what, self.path, error.strerror)
             self.changed = False
 
-    def _stamp(self, name: str) -> list[int]:
-        stat = (self.root / str(self.file_of(name))).stat()
+    def _stamp(self, name: str) -> list[int] | None:
+        """Return the size and time of a name's file; None if it is gone or has none."""
+        file = self.file_of(name)
+        if file is None:
+            return None
+        try:
+            stat = (self.root / file).stat()
+        except (OSError, ValueError):
+            return None
         return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_facts(path: Path) -> dict[str, list[Any]]:
+    try:
+        facts = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(facts, dict):
+        return {}
+    return {k: v for k, v in facts.items() if isinstance(v, list) and len(v) == 2}
 
 
 def cached_digest(path: Path, cache_folder: Path) -> str:

@@ -59,3 +59,11 @@ def one_line(error: Exception) -> str:
     what = getattr(error, "strerror", None) or str(error)
     todo = "Complete parts are kept. Fix it, then run the same command again to resume."
     return str(XmoreError(f"{where}{what}. {todo}"))
+
+
+def cause_of(error: Exception) -> str:
+    """Return another library's error as one short text: its type, and its first complaint."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    count = 2 if lines and lines[0].endswith(":") else 1  # torch lists a checkpoint's faults below
+    what = " ".join(lines[:count])[:300]
+    return f"{type(error).__name__}: {what}" if what else type(error).__name__

@@ -17,9 +17,11 @@ import torch
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from xmore.files.digests import digest_of
-from xmore.files.errors import ModelError
+from xmore.files.errors import ModelError, cause_of
 from xmore.models.conse import register_towers
-from xmore.models.spec import ModelCard, folder_config, weights_path
+from xmore.models.folder import folder_config, text_folder
+from xmore.models.preprocess import KEYS
+from xmore.models.spec import ModelCard, weights_path
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class OpenClipEncoder:
             )
         limit = self.tokenizer.context_length
         tokens = self.tokenizer(list(texts), limit + 1)
-        truncated = tokens[:, limit] != self.pad_id
+        # One that blanks its end token (CLIPA's) shows a word in the place of that, instead.
+        last = limit - getattr(self.tokenizer, "strip_sep_token", False)
+        truncated = tokens[:, last] != self.pad_id
         tokens = self.tokenizer(list(texts), limit) if truncated.any() else tokens[:, :limit]
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
             # Only these towers mask their padding; CLIP's own needs its full length.
@@ -171,11 +175,10 @@ def pick_device(wanted: str) -> str:
 
 
 def _load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
-    spec = card.spec
-    options: dict[str, Any] = {}
+    spec, settings = card.spec, card.identity["preprocess"]
     with tempfile.TemporaryDirectory() as scratch:
         if spec.folder is not None:
-            architecture, options = _register_folder(spec.folder, Path(scratch))
+            architecture = _register_folder(spec.folder, Path(scratch))
         else:
             architecture = str(spec.architecture)
         weights = weights_path(card.name, spec)
@@ -185,33 +188,30 @@ def _load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
                 pretrained=spec.pretrained or str(weights),
                 device=device,
                 pretrained_hf=False,
-                force_quick_gelu=card.identity["preprocess"].get("quick_gelu", False),
+                force_quick_gelu=settings.get("quick_gelu", False),
+                force_image_size=settings.get("size") if spec.checkpoint else None,
                 load_weights_only=True,
-                **options,
+                **{f"image_{key}": settings[key] for key in KEYS if key in settings},
             )
             tokenizer = open_clip.get_tokenizer(architecture)
         except Exception as error:  # torch, safetensors and open_clip each raise their own
+            what = "the model of its open_clip_config.json" if spec.folder else architecture
             raise ModelError(
-                f"model `{card.name}`: {weights} could not be loaded as {architecture} "
-                f"({type(error).__name__}: {str(error).splitlines()[0]})."
+                f"model `{card.name}`: {weights} could not be loaded as {what} ({cause_of(error)})."
             ) from error
     return model.eval(), preprocess, tokenizer
 
 
-def _register_folder(folder: Path, scratch: Path) -> tuple[str, dict[str, Any]]:
-    """Register a model folder with open_clip; returns its name there and its preprocessing."""
+def _register_folder(folder: Path, scratch: Path) -> str:
+    """Register a model folder with open_clip; returns its name there."""
     register_towers()
-    config = folder_config(folder)
-    model_config = config["model_cfg"]
+    config = folder_config(folder)["model_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
         # open_clip resolves these against the working directory; here they belong to the folder.
-        inside = folder / str(model_config["text_cfg"].get(key, ""))
-        if key in model_config["text_cfg"] and inside.is_dir():
-            model_config["text_cfg"][key] = str(inside.resolve())
-    name = f"xmore-{folder.name}"
+        if place := text_folder(folder, config["text_cfg"], key):
+            config["text_cfg"][key] = str(place)
+    name = f"xmore-{digest_of(config)[:16]}"  # open_clip takes a tokenizer by `siglip` in a name
     path = scratch / f"{name}.json"
-    path.write_text(json.dumps(model_config))
+    path.write_text(json.dumps(config))
     open_clip.add_model_config(path)
-    preprocess = config.get("preprocess_cfg", {})
-    wanted = ("mean", "std", "interpolation", "resize_mode")
-    return name, {f"image_{key}": preprocess[key] for key in wanted if key in preprocess}
+    return name

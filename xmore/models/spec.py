@@ -1,14 +1,15 @@
 """The models that a config names, and their identity. torch is imported only if needed.
 
-A model is `ARCHITECTURE/TAG` (open_clip's own, e.g. `RN50/openai`), a folder in the layout of
-open_clip's hub (`open_clip_config.json` next to the weights), or an architecture with a checkpoint
-file.
+A model is `ARCHITECTURE/TAG` (open_clip's own, e.g. `RN50/openai`), `hf-hub:ORG/NAME`, a folder in
+the layout of open_clip's hub (`open_clip_config.json` next to the weights), or an architecture with
+a checkpoint file.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,18 +17,29 @@ from pydantic import Field, model_validator
 
 from xmore.files.anchored import AnchoredPath
 from xmore.files.digests import cached_digest, digest_of
-from xmore.files.errors import ModelError
+from xmore.files.errors import ModelError, cause_of
 from xmore.files.yaml import Section
 from xmore.models.activation import check_activation
+from xmore.models.checkpoint import CONFIG, Checkpoint, check_format
+from xmore.models.folder import folder_config, weights_in
+from xmore.models.preprocess import KEYS, PreprocessSpec, of_checkpoint
+from xmore.models.tokenizer import tokenizer_digest
 
-WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_model.pt")
+HUB = "hf-hub:"
+REPOSITORY = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+TOKENIZER = "tokenizer"  # the key of an identity that older ones lack
 
 
 class ModelSpec(Section):
-    """One model: a folder, or an architecture with a pretrained tag or a checkpoint file."""
+    """One model: a folder, the hub's, or an architecture with a pretrained tag or a checkpoint."""
 
     folder: AnchoredPath | None = Field(
         None, description="Folder with open_clip_config.json and weights."
+    )
+    hub: str | None = Field(
+        None,
+        pattern=REPOSITORY,
+        description="Repository of the Hugging Face hub with the same files: ORG/NAME.",
     )
     architecture: str | None = Field(None, description="open_clip's name, e.g. RN50.")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag, e.g. openai.")
@@ -42,25 +54,39 @@ class ModelSpec(Section):
     activation: Literal["gelu", "quick_gelu"] | None = Field(
         None, description="Activation of a checkpoint's towers. Default: the architecture's."
     )
+    preprocess: PreprocessSpec | None = Field(
+        None,
+        description="Preprocessing of a checkpoint. Default: that of the open_clip_config.json "
+        "next to it, or of open_clip's tags of the architecture if they agree.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.activation is not None and self.checkpoint is None:
-            raise ValueError("`activation` needs a `checkpoint`; tags and folders define theirs")
+        for key in ("activation", "preprocess"):
+            if getattr(self, key) is not None and self.checkpoint is None:
+                raise ValueError(f"`{key}` needs a `checkpoint`; tags and folders define theirs")
         if self.activation == "gelu" and str(self.architecture).endswith("-quickgelu"):
             raise ValueError(f"`activation: gelu` contradicts `architecture: {self.architecture}`")
-        given = (self.folder is not None, self.architecture is not None)
+        given = [key for key in ("folder", "hub", "architecture") if getattr(self, key) is not None]
         weights = (self.pretrained is not None) + (self.checkpoint is not None)
-        if given not in ((True, False), (False, True)) or weights != given[1]:
+        if len(given) != 1 or weights != (given == ["architecture"]):
             raise ValueError(
-                "a model is either a `folder`, or an `architecture` with one of `pretrained` "
-                "and `checkpoint`"
+                "a model is either a `folder`, a `hub`, or an `architecture` with one of "
+                "`pretrained` and `checkpoint`"
             )
         return self
 
     @classmethod
     def from_name(cls, name: str) -> ModelSpec:
-        """Parse `RN50/openai`: open_clip's architecture and tag."""
+        """Parse `RN50/openai`, open_clip's architecture and tag, or `hf-hub:ORG/NAME`.
+
+        Raises ModelError.
+        """
+        if name.startswith(HUB):
+            repository = name.removeprefix(HUB)
+            if not re.match(REPOSITORY, repository):
+                raise ModelError(f"model `{name}`: a repository is named `{HUB}ORG/NAME`.")
+            return cls(hub=repository)
         architecture, _, tag = name.rpartition("/")
         return cls(architecture=architecture.replace("/", "-"), pretrained=tag)
 
@@ -71,30 +97,54 @@ class ModelCard:
 
     name: str
     spec: ModelSpec
-    identity: dict[str, Any]  # weights and preprocessing, which enter the digests
+    identity: dict[str, Any]  # weights, preprocessing and tokenizer, which enter the digests
 
     @property
     def digest(self) -> str:
         """The same for all names and roles of one model."""
         return digest_of(self.identity)
 
+    @property
+    def image_identity(self) -> dict[str, Any]:
+        """What the features of images depend on: all but the tokenizer."""
+        return {key: value for key, value in self.identity.items() if key != TOKENIZER}
+
+    def as_in(self, identity: Mapping[str, Any]) -> ModelCard:
+        """Return this model under an older identity of it; unchanged if that is of another."""
+        return (
+            replace(self, identity=dict(identity)) if same_model(self.identity, identity) else self
+        )
+
+
+def same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two identities are of one model.
+
+    Older identities lack the tokenizer: such a one is the same as one that has it.
+    """
+    if (TOKENIZER in one) != (TOKENIZER in other):
+        one, other = ({k: v for k, v in i.items() if k != TOKENIZER} for i in (one, other))
+    return one == other
+
 
 def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
     """Find the weights and hash them; `cache` keeps the hashes. Raises ModelError."""
+    if spec.hub is not None:
+        spec = spec.model_copy(update={"hub": None, "folder": _from_hub(name, spec.hub)})
     weights = weights_path(name, spec)
-    sha256 = cached_digest(weights, cache)
+    file = Checkpoint(weights, cached_digest(weights, cache))
+    config = _model_config(name, spec)
+    if spec.pretrained is None:
+        check_format(name, file, spec.architecture)
     if spec.checkpoint is not None and spec.activation is None:
-        config = _architecture_config(name, str(spec.architecture))
-        check_activation(
-            name, str(spec.architecture), config.get("quick_gelu", False), weights, sha256
-        )
+        check_activation(name, str(spec.architecture), config.get("quick_gelu", False), file)
     identity = {
-        "weights_sha256": sha256,
-        "architecture": _architecture(spec),
-        "preprocess": _preprocess(spec),
+        "weights_sha256": file.sha256,
+        "architecture": config if spec.folder is not None else spec.architecture,
+        "preprocess": _preprocess(name, spec, config, file),
         "pooled": spec.pooled,
     }
-    return ModelCard(name, spec, identity)
+    tokenizer = None if spec.pooled else tokenizer_digest(spec.folder, config["text_cfg"])
+    return ModelCard(name, spec, identity | ({TOKENIZER: tokenizer} if tokenizer else {}))
 
 
 def weights_path(name: str, spec: ModelSpec) -> Path:
@@ -103,13 +153,7 @@ def weights_path(name: str, spec: ModelSpec) -> Path:
     Raises ModelError.
     """
     if spec.folder is not None:
-        found = [spec.folder / file for file in WEIGHT_FILES if (spec.folder / file).is_file()]
-        if not (spec.folder / "open_clip_config.json").is_file() or not found:
-            raise ModelError(
-                f"model `{name}`: {spec.folder} must contain open_clip_config.json and one of "
-                f"{', '.join(WEIGHT_FILES)}. For the demo's models run `xmore demo` once."
-            )
-        return found[0]
+        return weights_in(name, spec.folder)
     if spec.checkpoint is not None:
         if not spec.checkpoint.is_file():
             raise ModelError(f"model `{name}`: no file {spec.checkpoint}. Correct `checkpoint`.")
@@ -117,31 +161,20 @@ def weights_path(name: str, spec: ModelSpec) -> Path:
     return _download(name, spec)
 
 
-def folder_config(folder: Path) -> dict[str, Any]:
-    """Read a model folder's open_clip_config.json: `model_cfg`, and `preprocess_cfg` if present.
-
-    Raises ModelError.
-    """
-    path = folder / "open_clip_config.json"
-    try:
-        config = json.loads(path.read_text())
-        config["model_cfg"]["embed_dim"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not an open_clip model config ({error!r}).") from error
-    return config
-
-
 def architecture_config(card: ModelCard) -> dict[str, Any]:
     """Return open_clip's config of a model: embed_dim, vision_cfg, text_cfg. Raises ModelError."""
-    if card.spec.folder is not None:
-        return folder_config(card.spec.folder)["model_cfg"]
-    return _architecture_config(card.name, str(card.spec.architecture))
+    return _model_config(card.name, card.spec)
 
 
-def _architecture(spec: ModelSpec) -> Any:
+def context_length(card: ModelCard) -> int:
+    """Return the number of tokens that a model reads of a text."""
+    return architecture_config(card)["text_cfg"].get("context_length", 77)
+
+
+def _model_config(name: str, spec: ModelSpec) -> dict[str, Any]:
     if spec.folder is not None:
         return folder_config(spec.folder)["model_cfg"]
-    return spec.architecture
+    return _architecture_config(name, str(spec.architecture))
 
 
 def _architecture_config(name: str, architecture: str) -> dict[str, Any]:
@@ -156,16 +189,34 @@ def _architecture_config(name: str, architecture: str) -> dict[str, Any]:
     return config
 
 
-def _preprocess(spec: ModelSpec) -> dict[str, Any]:
+def _preprocess(
+    name: str, spec: ModelSpec, config: dict[str, Any], file: Checkpoint
+) -> dict[str, Any]:
     if spec.folder is not None:
-        return folder_config(spec.folder).get("preprocess_cfg", {})
+        return folder_config(spec.folder)["preprocess_cfg"]
     if spec.pretrained is None:
-        return {"quick_gelu": True} if spec.activation == "quick_gelu" else {}
+        given = spec.preprocess or PreprocessSpec()
+        found = of_checkpoint(name, str(spec.architecture), config, given, file)
+        return found | ({"quick_gelu": True} if spec.activation == "quick_gelu" else {})
     from open_clip import pretrained
 
-    config = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
-    keys = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
-    return {key: config[key] for key in keys if key in config}
+    of_tag = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
+    return {key: of_tag[key] for key in (*KEYS, "quick_gelu") if key in of_tag}
+
+
+def _from_hub(name: str, repository: str) -> Path:
+    """Return the folder of a repository's files in the hub's cache, downloaded if absent."""
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    try:
+        download_pretrained_from_hf(repository, filename=CONFIG)
+        return Path(download_pretrained_from_hf(repository)).parent
+    except Exception as error:  # whatever the hub's client raises
+        raise ModelError(
+            f"model `{name}`: {repository} could not be downloaded from the hub, or has no {CONFIG}"
+            f" ({cause_of(error)}). Download it on a machine with network access, then set "
+            "`folder` to it."
+        ) from error
 
 
 def _download(name: str, spec: ModelSpec) -> Path:
@@ -184,6 +235,6 @@ def _download(name: str, spec: ModelSpec) -> Path:
     except Exception as error:  # whatever the hub's client or urllib raises
         raise ModelError(
             f"model `{name}`: its weights could not be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"({cause_of(error)}). "
             "Download them on a machine with network access, then set `checkpoint` to the file."
         ) from error

@@ -187,7 +187,9 @@ def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     recall = {}
     for ref in run.artifacts:
         if ref.stage == "candidates":
-            measured = read_manifest(Path(ref.path))["facts"].get("index_recall")
+            manifest = read_manifest(Path(ref.path))
+            used = manifest["params"].get("search") == "index"  # older ones hold it for any
+            measured = manifest["facts"].get("index_recall") if used else None
             recall[ref.dataset] = measured["recall"] if measured else None
     found = db.execute(
         """

@@ -27,6 +27,7 @@ from xmore.files.paths import fsync_dir, fsync_file, write_whole
 from xmore.files.progress import track
 from xmore.store import schemas
 from xmore.store.contracts import ArtifactManifest, read_contract
+from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,11 @@ class ArtifactRef:
 
 
 class ArtifactStore:
-    """The artifacts under one root, e.g. results/store."""
+    """The artifacts under one root, e.g. results/store, as made on `device`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, device: str = "auto") -> None:
         self.root = root
+        self.device = device
 
     def find(self, key: ArtifactKey) -> ArtifactRef | None:
         """Return the artifact of `key`, or None if it is absent or damaged.
@@ -86,7 +88,9 @@ class ArtifactStore:
             log.warning("%s; rebuilding it", problems[0])
             move_aside(path)
             return None
-        return self._ref(key, read_manifest(path)["rows"], skipped=True)
+        manifest = read_manifest(path)
+        warn_if_other(manifest.get("made_by"), self.device, path)
+        return self._ref(key, manifest["rows"], skipped=True)
 
     def write(
         self,
@@ -107,7 +111,7 @@ class ArtifactStore:
                 return found
             path = self._path(key)
             partial = path.with_name(f"{path.name}.partial")
-            manifest = _resume(partial, key, list(part_rows))
+            manifest = _resume(partial, key, list(part_rows), self.device)
             stops = [sum(part_rows[: i + 1]) for i in range(len(part_rows))]
             todo = range(len(manifest["parts"]), len(part_rows))
             for i in track(todo, f"{key.dataset} {key.stage}", "part"):
@@ -231,7 +235,7 @@ def read_parts(ref: ArtifactRef, columns: list[str] | None = None) -> Iterator[p
         yield pq.read_table(path / part["file"], columns=columns, partitioning=None)
 
 
-def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, Any]:
+def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) -> dict[str, Any]:
     """Return a killed run's manifest, up to its last complete part, or a new one."""
     fresh: dict[str, Any] = {
         "stage": key.stage,
@@ -244,6 +248,7 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, 
         "parts": [],
         "rows": 0,
         "facts": {},
+        "made_by": made_by(device),
     }
     try:
         begun = read_manifest(partial)
@@ -255,6 +260,7 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int]) -> dict[str, 
         partial.mkdir(parents=True)
         _write_manifest(partial, fresh)
         return fresh
+    warn_if_other(begun.get("made_by"), device, partial)
     for part in begun["parts"]:
         file = partial / part["file"]
         if not file.is_file() or digest_file(file) != part["sha256"]:

@@ -51,6 +51,7 @@ class ArtifactManifest(TypedDict):
     params: dict[str, Any]
     part_rows: NotRequired[list[_Count]]  # items of each part; absent if parts are appended
     facts: NotRequired[dict[str, Any]]
+    made_by: NotRequired[dict[str, str]]  # versions and device; older artifacts lack it
 
 
 @with_config(_STRICT)
@@ -77,6 +78,7 @@ class SnapshotManifest(TypedDict):
     model: _Model
     index: _Index | None
     text_index: NotRequired[_Index]
+    made_by: NotRequired[list[dict[str, str]]]
 
 
 @with_config(_STRICT)

@@ -9,9 +9,11 @@ on the model alone. Memory: 72 bytes per text for the index, one part while read
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,9 @@ from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import MANIFEST, read_manifest, write_part
+from xmore.store.made_by import made_by, warn_if_other
+
+log = logging.getLogger(__name__)
 
 PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
 
@@ -31,12 +36,12 @@ PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
 class CaptionStore:
     """The embeddings of all texts that one model has encoded so far."""
 
-    def __init__(self, store: Path, card: ModelCard) -> None:
+    def __init__(self, store: Path, card: ModelCard, device: str = "auto") -> None:
         self.identity = card.identity
-        self.digest = digest_of(
-            ["caption_embeddings", schemas.STAGE_VERSIONS["caption_embeddings"], card.identity]
-        )
+        self.digest = _digest(card.identity)
         self.path = store / "caption_embeddings" / card.name.replace("/", "-") / self.digest
+        self._older = self.path.with_name(_digest(card.image_identity))
+        self._device = device
         self._lock = store / ".locks" / f"caption_embeddings-{self.digest[:16]}.lock"
         self._parts: list[dict] = []
         self._keys = np.zeros(0, "S64")
@@ -91,6 +96,8 @@ class CaptionStore:
 
     def _refresh(self) -> None:
         parts = read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
+        for part in parts[len(self._parts) :]:
+            warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
         if len(parts) != len(self._parts):
             tables = [
                 pq.read_table(self.path / part["file"], columns=["text_sha256"], partitioning=None)
@@ -113,6 +120,12 @@ class CaptionStore:
         return np.where(self._keys[at] == keys, at, -1)
 
     def _append(self, texts: list[str], features: TextFeatures) -> None:
+        if self._older.exists() and not self.path.exists():
+            log.warning(
+                "%s: texts are encoded again, once: the identity of their model now has the "
+                "files of its tokenizer",
+                self._older,
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         table = pa.table(
@@ -125,6 +138,7 @@ class CaptionStore:
             schema=schemas.caption_embeddings(features.unit.shape[1]),
         )
         part = write_part(self.path / f"part-{len(self._parts):05d}.parquet", table)
+        part["made_by"] = made_by(self._device)
         manifest = {
             "stage": "caption_embeddings",
             "digest": self.digest,
@@ -134,3 +148,8 @@ class CaptionStore:
         }
         write_whole(self.path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         self._refresh()
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    version = schemas.STAGE_VERSIONS["caption_embeddings"]
+    return digest_of(["caption_embeddings", version, identity])

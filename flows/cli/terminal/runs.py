@@ -18,6 +18,7 @@ from xmore.report.leaderboard import (
     leaderboards,
 )
 from xmore.report.tables import stages
+from xmore.results.cut import cut_sentences
 from xmore.results.runs import Run, load_run
 from xmore.results.views import open_views
 
@@ -30,6 +31,8 @@ def show_run(results: Path, name: str, oracle: bool = False) -> None:
         raise RunError(f"run {run.name} is {run.status}. {run.error or todo}")
     _show_leaderboard(run, oracle)
     _show_rejected(run)
+    for line in cut_sentences(run):
+        say(safe(line))
     _show_leaks(run)
     _show_stages(run)
     done = [ref for ref in run.artifacts if not ref.skipped]

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from xmore.files import digests
 from xmore.files.digests import FactCache, digest_of, digest_text
 
 
@@ -46,7 +47,47 @@ def test_a_change_within_a_second_of_the_same_size_is_seen(tmp_path):
     assert cache.get("a") is None
 
 
-def test_a_broken_cache_costs_only_time(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "3", "null", '{"a": 3}', '{"a": [1]}', "[" * 9999])
+def test_a_broken_cache_costs_only_time(tmp_path, text):
+    (tmp_path / "a").write_text("one")
     cache = FactCache(tmp_path, tmp_path, "test")
-    cache.path.write_text("{")
-    assert FactCache(tmp_path, tmp_path, "test").facts == {}
+    cache.path.write_text(text)
+    again = FactCache(tmp_path, tmp_path, "test")
+    assert again.get("a") is None
+    again.put("a", 1)
+    again.save(["a"])
+    assert FactCache(tmp_path, tmp_path, "test").get("a") == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, caplog):
+    (tmp_path / "a").write_text("one")
+    cache = FactCache(tmp_path, tmp_path, "test")
+    cache.path.mkdir()
+    cache = FactCache(tmp_path, tmp_path, "test")
+    assert cache.get("a") is None
+    cache.put("a", 1)
+    cache.save(["a"])
+    assert "cannot be written" in caplog.text
+
+
+def test_a_file_that_changes_while_it_is_read_keeps_no_fact(tmp_path, monkeypatch):
+    file, cache = tmp_path / "weights", tmp_path / "cache"
+    file.write_text("one")
+    reading = digests.digest_file
+
+    def read_while_another_writes(path):
+        found = reading(path)
+        file.write_text("another")
+        return found
+
+    monkeypatch.setattr(digests, "digest_file", read_while_another_writes)
+    digests.cached_digest(file, cache)
+    monkeypatch.undo()
+    assert digests.cached_digest(file, cache) == reading(file)
+
+
+def test_a_file_that_is_gone_has_no_fact(tmp_path):
+    cache = FactCache(tmp_path / "cache", tmp_path, "test")
+    assert cache.get("gone") is None
+    cache.put("gone", 1)
+    assert cache.facts == {}
