@@ -1,24 +1,26 @@
 """Other people's files: each is read right, or counted by cause, or refused in one line.
 
 The cases are in odd/, by kind of file. Each runs through a whole re-index, or through
-`datasets check` and a whole benchmark.
+`datasets check` and a whole benchmark, of all that are read at once.
 """
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from odd import images, lists, models, tables, tars, texts
+from odd import images, lists, tables, tars, texts
 from odd.cases import Pairs, Queries
 
+from flows.reindex import xmore_reindex
 from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
-KINDS = (images, lists, models, tables, tars, texts)
+KINDS = (images, lists, tables, tars, texts)
 CASES = [(kind.__name__.rpartition(".")[2], case) for kind in KINDS for case in kind.CASES]
 
 
@@ -63,31 +65,65 @@ def test_a_source_of_a_memory(case, world, xmore, tmp_path):
     assert again.returncode == 0 and "unchanged" in again.stdout, again
 
 
-@pytest.mark.parametrize("case", of(Queries))
-def test_a_test_dataset(case, world, xmore, tmp_path):
-    folder = tmp_path / "dataset"
+def write_card(case: Queries, folder: Path, name: str) -> Path:
     folder.mkdir()
     card = folder / "card.yaml"
-    made = {"name": "odd"} | case.make(folder)
-    if not card.exists():  # a case of a card's own text writes it itself
+    made = {"name": name} | case.make(folder)
+    if card.exists():  # a case of a card's own text writes it itself
+        card.write_bytes(card.read_bytes().replace(b"name: odd", f"name: {name}".encode()))
+    else:
         card.write_text(yaml.safe_dump(made, allow_unicode=True))
-    changes = {"datasets": [str(card)], "adjustments": ["none"], "max_rejected": 0.95}
-    config = world.config(tmp_path / "results", **changes).model_dump(mode="json")
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(config))
-    checked, ran = xmore("datasets", "check", card), xmore("benchmark", path)
+    return card
+
+
+@pytest.fixture(scope="module")
+def one_model(world, tmp_path_factory) -> dict:
+    """Keys of a benchmark in which one model has all roles, so that none is loaded twice."""
+    memory = tmp_path_factory.mktemp("one-model") / "memory"
+    lite0 = {"folder": world.root / "models" / "lite0"}
+    xmore_reindex.fn(world.memory_config(memory=memory, model_name="lite0", model=lite0))
+    roles = {"inference": ["lite0"], "coarse": "lite0", "fine": "lite0"}
+    return {"memory": str(memory), "roles": roles, "adjustments": ["none"], "max_rejected": 0.95}
+
+
+def benchmark(cards: list[Path], keys: dict, world, xmore, folder: Path):
+    config = world.config(folder / "results", **keys, datasets=list(map(str, cards)))
+    config = config.model_dump(mode="json")
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    return xmore("benchmark", folder / "run.yaml")
+
+
+@pytest.mark.parametrize("case", of(Queries))
+def test_a_test_dataset(case, one_model, world, xmore, tmp_path):
+    card = write_card(case, tmp_path / "dataset", "odd")
+    checked = xmore("datasets", "check", card)
     if case.refused:
         refused(checked, case.refused)
-        refused(ran, case.refused)
+        refused(benchmark([card], one_model, world, xmore, tmp_path), case.refused)
         return
     assert checked.returncode == bool(case.rejected), checked
-    assert ran.returncode == 0, ran
     for cause in case.rejected.values():
         assert cause in checked.stdout, checked.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.rpartition(".")[2])
+def test_a_benchmark_of_all_that_are_read(kind, one_model, world, xmore, tmp_path):
+    cases = [case for case in kind.CASES if isinstance(case, Queries) and not case.refused]
+    named = {f"odd-{number}": case for number, case in enumerate(cases)}
+    cards = [write_card(case, tmp_path / name, name) for name, case in named.items()]
+    if not cards:
+        return
+    ran = benchmark(cards, one_model, world, xmore, tmp_path)
+    assert ran.returncode == 0, ran
     db = open_views(load_run(tmp_path / "results", "latest"))
-    names = db.execute("select class_name from queries order by all").fetchall()
-    assert [name for (name,) in names] == case.classes
-    causes = dict(db.execute("select uri, cause from rejected").fetchall())
-    assert causes == dict(case.rejected)
-    count = db.execute("select count(distinct query_id) from predictions").fetchone()
-    assert count == (len(case.classes),)
+    classes, causes = defaultdict(list), defaultdict(dict)
+    for name, found in db.execute("select dataset, class_name from queries order by 2").fetchall():
+        classes[name].append(found)
+    for name, uri, cause in db.execute("select dataset, uri, cause from rejected").fetchall():
+        causes[name][uri] = cause
+    count = "select dataset, count(distinct query_id) from predictions group by all"
+    counts = dict(db.execute(count).fetchall())
+    for name, case in named.items():
+        assert classes[name] == case.classes, case.name
+        assert causes[name] == dict(case.rejected), case.name
+        assert counts[name] == len(case.classes), case.name

@@ -167,7 +167,7 @@ CASES: list[Pairs | Queries] = [
         "a class twice",
         {"names.txt": b"bird\ta\ntool\tb\nbird\tc\n"},
         classes="names.txt",
-        refused="names the folder bird twice",
+        refused="line 3: .bird. repeats line 1",
     ),
     # CoOp's splits
     coop("coop", BIRDS + TOOLS),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -165,7 +166,13 @@ def read_contract(path: Path, kind: Any) -> dict[str, Any]:
     """Read a JSON file that satisfies `kind`. Raises OSError, or ValueError with one line."""
     try:
         data = json.loads(path.read_bytes())
-        TypeAdapter(kind).validate_python(data)
+        _adapter(kind).validate_python(data)
     except (ValueError, RecursionError) as error:  # includes pydantic's and json's errors
         raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
     return data
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return pydantic's validator, which takes longer to build than a manifest to read."""
+    return TypeAdapter(kind)

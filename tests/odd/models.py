@@ -1,5 +1,0 @@
-"""Odd models."""
-
-from odd.cases import Pairs, Queries
-
-CASES: list[Pairs | Queries] = []
