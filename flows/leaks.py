@@ -30,7 +30,8 @@ from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import variant_name
 from xmore.results.leaks import SHOWN, Accuracy, Pair, Report
 from xmore.results.runs import Run, config_of
-from xmore.store.artifacts import ArtifactRef, read_manifest, read_rows
+from xmore.store.artifacts import ArtifactRef, read_rows
+from xmore.store.checks import read_manifest
 
 Which = tuple[str, str, int | None]  # model, method with its adjustment, M
 

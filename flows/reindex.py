@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from prefect import flow
 
 from flows.prefect_ui import show_snapshot
-from index_build.base import history
+from index_build.base import history, takedown
 from index_build.base.batches import Batch, close, list_batches
 from index_build.base.changes import changing
-from index_build.base.takedown import keep
 from index_build.embed import to_embed
+from index_build.ledger import followers
 from index_build.plan import ReindexPlan, already_published, make_plan
 from index_build.snapshot import changes, clean_up, newest, point_current
 from tasks import reindex as tasks
@@ -71,6 +71,8 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     check_runner(params.execution)
     busy = "another re-index of this memory is running. Wait for it to end."
     with changing(params.memory, busy):
+        listed = takedown.read_take_down(params.take_down)
+        takedown.add(params.memory, listed, f"listed in {params.take_down}")
         plan = make_plan(params)
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _build(plan)
@@ -91,6 +93,8 @@ def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
 def _build(plan: ReindexPlan) -> Reindexed:
     memory, costs = plan.config.memory, _Costs()
     with costs.step("select"):
+        for value, images in followers(memory, plan.taken).items():
+            takedown.add(memory, images, "the image of a row that was taken down", value)
         wanted = tasks.list_rows(plan)
         batches = tasks.select_new(plan, wanted)
     with costs.step("download"):
@@ -143,7 +147,6 @@ def _record(plan: ReindexPlan, result: Reindexed, costs: _Costs) -> None:
 
 def _finish(plan: ReindexPlan) -> None:
     """Close open batches and delete what the next run does not need."""
-    keep(plan.config.memory, plan.taken)
     for batch in list_batches(plan.config.memory):
         close(batch)
     clean_up(plan)

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from index_build.base import history
+from index_build.base import history, takedown
 from index_build.base.changes import Change, beside, changing, commit
 from index_build.base.tables import parquet
 from index_build.plan import make_plan
@@ -17,7 +17,7 @@ from index_build.upkeep.estimate import ReindexEstimate, estimate
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
@@ -25,7 +25,8 @@ from xmore.memory.adopt import open_memory
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
 from xmore.results.runs import Run
-from xmore.store.artifacts import check_hashes, move_aside
+from xmore.store.artifacts import move_aside
+from xmore.store.checks import check_hashes
 
 SAMPLES = 5
 
@@ -137,6 +138,12 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         target = find(memory, to)
         if target.name == current:
             raise SnapshotError(f"{memory}: CURRENT is already {current}.")
+        held = takedown.holds(target.path, takedown.current(memory))
+        if held:
+            raise SnapshotError(
+                f"{memory}: {target.name} holds {held} rows that were taken down. Roll back to a "
+                "newer snapshot, or run `xmore reindex` with the older sources."
+            )
         pointer, events = memory / "CURRENT", memory / history.FILE
         write_whole(beside(pointer), f"{target.name}\n".encode())
         write_whole(
@@ -196,3 +203,25 @@ def verify_run(run: Run, repair: bool) -> tuple[list[str], list[Path]]:
     except SnapshotError as error:
         problems.append(str(error))
     return problems, moved
+
+
+def take_down(memory: Path, values: list[str], reason: str) -> list[tuple[str, bool]]:
+    """Take values down -> each, and whether it was taken down before.
+
+    Raises ConfigError for a value that is none, LockedError.
+    """
+    try:
+        wanted = [takedown.as_value(value) for value in values]
+    except ValueError as error:
+        raise ConfigError(f"a take-down {error}.") from error
+    resolve_current(memory)  # a mistyped folder is not a memory
+    with changing(memory, "a re-index is running. Wait for it to end, then take down."):
+        new = takedown.add(memory, wanted, reason)
+    return [(value, value not in new) for value in wanted]
+
+
+def reinstate(memory: Path, value: str) -> list[str]:
+    """Let a value come back -> it and its followers. Raises SnapshotError, LockedError."""
+    resolve_current(memory)
+    with changing(memory, "a re-index is running. Wait for it to end, then reinstate."):
+        return takedown.reinstate(memory, value.lower() if len(value) == 64 else value)

@@ -149,6 +149,19 @@ class Ledger:
         return Totals(asked, rows, failures, filtered, without, retryable, hosts)
 
 
+def followers(memory: Path, taken: list[str]) -> dict[str, list[str]]:
+    """Return the sha256 of the images of the rows that each URL or row_key in `taken` names."""
+    found: dict[str, list[str]] = {}
+    with scratch_db(memory / "making" / "followers") as db:
+        db.execute("create table taken (value varchar)")
+        if taken:
+            db.executemany("insert into taken values (?)", [[value] for value in taken])
+        outcomes = _outcomes(list_batches(memory))
+        for value, key in db.execute(_FOLLOWERS.format(outcomes=outcomes)).fetchall():
+            found.setdefault(value, []).append(key)
+    return found
+
+
 @contextmanager
 def open_ledger(
     memory: Path, wanted: list[Wanted], taken: list[str], download: DownloadConfig
@@ -172,11 +185,13 @@ def _outcomes(batches: list[Batch]) -> str:
     if not files:
         return (
             "select null::varchar as row_key, null::varchar as memory_key, null::varchar as cause, "
-            "null::integer as tries, null::varchar as host, null::varchar as batch where false"
+            "null::integer as tries, null::varchar as host, null::varchar as url, "
+            "null::varchar as batch where false"
         )
     return (
-        "select row_key, memory_key, cause, tries, host, parse_path(filename)[-3] as batch "
-        f"from {parquet(files, 'filename = true')}"
+        "select row_key, memory_key, cause, tries, host, url, parse_path(filename)[-3] as batch "
+        f"from (from {parquet(files, 'filename = true')} "
+        "union all by name select null::varchar as url where false)"  # local sources have none
     )
 
 
@@ -214,6 +229,11 @@ _ATTEMPTED = """
     select row_key, unnest(arg_max({{'memory_key': memory_key, 'cause': cause, 'tries': tries,
                                      'host': host, 'batch': batch}}, batch))
     from ({outcomes}) group by row_key
+"""
+
+_FOLLOWERS = """
+    select distinct value, memory_key from ({outcomes}) join taken on value in (row_key, url)
+    where memory_key is not null and memory_key <> value order by all
 """
 
 _WANTED = """

@@ -17,9 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_build.base import history
+from index_build.base import history, takedown
 from index_build.base.spark import check_spark
-from index_build.base.takedown import read_take_down
 from index_build.download.fetch import PRIVATE
 from index_build.ledger import bounds_of
 from index_build.sources.look_up import Listed, look_up
@@ -37,7 +36,12 @@ class ReindexPlan:
     config: ReindexConfig
     model: ModelCard
     listed: list[Listed]
-    taken: list[str]
+    taken: list[str]  # the take-downs that were named, by the memory's ledger or the config
+
+    @property
+    def refused(self) -> list[str]:
+        """The take-downs, and the images that follow from them so far."""
+        return sorted({*self.taken, *takedown.current(self.config.memory)})
 
     @property
     def selection_digest(self) -> str:
@@ -59,7 +63,8 @@ class ReindexPlan:
 def make_plan(config: ReindexConfig) -> ReindexPlan:
     """Look up sources and model. Raises ConfigError, DatasetError, ModelError, SnapshotError."""
     check_spark(config)
-    taken = read_take_down(config.take_down)
+    listed = takedown.read_take_down(config.take_down)
+    taken = sorted({*listed, *takedown.named(config.memory)})
     model = _as_before(config.memory, describe_model(config.model_name, config.model, config.cache))
     return ReindexPlan(config, model, [look_up(source, config) for source in config.sources], taken)
 

@@ -23,7 +23,7 @@ def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> 
         return []
     batches = []
     config = plan.config
-    with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
+    with open_ledger(config.memory, wanted, plan.refused, config.download) as ledger:
         for i in missing:
             if not ledger.count_new(i):
                 continue

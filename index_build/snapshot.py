@@ -7,7 +7,6 @@ snapshots link to the rewritten file as long as the same rows are kept.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -31,6 +30,7 @@ from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.files.progress import track
 from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
+from xmore.store.contracts import sealed
 from xmore.store.made_by import warn_if_other
 
 
@@ -128,8 +128,7 @@ def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) ->
         "made_by": made.made_by,
         **facts,
     }
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    write_whole(plan.work / "manifest.json", text.encode())
+    write_whole(plan.work / "manifest.json", sealed(manifest))
     return read_snapshot(plan.work)
 
 

@@ -17,7 +17,8 @@ from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
 from xmore.methods.registry import METHODS
 from xmore.models.spec import TOKENIZER, ModelCard
 from xmore.store import schemas
-from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.store.checks import read_manifest
 
 if TYPE_CHECKING:
     from xmore.models.encoder import OpenClipEncoder

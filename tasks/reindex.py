@@ -67,7 +67,7 @@ def download(plan: ReindexPlan, batch: Batch) -> Fetched:
         shard_rows=plan.config.shard_rows,
         bounds=plan.config.download,
         spark_master=plan.config.spark_master,
-        taken=[value for value in plan.taken if "://" not in value],
+        taken=[value for value in plan.refused if "://" not in value],
     )
     shards = download_shards(job, batch.shards)
     rows, images = write_outcomes(batch)
@@ -85,7 +85,7 @@ def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
     from index_build.download.images import forget_failed
     from index_build.ledger import open_ledger
 
-    with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
+    with open_ledger(plan.config.memory, wanted, plan.refused, plan.config.download) as ledger:
         failures, asked = ledger.outcome_counts()
     bad = [want.first_bad for want in wanted if want.first_bad]
     try:
@@ -119,7 +119,7 @@ def assemble(
     from index_build import snapshot as build
     from index_build.ledger import open_ledger
 
-    with open_ledger(plan.config.memory, wanted, plan.taken, plan.config.download) as ledger:
+    with open_ledger(plan.config.memory, wanted, plan.refused, plan.config.download) as ledger:
         ledger.read_features(plan.model)
         totals = ledger.totals()
         stop_if_too_many(plan, totals.failures, totals.asked)

@@ -19,7 +19,8 @@ from xmore.methods.scoring import (
 )
 from xmore.models.spec import ModelCard, context_length
 from xmore.store import schemas
-from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_manifest, read_rows, split_rows
+from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.store.checks import read_manifest
 
 if TYPE_CHECKING:
     from tasks.texts import TextEncoder

@@ -39,3 +39,8 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def unsealed(data: dict) -> dict:
+    """A file's content without the checksum, which is not that of what a test changes."""
+    return {key: value for key, value in data.items() if key != "checksum"}

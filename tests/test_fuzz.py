@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sharing import unsealed
 
 from index_build.sources.urls import select_rows
 from xmore.config.sources import FiltersConfig, UrlListConfig
@@ -21,7 +22,7 @@ from xmore.memory.rows import captions_of, keys_of
 from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import all_runs, config_of, load_run
 from xmore.results.views import open_views
-from xmore.store.artifacts import check_hashes, check_sizes, read_manifest
+from xmore.store.checks import check_hashes, check_sizes, read_manifest
 
 ANY = settings(
     max_examples=60,
@@ -74,7 +75,7 @@ def test_a_snapshots_manifest(memory, data):
     whole = path.read_bytes()
     try:
         if data.draw(st.booleans()):
-            text = json.dumps(changed(json.loads(whole), data.draw)).encode()
+            text = json.dumps(changed(unsealed(json.loads(whole)), data.draw)).encode()
         else:
             text = data.draw(st.binary(max_size=40))
         path.write_bytes(text)
@@ -104,7 +105,8 @@ def test_a_current_file(memory, content):
 @given(st.data())
 def test_an_artifacts_manifest(done, tmp_path_factory, data):
     run = load_run(done.config.results, done.name)
-    folder = tmp_path_factory.mktemp("artifact")
+    folder = tmp_path_factory.mktemp("artifact") / run.artifacts[0].digest
+    folder.mkdir()
     manifest = changed(read_manifest(Path(run.artifacts[0].path)), data.draw)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert check_sizes(folder) or manifest["parts"] == []
@@ -117,7 +119,7 @@ def test_a_run_json(done, tmp_path_factory, data):
     results = tmp_path_factory.mktemp("results")
     (results / "runs" / "r").mkdir(parents=True)
     content = json.loads((done.config.results / "runs" / done.name / "run.json").read_text())
-    text = json.dumps(changed(content, data.draw)).encode()
+    text = json.dumps(changed(unsealed(content), data.draw)).encode()
     (results / "runs" / "r" / "run.json").write_bytes(data.draw(st.just(text) | st.binary()))
     try:
         for run in all_runs(results):

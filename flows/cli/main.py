@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
 from flows.cli import datasets, look, memory, run, texts, upkeep
-from xmore.files.errors import XmoreError, one_line
+from xmore.files.errors import ServiceError, one_line
 
 RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -54,16 +55,36 @@ def options(
 def app() -> None:
     """Run `xmore`.
 
-    An error that a user can fix is one line and exit code 2; with `--debug`, a traceback.
+    Any error is one line and exit code 2; with `--debug`, a traceback.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        commands(args=[_at_home(argument) for argument in sys.argv[1:]])
-    except (XmoreError, OSError) as error:
+        _command()(args=[_at_home(argument) for argument in sys.argv[1:]])
+    except Exception as error:  # each library raises its own
         if "--debug" in sys.argv:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(commands)
+
+
+def main() -> None:
+    """Run `xmore` as a process, which ends at once where Prefect's server does not respond.
+
+    Prefect's threads would wait for the server, for minutes, before they let the process end.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        if isinstance(end.__context__, ServiceError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
+        raise
 
 
 def _at_home(argument: str) -> str:

@@ -14,6 +14,12 @@ commands = typer.Typer(
     no_args_is_help=True,
 )
 
+take_downs = typer.Typer(
+    help="Take rows down for good, list what is taken down, and let rows come back.",
+    no_args_is_help=True,
+)
+commands.add_typer(take_downs, name="takedown")
+
 MemoryFolder = Annotated[
     Path, typer.Argument(help="Folder of a memory; it contains CURRENT.", show_default=False)
 ]
@@ -83,6 +89,46 @@ def rollback(
     old, new = roll_back(memory, to)
     say(safe(f"CURRENT: {old} -> {new}"))
     say(safe(f"A re-index will not return to {old} unless its sources change."))
+
+
+@take_downs.command("add")
+def take_down(
+    memory: MemoryFolder,
+    values: Annotated[
+        list[str], typer.Argument(help="URLs, row_keys, or sha256 of images.", show_default=False)
+    ],
+    reason: Annotated[str, typer.Option(help="Why; kept with the time.")] = "",
+) -> None:
+    """Take rows down: the next re-index removes them, and they do not come back."""
+    from flows.cli.terminal.console import safe, say
+    from flows.upkeep import take_down as add
+
+    for value, known in add(memory, values, reason):
+        say(safe(f"{'already taken down' if known else 'taken down'}: {value}"))
+    say(safe("Next: `xmore reindex CONFIG` removes them, `xmore memory gc` deletes their bytes."))
+
+
+@take_downs.command("list")
+def list_take_downs(memory: MemoryFolder) -> None:
+    """List what is taken down: when, why, and which images follow from a URL."""
+    from flows.cli.terminal.memory import show_take_downs
+    from index_build.base.takedown import current
+
+    show_take_downs(list(current(memory).values()))
+
+
+@take_downs.command("reinstate")
+def reinstate(
+    memory: MemoryFolder,
+    value: Annotated[str, typer.Argument(help="A value of the list.", show_default=False)],
+) -> None:
+    """Let a value that was taken down come back, with the images that follow from it."""
+    from flows.cli.terminal.console import safe, say
+    from flows.upkeep import reinstate as let_back
+
+    for each in let_back(memory, value):
+        say(safe(f"reinstated: {each}"))
+    say(safe("The next re-index requests its rows again, if its sources still list them."))
 
 
 @commands.command("verify")

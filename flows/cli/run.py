@@ -187,7 +187,12 @@ def _call(flow: Any, *arguments: Any) -> Any:
     try:
         if not api:
             return flow.fn(*arguments)
-        httpx.get(f"{api}/health", timeout=10)
+        health = httpx.get(f"{api}/health", timeout=10)
+        if health.status_code != 200 or health.text.strip() != "true":
+            raise ServiceError(
+                f"{api}: is no API of Prefect's server, which ends in /api. Correct "
+                "PREFECT_API_URL, or unset it to run without a server."
+            )
         return flow(*arguments)
     except httpx.TransportError as error:
         raise ServiceError(

@@ -52,7 +52,7 @@ class ReindexEstimate:
 def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
     """Count the new rows and multiply by measured rates. Memory: DuckDB's, and the model."""
     config = plan.config
-    with open_ledger(config.memory, wanted, plan.taken, config.download) as ledger:
+    with open_ledger(config.memory, wanted, plan.refused, config.download) as ledger:
         sources = [
             SourcePlan(
                 name=want.listed.source.label,

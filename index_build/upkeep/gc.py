@@ -56,7 +56,7 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
     """
     busy = "a re-index is running. Wait for it to end, then run gc."
     with changing(memory, busy), ExitStack() as held:
-        taken = takedown.kept(memory)
+        taken = list(takedown.current(memory))
         kept, going = _choose(memory, keep, taken, held)
         used = {_features_of(memory / "snapshots" / name) for name in kept}
         freed = _bytes_of([memory / "snapshots" / name for name in going])
@@ -96,7 +96,7 @@ def _choose(
         if name == current:
             kept[name] = "CURRENT"
             continue
-        marked = _holds(memory / "snapshots" / name, taken)
+        marked = takedown.holds(memory / "snapshots" / name, taken) > 0
         if place < keep and not marked:
             kept[name] = f"one of the newest {keep}"
             continue
@@ -112,19 +112,6 @@ def _choose(
         if path.name not in kept and path.name not in going:
             going[path.name] = "damaged or incomplete"
     return kept, going
-
-
-def _holds(snapshot: Path, taken: list[str]) -> bool:
-    """Return whether a snapshot has a row that has been taken down since."""
-    if not taken:
-        return False
-    wanted = pa.array(taken, pa.string())
-    for path in sorted((snapshot / "metadata").glob("*.parquet")):
-        names = [n for n in ("memory_key", "row_key", "url") if n in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=names, partitioning=None)
-        if any(pc.any(pc.is_in(table[name], wanted)).as_py() for name in names):
-            return True
-    return False
 
 
 @contextmanager

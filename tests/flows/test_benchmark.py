@@ -7,6 +7,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from sharing import unsealed
 
 from flows.benchmark import xmore_benchmark
 from xmore.files.errors import ConfigError, RunError, SnapshotError
@@ -47,7 +48,7 @@ def test_a_resumed_run_keeps_its_snapshot(done, world, tmp_path):
     name = xmore_benchmark.fn(config)
     path = tmp_path / "runs" / name / "run.json"
     data = json.loads(path.read_text()) | {"finished": None, "artifacts": []}
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(unsealed(data)))
     assert load_run(tmp_path, name).status == "interrupted"
     elsewhere = config.model_copy(update={"memory": tmp_path / "no-memory"})
     assert xmore_benchmark.fn(elsewhere, resume=name) == name

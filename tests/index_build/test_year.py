@@ -14,7 +14,7 @@ import pytest
 
 from flows.reindex import Reindexed, xmore_reindex
 from flows.upkeep import check, compare, entries, roll_back
-from index_build.base import history
+from index_build.base import history, takedown
 from index_build.upkeep.gc import collect
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file
@@ -170,17 +170,28 @@ def test_pictures_and_places_come_from_either_source(steps):
             assert alone == {memory_id: pictures[memory_id]}
 
 
-def test_rolled_back_stays_rolled_back_until_sources_change(year, steps):
-    down, fewer = steps["down"].made.snapshot.name, steps["fewer"].made.snapshot.name
-    assert roll_back(year.memory, None) == (down, fewer)
-    again = year.run(year.full.slice(5), take_down=steps["list"])
-    assert again.made.skipped and again.made.withdrawn
-    assert resolve_current(year.memory) == fewer
-    assert roll_back(year.memory, down[:6]) == (fewer, down)
-    again = year.run(year.full.slice(5), take_down=steps["list"])
-    assert again.made.skipped and not again.made.withdrawn
+def test_no_rollback_returns_to_a_row_that_was_taken_down(year, steps):
+    down = steps["down"].made.snapshot.name
+    with pytest.raises(SnapshotError, match="holds 3 rows that were taken down"):
+        roll_back(year.memory, None)
+    assert resolve_current(year.memory) == down
     with pytest.raises(SnapshotError, match="no snapshot called 'nope'"):
         roll_back(year.memory, "nope")
+
+
+def test_rolled_back_stays_rolled_back_until_sources_change(world, tmp_path):
+    table, captions = pq.read_table(world.root / "captions.parquet"), tmp_path / "captions.parquet"
+    config = world.memory_config(captions, memory=tmp_path / "memory")
+    pq.write_table(table.slice(0, 12), captions)
+    before = xmore_reindex.fn(config).snapshot.name
+    pq.write_table(table.slice(0, 15), captions)
+    after = xmore_reindex.fn(config).snapshot.name
+    assert roll_back(config.memory, None) == (after, before)
+    again = xmore_reindex.fn(config)
+    assert again.skipped and again.withdrawn and resolve_current(config.memory) == before
+    assert roll_back(config.memory, after[:6]) == (before, after)
+    again = xmore_reindex.fn(config)
+    assert again.skipped and not again.withdrawn
 
 
 def test_gc_says_and_does_and_leaves_no_byte_of_what_was_taken_down(year, steps, world):
@@ -222,6 +233,14 @@ def test_what_was_taken_down_comes_back_only_when_the_list_lets_it(year, steps, 
     assert refused.made.snapshot.manifest["failures"]["taken down"] == 4
     image = next(path for path in world.images.iterdir() if digest_file(path) == gone["memory_key"])
     assert not found_in(year.memory, [image.read_bytes()[-200:]]), "it was refused, not kept"
+    without = year.run(rows, take_down=None)
+    assert without.made.skipped and not without.asked, "a list that is left out brings nothing back"
+    known = takedown.current(year.memory)
+    named = [value for value, down in known.items() if down.follows is None]
+    assert len(named) == 4 and {down.follows for down in known.values()} < {None, *named}
+    for value in named:
+        assert takedown.reinstate(year.memory, value)[0] == value
+    assert not takedown.current(year.memory)
     back = year.run(rows, take_down=None)
     assert back.made.added == 3 and gone["memory_key"] in {r["memory_key"] for r in back.rows}
 

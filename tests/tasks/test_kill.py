@@ -5,7 +5,7 @@ import random
 import time
 from pathlib import Path
 
-from xmore.store.artifacts import read_manifest
+from xmore.store.checks import read_manifest
 
 KILLS = int(os.environ.get("XMORE_KILLS", 1))  # `make test-slow` makes ten
 

@@ -11,7 +11,8 @@ from flows.benchmark import xmore_benchmark
 from xmore.memory.rows import captions_of, embedding_blocks, keys_of
 from xmore.memory.snapshot import open_snapshot
 from xmore.results.runs import load_run
-from xmore.store.artifacts import read_manifest, read_rows
+from xmore.store.artifacts import read_rows
+from xmore.store.checks import read_manifest
 
 
 def refs(done, stage):

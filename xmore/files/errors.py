@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def printable(text: str) -> str:
     """Return a text on one line, without control characters: names in it come from data too."""
@@ -51,14 +53,31 @@ class RunError(XmoreError):
     """A run is unknown or cannot be resumed."""
 
 
+RESUME = "Complete parts are kept. Fix it, then run the same command again to resume."
+# What libraries say when a resource is lacking, and what to do; the first that fits is shown.
+HINTS = (
+    (r"CUDA out of memory|CUDA error: out of memory", "Lower `execution.batch_size`."),
+    (r"DataLoader worker .* (killed|exited)", "Lower `execution.workers`, or free memory."),
+    (r"could not allocate|out of memory|MemoryError|unable to mmap", "Free memory."),
+    (r"Too many open files|Errno 24", "Raise the limit of open files (`ulimit -n 4096`)."),
+    (r"No space left on device|Errno 28", "Free disk space."),
+)
+
+
 def one_line(error: Exception) -> str:
-    """Return the message of an error; the system's own (disk full, not allowed) get a hint."""
+    """Return what went wrong and what to do, whatever library raised the error."""
     if isinstance(error, XmoreError):
         return str(error)
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    what = getattr(error, "strerror", None) or str(error)
-    todo = "Complete parts are kept. Fix it, then run the same command again to resume."
-    return str(XmoreError(f"{where}{what}. {todo}"))
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        what = f"{where}{error.strerror or error}"
+    else:
+        what = cause_of(error)
+    hints = [
+        hint for pattern, hint in HINTS if re.search(pattern, f"{what} {error}", re.IGNORECASE)
+    ]
+    where = "" if hints or isinstance(error, OSError) else "`xmore --debug ...` shows where. "
+    return printable(" ".join([f"{what.rstrip('.')}.", *hints[:1], where + RESUME]))
 
 
 def cause_of(error: Exception) -> str:

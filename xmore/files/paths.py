@@ -36,10 +36,14 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: the old file or the new one exists, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
     os.replace(temporary, path)
     fsync_dir(path.parent)
 

@@ -23,6 +23,8 @@ from xmore.models.folder import folder_config, text_folder
 from xmore.models.preprocess import KEYS
 from xmore.models.spec import ModelCard, weights_path
 
+CHARACTERS = 16  # per token that a model reads; English has four
+
 
 @dataclass(frozen=True)
 class TextFeatures:
@@ -104,25 +106,34 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Encode one batch of texts, padded to the longest: sort texts by length beforehand.
 
-        Raises ModelError if the model has no text tower.
+        Longer texts than CHARACTERS per token are cut before they are tokenized, and count as
+        truncated. Raises ModelError if the model has no text tower.
         """
         if not self.has_text:
             raise ModelError(
                 f"model `{self.card.name}` encodes images only; use it for the coarse role."
             )
         limit = self.tokenizer.context_length
-        tokens = self.tokenizer(list(texts), limit + 1)
+        most = CHARACTERS * limit
+        short = [_cut(text, most) for text in texts]
+        tokens = self.tokenizer(short, limit + 1)
         # One that blanks its end token (CLIPA's) shows a word in the place of that, instead.
         last = limit - getattr(self.tokenizer, "strip_sep_token", False)
         truncated = tokens[:, last] != self.pad_id
-        tokens = self.tokenizer(list(texts), limit) if truncated.any() else tokens[:, :limit]
+        tokens = self.tokenizer(short, limit) if truncated.any() else tokens[:, :limit]
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
             # Only these towers mask their padding; CLIP's own needs its full length.
             tokens = tokens[:, : int((tokens != self.pad_id).sum(1).max())]
         features = self.model.encode_text(tokens.to(self.device)).float()
         norm = features.norm(dim=-1)
         unit = torch.nn.functional.normalize(features, dim=-1)
-        return TextFeatures(unit.cpu().numpy(), norm.cpu().numpy(), truncated.numpy())
+        cut = [len(s) == most < len(text) for s, text in zip(short, texts, strict=True)]
+        return TextFeatures(unit.cpu().numpy(), norm.cpu().numpy(), truncated.numpy() | cut)
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the begin of a long text: to tokenize one word of 16,000 letters takes minutes."""
+    return text if len(text) <= most else " ".join(text.split())[:most]
 
 
 def _split(preprocess: Compose) -> tuple[Compose, Sequence[float], Sequence[float]]:

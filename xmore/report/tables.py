@@ -15,7 +15,7 @@ from xmore.report.leaderboard import _memory, _paper, averages, hyperparameters,
 from xmore.report.table import Table
 from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
-from xmore.store.artifacts import read_manifest
+from xmore.store.checks import read_manifest
 
 CLASSES = 10  # number of classes that captions help most, and of those that they hurt most
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from xmore.methods.registry import METHODS
 from xmore.results.runs import Run
-from xmore.store.artifacts import ArtifactRef, read_manifest
+from xmore.store.artifacts import ArtifactRef
+from xmore.store.checks import read_manifest
 
 COUNTED = (
     "query_embeddings",

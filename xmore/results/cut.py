@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xmore.results.runs import Run
-from xmore.store.artifacts import read_manifest
+from xmore.store.checks import read_manifest
 
 
 def cut_sentences(run: Run) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import logging
 import os
 import platform
 import time
@@ -21,7 +21,9 @@ from xmore.files.errors import RunError
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import write_whole
 from xmore.store.artifacts import ArtifactRef, path_of
-from xmore.store.contracts import RunFile, read_contract
+from xmore.store.contracts import RunFile, read_contract, sealed
+
+log = logging.getLogger(__name__)
 
 VERSIONS_OF = (
     "xmore",
@@ -77,8 +79,7 @@ class Run:
         data = asdict(self) | {"path": None}
         for record in data["artifacts"]:
             record["path"] = os.path.relpath(record["path"], self.results)
-        text = json.dumps(data, indent=1, sort_keys=True, default=str)
-        write_whole(self.path / "run.json", text.encode())
+        write_whole(self.path / "run.json", sealed(data))
 
 
 def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
@@ -156,7 +157,9 @@ def _read(path: Path) -> Run | None:
         data = read_contract(path, RunFile) | {"path": path.parent}
         data["artifacts"] = [_located(record, path.parents[2]) for record in data["artifacts"]]
         return Run(**data)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError) as error:
+        if "checksum" in str(error):
+            log.warning("%s: %s; the run is not listed", path, error)
         return None  # a foreign or incomplete folder is not a run
 
 

@@ -10,12 +10,14 @@ import pyarrow as pa
 
 from xmore.files.errors import ArtifactError, RunError
 from xmore.files.paths import PROJECT_ROOT, write_whole
+from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.registry import METHODS
 from xmore.results.runs import Run
 from xmore.store import schemas
-from xmore.store.artifacts import ArtifactRef, read_manifest
+from xmore.store.artifacts import ArtifactRef
+from xmore.store.checks import check_once, read_manifest
 
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
 RAW_NAMES = {  # the flat view with the stage's name adds columns
@@ -53,6 +55,13 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     """
     if not run.artifacts:
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
+    for path in track(sorted({ref.path for ref in run.artifacts}), "checking", "artifact"):
+        problems = check_once(Path(path))
+        if problems:
+            raise RunError(
+                f"run {run.name}: an artifact is damaged or gone ({problems[0]}). "
+                f"See `xmore verify {run.name}`."
+            )
     connection = duckdb.connect()
     connection.execute("set autoinstall_known_extensions = false")
     connection.execute(allow_only([run.results], "allowed_directories"))

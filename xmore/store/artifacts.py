@@ -9,7 +9,6 @@ artifact. Only this module writes Parquet artifacts, and only it decides which a
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +25,13 @@ from xmore.files.locks import locked
 from xmore.files.paths import fsync_dir, fsync_file, write_whole
 from xmore.files.progress import track
 from xmore.store import schemas
-from xmore.store.contracts import ArtifactManifest, read_contract
+from xmore.store.checks import DIFFERS, MANIFEST, check_once, is_whole, read_manifest
+from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
 
 MAX_PART_BYTES = 64 << 20  # uncompressed; a part is one row group and the unit of retry
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,13 @@ class ArtifactStore:
     def find(self, key: ArtifactKey) -> ArtifactRef | None:
         """Return the artifact of `key`, or None if it is absent or damaged.
 
-        Checks only that its files exist with the right sizes. A damaged artifact is moved aside
-        (`.broken-<n>`), so that it is rebuilt.
+        Its bytes are compared with their hashes, once a process. A damaged artifact is moved
+        aside (`.broken-<n>`), so that it is rebuilt.
         """
         path = self._path(key)
         if not path.exists():
             return None
-        problems = check_sizes(path)
+        problems = check_once(path)
         if problems:
             log.warning("%s; rebuilding it", problems[0])
             move_aside(path)
@@ -153,48 +152,16 @@ def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:
 def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
     """Write one part durably and return its manifest entry."""
     temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary, compression="zstd", row_group_size=max(1, table.num_rows))
+    try:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=max(1, table.num_rows))
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
     fsync_file(temporary)
     digest = digest_file(temporary)
     size = temporary.stat().st_size
     temporary.replace(path)
     return {"file": path.name, "rows": table.num_rows, "bytes": size, "sha256": digest}
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read an artifact's manifest. Raises ArtifactError."""
-    try:
-        return read_contract(path / MANIFEST, ArtifactManifest)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path / MANIFEST}: unreadable ({error})") from error
-
-
-def check_sizes(path: Path) -> list[str]:
-    """Return the problems found without reading the parts: files absent or of another size."""
-    try:
-        parts = read_manifest(path)["parts"]
-    except ArtifactError as error:
-        return [str(error)]
-    problems = []
-    for part in parts:
-        file = path / part["file"]
-        size = file.stat().st_size if file.is_file() else None
-        if size != part["bytes"]:
-            have = "is absent" if size is None else f"has {size} bytes"
-            problems.append(f"{file} {have}, its manifest says {part['bytes']}")
-    return problems
-
-
-def check_hashes(path: Path) -> list[str]:
-    """Return the problems found in an artifact by reading every byte."""
-    problems = check_sizes(path)
-    if problems:
-        return problems
-    return [
-        f"{path / part['file']}: its bytes differ from those that were written (sha256)"
-        for part in read_manifest(path)["parts"]
-        if digest_file(path / part["file"]) != part["sha256"]
-    ]
 
 
 def move_aside(path: Path) -> Path:
@@ -219,7 +186,7 @@ def read_rows(
     for part in read_manifest(path)["parts"]:
         last = first + part["rows"]
         if (first < stop and last > start) or (part["rows"] == 0 and not tables):
-            table = pq.read_table(path / part["file"], columns=columns, partitioning=None)
+            table = _read_part(path, part, columns)
             low = max(start - first, 0)
             tables.append(table.slice(low, max(0, min(stop, last) - first - low)))
         first = last
@@ -232,7 +199,13 @@ def read_parts(ref: ArtifactRef, columns: list[str] | None = None) -> Iterator[p
     """Yield the parts of an artifact. Memory: one part."""
     path = Path(ref.path)
     for part in read_manifest(path)["parts"]:
-        yield pq.read_table(path / part["file"], columns=columns, partitioning=None)
+        yield _read_part(path, part, columns)
+
+
+def _read_part(path: Path, part: dict[str, Any], columns: list[str] | None) -> pa.Table:
+    if not is_whole(path, part):
+        raise ArtifactError(f"{path / part['file']}: {DIFFERS}. Run the same command again.")
+    return pq.read_table(path / part["file"], columns=columns, partitioning=None)
 
 
 def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) -> dict[str, Any]:
@@ -281,4 +254,4 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) 
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    write_whole(folder / MANIFEST, sealed(manifest))

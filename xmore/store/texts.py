@@ -8,7 +8,6 @@ on the model alone. Memory: 72 bytes per text for the index, one part while read
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,9 @@ from xmore.files.paths import sweep, write_whole
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
-from xmore.store.artifacts import MANIFEST, read_manifest, write_part
+from xmore.store.artifacts import write_part
+from xmore.store.checks import MANIFEST, is_whole, read_manifest
+from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
@@ -95,10 +96,12 @@ class CaptionStore:
             yield
 
     def _refresh(self) -> None:
+        """Read the keys of the parts that are whole; the texts of others are encoded again."""
         parts = read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
+        parts = [part for part in parts if self._usable(part)]
         for part in parts[len(self._parts) :]:
             warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
-        if len(parts) != len(self._parts):
+        if parts != self._parts:
             tables = [
                 pq.read_table(self.path / part["file"], columns=["text_sha256"], partitioning=None)
                 for part in parts
@@ -106,8 +109,18 @@ class CaptionStore:
             self._parts = parts
             self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
 
+    def _usable(self, part: dict[str, Any]) -> bool:
+        file = self.path / part["file"]
+        whole = file.is_file() and is_whole(self.path, part)
+        if not whole:
+            log.warning("%s: is absent or damaged; its texts are encoded again", file)
+        return whole
+
     def _index(self, keys: list[np.ndarray]) -> None:
-        flat = np.concatenate(keys)
+        flat = np.concatenate(keys) if keys else np.zeros(0, "S64")
+        if not keys:
+            self._keys, self._where = flat, np.zeros((0, 2), np.int32)
+            return
         where = [np.stack([np.full(len(k), i), np.arange(len(k))], 1) for i, k in enumerate(keys)]
         order = np.argsort(flat)
         self._keys, self._where = flat[order], np.concatenate(where).astype(np.int32)[order]
@@ -137,7 +150,9 @@ class CaptionStore:
             },
             schema=schemas.caption_embeddings(features.unit.shape[1]),
         )
-        part = write_part(self.path / f"part-{len(self._parts):05d}.parquet", table)
+        numbers = [int(path.stem[5:]) for path in self.path.glob("part-*.parquet")]
+        name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+        part = write_part(self.path / name, table)
         part["made_by"] = made_by(self._device)
         manifest = {
             "stage": "caption_embeddings",
@@ -146,7 +161,7 @@ class CaptionStore:
             "parts": [*self._parts, part],
             "rows": sum(p["rows"] for p in self._parts) + part["rows"],
         }
-        write_whole(self.path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        write_whole(self.path / MANIFEST, sealed(manifest))
         self._refresh()
 
 

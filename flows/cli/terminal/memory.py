@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.cli.terminal.console import safe, say, show_table, table_of
 from flows.upkeep import Difference, Entry
+from index_build.base.takedown import TakeDown
 from index_build.upkeep.estimate import ReindexEstimate
 from index_build.upkeep.gc import Freed
 from xmore.memory.snapshot import Snapshot
@@ -24,6 +25,21 @@ def show_entries(found: list[Entry]) -> None:
             safe(entry.index),
             entry.marks,
         )
+    show_table(table)
+
+
+def show_take_downs(found: list[TakeDown]) -> None:
+    """Print what is taken down, oldest first; a follower stands below its URL or row_key."""
+    if not found:
+        say("Nothing is taken down.")
+        return
+    table = table_of("taken down", "since", "reason", first_columns_left=3)
+    for down in (each for each in found if each.follows is None):
+        since = down.at.removesuffix("+00:00").replace("T", " ")
+        table.add_row(safe(down.value), since, safe(down.reason))
+        for other in found:
+            if other.follows == down.value:
+                table.add_row(safe(f"  and its image {other.value}"), "", "")
     show_table(table)
 
 

@@ -6,6 +6,7 @@ import shutil
 import duckdb
 import pytest
 import yaml
+from sharing import unsealed
 
 from xmore.results.runs import load_run
 
@@ -65,7 +66,7 @@ def test_moved_results_are_shown_queried_reported_and_verified(done, moved, xmor
         for ref in facts["artifacts"]:
             ref["path"] = f"/somewhere/else/{ref['path']}"
         facts["config"]["results"] = "/somewhere/else"
-        path.write_text(json.dumps(facts))
+        path.write_text(json.dumps(unsealed(facts)))
     query = "select count(*) as n from predictions"
     for command in (["show"], ["sql", query], ["report"], ["leaks"], ["verify"]):
         answer = xmore(command[0], "latest", *command[1:], "--results", moved)

@@ -44,6 +44,29 @@ def test_identity_is_weights_and_preprocessing_not_place(world, tmp_path):
     assert describe(ModelSpec(folder=there), tmp_path).digest != one.digest
 
 
+def test_a_long_text_is_cut_before_it_is_tokenized_and_counts(world, tmp_path, monkeypatch):
+    """open_clip's own tokenizer takes minutes for one word of 16,000 letters."""
+    encoder = load_encoder(
+        describe(ModelSpec(folder=world.root / "models" / "lite0"), tmp_path), "cpu"
+    )
+    seen, tokenize = [], encoder.tokenizer
+    most = encoders.CHARACTERS * tokenize.context_length
+
+    class Watched:
+        context_length = tokenize.context_length
+        tokenizer = tokenize.tokenizer
+
+        def __call__(self, texts, length):
+            seen.extend(map(len, texts))
+            return tokenize(texts, length)
+
+    monkeypatch.setattr(encoder, "tokenizer", Watched())
+    spaced = "a " + " " * 3 * most + "cat"
+    found = encoder.encode_texts(["a cat", "x" * 100_000, "a cat " * most, spaced])
+    assert max(seen) == most and found.truncated.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(found.unit[3], found.unit[0], atol=1e-5)
+
+
 def test_pooled_has_no_texts(real_models, tmp_path):
     spec = ModelSpec(folder=real_models / "lite0", pooled=True)
     encoder = load_encoder(describe(spec, tmp_path), "cpu")

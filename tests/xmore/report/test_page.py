@@ -11,6 +11,7 @@ import browser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sharing import unsealed
 
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
@@ -175,7 +176,7 @@ def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path, xmor
     runs.mkdir(parents=True)
     told = json.loads((done.config.results / "runs" / done.name / "run.json").read_text())
     told |= {"finished": None, "error": "RunError: stopped", "artifacts": told["artifacts"][:3]}
-    (runs / "run.json").write_text(json.dumps(told))
+    (runs / "run.json").write_text(json.dumps(unsealed(told)))
     answer = xmore("report", "half", "--results", tmp_path / "results")
     assert answer.returncode == 2 and "only a completed one" in answer.stderr
     (tmp_path / "file").touch()

@@ -7,16 +7,8 @@ import pytest
 
 from xmore.files.errors import ArtifactError
 from xmore.store import schemas
-from xmore.store.artifacts import (
-    ArtifactKey,
-    ArtifactStore,
-    check_hashes,
-    check_sizes,
-    read_manifest,
-    read_parts,
-    read_rows,
-    split_rows,
-)
+from xmore.store.artifacts import ArtifactKey, ArtifactStore, read_parts, read_rows, split_rows
+from xmore.store.checks import check_hashes, check_sizes, read_manifest
 
 KEY = ArtifactKey("rejected", "d", {"a": 1})
 

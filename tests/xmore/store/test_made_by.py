@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from sharing import unsealed
 
 from xmore.store import made_by as makers
 from xmore.store import schemas
-from xmore.store.artifacts import ArtifactKey, ArtifactStore, read_manifest
+from xmore.store.artifacts import ArtifactKey, ArtifactStore
+from xmore.store.checks import read_manifest
 from xmore.store.made_by import PACKAGES, warn_if_other
 
 KEYS = [ArtifactKey("rejected", "d", {"a": i}) for i in range(3)]
@@ -56,7 +58,7 @@ def test_another_maker_is_said_once_and_the_artifact_reused(tmp_path, caplog, ca
         else:
             made = manifest["made_by"] | changes
             manifest["made_by"] = {k: v for k, v in made.items() if v is not None}
-        path.write_text(json.dumps(manifest))
+        path.write_text(json.dumps(unsealed(manifest)))
     assert all(write(tmp_path, key).skipped for key in KEYS)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == (says is not None), lines

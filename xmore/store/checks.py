@@ -1,0 +1,74 @@
+"""Artifacts' manifests, and whether their files have the bytes that were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xmore.files.digests import digest_file
+from xmore.files.errors import ArtifactError
+from xmore.store.contracts import ArtifactManifest, read_contract
+
+MANIFEST = "manifest.json"
+DIFFERS = "its bytes differ from those that were written (sha256)"
+_whole = set[tuple[str, int, int, str]]()  # parts that were compared: path, size, time, sha256
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read an artifact's manifest. Raises ArtifactError, also if it is another artifact's."""
+    try:
+        manifest = read_contract(path / MANIFEST, ArtifactManifest)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path / MANIFEST}: unreadable ({error})") from error
+    if manifest.get("digest", "") not in ("", path.name.partition(".")[0]):
+        raise ArtifactError(f"{path / MANIFEST}: is the manifest of {manifest['digest']}")
+    return manifest
+
+
+def check_sizes(path: Path) -> list[str]:
+    """Return the problems found without reading the parts: files absent or of another size."""
+    try:
+        parts = read_manifest(path)["parts"]
+    except ArtifactError as error:
+        return [str(error)]
+    problems = []
+    for part in parts:
+        file = path / part["file"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != part["bytes"]:
+            have = "is absent" if size is None else f"has {size} bytes"
+            problems.append(f"{file} {have}, its manifest says {part['bytes']}")
+    return problems
+
+
+def check_hashes(path: Path) -> list[str]:
+    """Return the problems found in an artifact by reading every byte."""
+    problems = check_sizes(path)
+    if problems:
+        return problems
+    return [
+        f"{path / part['file']}: {DIFFERS}"
+        for part in read_manifest(path)["parts"]
+        if digest_file(path / part["file"]) != part["sha256"]
+    ]
+
+
+def check_once(path: Path) -> list[str]:
+    """Return the problems found as `check_hashes` does; a part is read once a process."""
+    problems = check_sizes(path)
+    if problems:
+        return problems
+    parts = read_manifest(path)["parts"]
+    return [f"{path / part['file']}: {DIFFERS}" for part in parts if not is_whole(path, part)]
+
+
+def is_whole(path: Path, part: dict[str, Any]) -> bool:
+    """Return whether a part has the bytes that were written; it is read once a process."""
+    file = path / part["file"]
+    stat = file.stat()
+    stamp = (str(file), stat.st_size, stat.st_mtime_ns, part["sha256"])
+    if stamp not in _whole:
+        if digest_file(file) != part["sha256"]:
+            return False
+        _whole.add(stamp)
+    return True
