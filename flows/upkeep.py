@@ -20,13 +20,8 @@ from xmore.config.memory import ReindexConfig
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
-from xmore.files.progress import track
-from xmore.memory.adopt import open_memory
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
-from xmore.results.runs import Run
-from xmore.store.artifacts import move_aside
-from xmore.store.checks import check_hashes
 
 SAMPLES = 5
 
@@ -183,26 +178,6 @@ def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
     for cause in sorted({*a["failures"], *b["failures"]}):
         rows.append((f"failed: {cause}", a["failures"].get(cause, 0), b["failures"].get(cause, 0)))
     return rows
-
-
-def verify_run(run: Run, repair: bool) -> tuple[list[str], list[Path]]:
-    """Return the problems found in a run's artifacts and snapshot, and where damage was moved to.
-
-    `repair` moves damaged artifacts aside.
-    """
-    problems, moved = [], []
-    for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
-        found = check_hashes(Path(path))
-        problems += found
-        if found and repair and Path(path).exists():
-            moved.append(move_aside(Path(path)))
-    try:
-        memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
-        with open_memory(memory, cache, run.snapshot["name"]) as snapshot:
-            problems += verify_snapshot(snapshot)
-    except SnapshotError as error:
-        problems.append(str(error))
-    return problems, moved
 
 
 def take_down(memory: Path, values: list[str], reason: str) -> list[tuple[str, bool]]:

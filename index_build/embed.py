@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ from index_build.base.shards import Features, PairShard, load_shard
 from index_build.base.tables import write_table
 from xmore.config.execution import ExecutionConfig
 from xmore.files.digests import digest_file
+from xmore.files.errors import SnapshotError
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.models.encoder import OpenClipEncoder
 from xmore.models.features import encode_images, encode_texts
+from xmore.store.contracts import sealed, unsealed
 from xmore.store.made_by import made_by
 
 KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
@@ -59,12 +60,18 @@ def read_record(folder: Path, number: int) -> dict[str, Any]:
 
     `made_by` has versions and device, if a model was run; older records lack it.
     """
-    return json.loads(record_path(folder, number).read_bytes())
+    path = record_path(folder, number)
+    try:
+        return unsealed(path.read_bytes())
+    except ValueError as error:
+        raise SnapshotError(
+            f"{path}: damaged ({error}). Delete it, and the next re-index embeds its shard again."
+        ) from error
 
 
 def write_record(folder: Path, number: int, record: dict[str, Any]) -> None:
     """Record that a shard is embedded."""
-    write_whole(record_path(folder, number), json.dumps(record).encode())
+    write_whole(record_path(folder, number), sealed(record))
 
 
 def part(folder: Path, kind: str, number: int) -> Path:

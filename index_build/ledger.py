@@ -10,7 +10,6 @@ features, as DuckDB tables in a scratch file. Memory: MEMORY_LIMIT for any numbe
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from index_build.sources.look_up import Wanted
 from xmore.config.memory import DownloadConfig
 from xmore.files.sql import quote, quote_all
 from xmore.models.spec import ModelCard
+from xmore.store.contracts import unsealed
 
 BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
 HOSTS = 20
@@ -108,7 +108,7 @@ class Ledger:
         self.db.execute("create or replace table rejected (row_key varchar, cause varchar)")
         for batch in batches:
             for record in sorted((batch.features(model) / "done").glob("*.json")):
-                causes = json.loads(record.read_bytes())["rejected"]
+                causes = unsealed(record.read_bytes())["rejected"]
                 if causes:
                     self.db.executemany("insert into rejected values (?, ?)", list(causes.items()))
         self.db.execute(_KEPT)

@@ -132,11 +132,29 @@ def reinstate(
 
 
 @commands.command("verify")
-def verify(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
+def verify(
+    memory: MemoryFolder,
+    snapshot: SnapshotName = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Verify all snapshots, all batches and the history.")
+    ] = False,
+) -> None:
     """Read every byte of a snapshot, check each row, and print what is damaged."""
     from flows.cli.terminal.console import safe, say
     from flows.upkeep import check, find
 
+    if everything:
+        from flows.cli.terminal.memory import size
+        from flows.verify import verify_memory
+
+        done = verify_memory(memory)
+        for problem in done.problems:
+            say(safe(f"damaged: {problem}"))
+        state = "damaged" if done.problems else "intact"
+        say(safe(f"{memory}: {state} ({done.things:,} snapshots and shards, {size(done.bytes)})."))
+        if done.problems:
+            raise typer.Exit(1)
+        return
     found = find(memory, snapshot)
     problems = check(found)
     for problem in problems:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import RESULTS, Results, RunName
+from flows.cli.options import RESULTS, Results
 from xmore.files.errors import RunError
 
 
@@ -35,20 +35,33 @@ def doctor(results: Results = RESULTS) -> None:
 
 
 def verify(
-    run: RunName,
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Name of a run, the beginning of it, or `latest`.", show_default=False),
+    ] = None,
     results: Results = RESULTS,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Verify the whole store and the files of all runs.")
+    ] = False,
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Move damaged artifacts aside; the next run rebuilds them."),
     ] = False,
 ) -> None:
     """Read every byte of a run's artifacts and snapshot, check hashes, and print the damage."""
-    from flows.cli.terminal.upkeep import show_problems
-    from flows.upkeep import verify_run
+    from flows.cli.terminal.upkeep import show_verified
+    from flows.verify import verify_results, verify_run
     from xmore.results.runs import load_run
 
-    found = load_run(results, run)
-    if found.status != "completed":
-        raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
-    if show_problems(found, *verify_run(found, repair), repair):
+    if (run is None) != everything:
+        raise RunError("name a run to verify, or set --all for the store and all runs.")
+    if everything:
+        damaged = show_verified(verify_results(results, repair), str(results), repair)
+    else:
+        found = load_run(results, str(run))
+        if found.status != "completed":
+            raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
+        name = f"{found.name} and snapshot {found.snapshot['name']}"
+        damaged = show_verified(verify_run(found, repair), name, repair)
+    if damaged:
         raise typer.Exit(1)

@@ -9,7 +9,6 @@ are kept, so that it cannot come back.
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from xmore.files.paths import fsync_file, write_whole
 from xmore.files.progress import track
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import read_snapshot, resolve_current
+from xmore.store.contracts import sealed
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _new_features(folder: Path, number: int, live: pa.ChunkedArray, keep: bool) 
     done = record_path(folder, number)
     if keep:
         facts = {"rows": len(positions), "files": describe(files)}
-        write_whole(beside(done), json.dumps(read_record(folder, number) | facts).encode())
+        write_whole(beside(done), sealed(read_record(folder, number) | facts))
     yield Change(done, beside(done) if keep else None)
 
 

@@ -19,6 +19,7 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import check_once, read_manifest
 
+VIEWS = "views.sql"
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
 RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
@@ -43,8 +44,8 @@ WITH_MODEL = (
 
 def write_views(run: Run) -> Path:
     """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql."""
-    path = run.path / "views.sql"
-    write_whole(path, _views(run).encode())
+    path = run.path / VIEWS
+    write_whole(path, views_of(run).encode())
     return path
 
 
@@ -66,7 +67,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     connection.execute("set autoinstall_known_extensions = false")
     connection.execute(allow_only([run.results], "allowed_directories"))
     try:
-        connection.execute(_views(run))
+        connection.execute(views_of(run))
     except (duckdb.Error, ArtifactError) as error:
         raise RunError(
             f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "
@@ -76,7 +77,8 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _views(run: Run) -> str:
+def views_of(run: Run) -> str:
+    """Return the SQL of `<run>/views.sql`. Raises ArtifactError."""
     by_stage = defaultdict(list)
     for record in run.artifacts:
         by_stage[record.stage].append(record)

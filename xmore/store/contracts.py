@@ -170,12 +170,18 @@ class RecoFile(TypedDict):
 def read_contract(path: Path, kind: Any) -> dict[str, Any]:
     """Read a JSON file that satisfies `kind`. Raises OSError, or ValueError with one line."""
     try:
-        data = json.loads(path.read_bytes())
-        if isinstance(data, dict) and data.pop(CHECKSUM, None) not in (None, digest_of(data)):
-            raise ValueError("its content differs from its checksum")
+        data = unsealed(path.read_bytes())
         _adapter(kind).validate_python(data)
     except (ValueError, RecursionError) as error:  # includes pydantic's and json's errors
         raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
+    return data
+
+
+def unsealed(text: bytes) -> Any:
+    """Return the content of JSON without its checksum. Raises ValueError if they differ."""
+    data = json.loads(text)
+    if isinstance(data, dict) and data.pop(CHECKSUM, None) not in (None, digest_of(data)):
+        raise ValueError("its content differs from its checksum")
     return data
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cli.terminal.console import console, safe
-from xmore.results.runs import Run
+from flows.cli.terminal.console import console, safe, say
+from flows.cli.terminal.memory import size
+from flows.verify import Verified
 
 
 def show_up(api: str, logs: Path) -> None:
@@ -23,19 +23,17 @@ def show_up(api: str, logs: Path) -> None:
         console.print(safe(line), soft_wrap=True, highlight=False)
 
 
-def show_problems(run: Run, problems: Sequence[str], moved: Sequence[Path], repaired: bool) -> bool:
+def show_verified(done: Verified, what: str, repair: bool) -> bool:
     """Print what is damaged, or that nothing is. Returns whether something is damaged."""
-    for problem in problems:
+    for problem in done.problems:
         console.print(f"damaged: {safe(problem)}", soft_wrap=True, highlight=False)
-    if not problems:
-        count = len({ref.path for ref in run.artifacts})
-        console.print(
-            f"{run.name}: {count} artifacts and snapshot {run.snapshot['name']} are intact."
-        )
-    elif repaired:
-        for path in moved:
-            console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
-        console.print("Run the benchmark again: it rebuilds what is absent.")
+    for path in done.moved:
+        console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
+    read = f"{done.things:,} artifacts and files, {size(done.bytes)} read"
+    if not done.problems:
+        say(safe(f"{what}: intact ({read})."))
+    elif repair:
+        say(safe(f"{read}. Run the benchmark again: it rebuilds what is absent."))
     else:
-        console.print(f"To rebuild: xmore verify {run.name} --repair, then run the benchmark.")
-    return bool(problems)
+        say(safe(f"{read}. `--repair` moves damaged artifacts aside; the next run rebuilds them."))
+    return bool(done.problems)

@@ -63,7 +63,7 @@ def test_runs_and_verify(done, xmore):
     answer = xmore("runs", "--results", results)
     assert answer.returncode == 0 and done.name in answer.stdout and "completed" in answer.stdout
     answer = xmore("verify", done.name, "--results", results)
-    assert answer.returncode == 0 and "are intact" in answer.stdout
+    assert answer.returncode == 0 and ": intact (" in answer.stdout
 
 
 def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp_path, xmore):
