@@ -48,11 +48,14 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
         views = open_views(load_run(member.config.results, name))
         try:
             table = views.execute(sweep.table)
+            if table is None:
+                raise ConfigError(f"{file}: `table`: is no query. Run {name} is complete.")
+            found_rows = table.fetchall()
         except duckdb.Error as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"{file}: `table`: {first}. Run {name} is complete.") from error
         columns = [*member.values, *(column[0] for column in table.description or ())]
-        rows += [[*member.values.values(), *row] for row in table.fetchall()]
+        rows += [[*member.values.values(), *row] for row in found_rows]
         names += [name] * (len(rows) - len(names))
     path = found[0].config.results / "tables" / f"{sweep.name}.csv"
     out = io.StringIO()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import duckdb
 
+from index_build.base import takedown
 from index_build.base.batches import Batch, list_batches
 from index_build.base.tables import parquet, scratch_db
 from index_build.download.fetch import PRIVATE, RETRYABLE
@@ -78,8 +79,8 @@ class Ledger:
         """Read the batches' outcomes into the table `wanted`."""
         batches = list_batches(self.memory)
         self.db.execute("create or replace table taken (value varchar)")
-        if taken:
-            self.db.executemany("insert into taken values (?)", [[value] for value in taken])
+        if forms := sorted(takedown.all_forms(taken)):
+            self.db.executemany("insert into taken values (?)", [[form] for form in forms])
         self.db.execute(_ATTEMPTED.format(outcomes=_outcomes(batches)))
         bounded = [b.name for b in batches if b.bounds != bounds_of(self.download)]
         listed = " union all by name ".join(
@@ -88,6 +89,7 @@ class Ledger:
         self.db.execute(
             _WANTED.format(
                 listed=listed,
+                url=_REQUESTED if taken else "url",
                 retryable=quote_all(sorted(RETRYABLE)),
                 tries=self.download.tries,
                 bounded=quote_all(BOUNDED),
@@ -152,12 +154,15 @@ class Ledger:
 def followers(memory: Path, taken: list[str]) -> dict[str, list[str]]:
     """Return the sha256 of the images of the rows that each URL or row_key in `taken` names."""
     found: dict[str, list[str]] = {}
+    if not taken:
+        return found
     with scratch_db(memory / "making" / "followers") as db:
-        db.execute("create table taken (value varchar)")
-        if taken:
-            db.executemany("insert into taken values (?)", [[value] for value in taken])
-        outcomes = _outcomes(list_batches(memory))
-        for value, key in db.execute(_FOLLOWERS.format(outcomes=outcomes)).fetchall():
+        db.create_function("requested", takedown.requested, ["VARCHAR"], "VARCHAR")
+        db.execute("create table taken (form varchar, value varchar)")
+        forms = map(list, takedown.all_forms(taken).items())
+        db.executemany("insert into taken values (?, ?)", list(forms))
+        query = _FOLLOWERS.format(outcomes=_outcomes(list_batches(memory)), url=_REQUESTED)
+        for value, key in db.execute(query).fetchall():
             found.setdefault(value, []).append(key)
     return found
 
@@ -168,6 +173,7 @@ def open_ledger(
 ) -> Iterator[Ledger]:
     """Open a ledger over the files that are on disk now."""
     with scratch_db(memory / "making" / "ledger") as db:
+        db.create_function("requested", takedown.requested, ["VARCHAR"], "VARCHAR")
         ledger = Ledger(db, memory, wanted, download)
         ledger.read_outcomes(taken)
         yield ledger
@@ -231,8 +237,13 @@ _ATTEMPTED = """
     from ({outcomes}) group by row_key
 """
 
+# Python's function is called for the few that need it.
+_REQUESTED = (
+    f"case when regexp_full_match(url, {quote(takedown.PLAIN)}) then url else requested(url) end"
+)
+
 _FOLLOWERS = """
-    select distinct value, memory_key from ({outcomes}) join taken on value in (row_key, url)
+    select distinct value, memory_key from ({outcomes}) join taken on form in (row_key, {url})
     where memory_key is not null and memory_key <> value order by all
 """
 
@@ -244,7 +255,7 @@ _WANTED = """
         from ({listed}) group by row_key
     )
     select listed.row_key, source, attempted.cause, attempted.tries, attempted.host,
-           listed.row_key in (from taken) or coalesce(url in (from taken), false)
+           listed.row_key in (from taken) or coalesce({url} in (from taken), false)
                or coalesce(coalesce(attempted.memory_key, listed.memory_key) in (from taken), false)
                as taken,
            coalesce(

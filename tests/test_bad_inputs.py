@@ -211,6 +211,8 @@ SWEEPS = {
     "an unknown key to change": ({"vary": {"retrieval.fin": ["direct"]}}, ["retrieval.fin"]),
     "a value that may not be": ({"vary": {"retrieval.captions": [[99]]}}, ["[1, 24]", "got 99"]),
     "values that are no list": ({"vary": {"seeds": 3}}, ["vary.seeds", "list"]),
+    "no values": ({"vary": {"seeds": []}}, ["vary.seeds", "at least 1"]),
+    "no number": ({"vary": {"leaks.threshold": [".nan", "nan"]}}, ["leaks.threshold"]),
     "a base that is not there": ({"base": "nowhere.yaml"}, ["nowhere.yaml", "cannot be read"]),
 }
 
@@ -232,6 +234,7 @@ def test_sweep(case, xmore, why):
 def test_a_sweep_is_not_a_benchmark_and_its_question_may_be_wrong(case, xmore):
     refused(xmore("benchmark", _sweep(case)), "sweep's config", "xmore sweep")
     refused(xmore("sweep", _sweep(case, table="from nowhere")), "`table`", "nowhere", "is complete")
+    refused(xmore("sweep", _sweep(case, table="")), "`table`", "is complete")
     assert not (case.results / "tables").exists()
 
 

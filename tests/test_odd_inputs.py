@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from odd import images, lists, tables, tars, texts
+from odd import images, lists, programs, tables, tars, texts
 from odd.cases import Pairs, Queries
 
 from flows.reindex import xmore_reindex
@@ -20,7 +20,7 @@ from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
-KINDS = (images, lists, tables, tars, texts)
+KINDS = (images, lists, programs, tables, tars, texts)
 CASES = [(kind.__name__.rpartition(".")[2], case) for kind in KINDS for case in kind.CASES]
 
 

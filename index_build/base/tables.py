@@ -39,9 +39,14 @@ def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         shutil.rmtree(folder)
 
 
-def parquet(paths: list[Path], options: str = "") -> str:
-    """Return DuckDB's table function that reads Parquet files; their columns may differ."""
+def parquet(paths: list[Path], options: str = "", hive: bool = False) -> str:
+    """Return DuckDB's table function that reads Parquet files; their columns may differ.
+
+    With `hive`, folders named as `year=2024` are columns, if DuckDB takes them so; else the name of
+    a folder above would replace a column of the same name.
+    """
     more = f", {options}" if options else ""
+    more += "" if hive else ", hive_partitioning = false"
     return f"read_parquet([{quote_files(paths)}], union_by_name = true{more})"
 
 

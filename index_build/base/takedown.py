@@ -16,15 +16,18 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index_build.base.web import encoded
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.paths import write_whole
 from xmore.files.text import read_text
 
 FILE = "take-downs.jsonl"
+PLAIN = "[!-~]*"  # URLs that are requested as they are written
 OLDER = "taken-down.txt"  # the list of an older version's last re-index
 
 
@@ -42,7 +45,7 @@ def as_value(text: str) -> str:
     """Return a URL, or 64 hexadecimal digits in lower case. Raises ValueError."""
     if re.fullmatch("[0-9A-Fa-f]{64}", text):
         return text.lower()
-    if "://" not in text:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\0-\x1f\x7f]+", text):
         raise ValueError(
             "must be a URL or 64 hexadecimal digits (row_key, memory_key or sha256), got "
             f"{text[:80]!r}"
@@ -51,16 +54,17 @@ def as_value(text: str) -> str:
 
 
 def read_take_down(path: Path | None) -> list[str]:
-    """Read a list of values, one per line; `#` begins a comment.
+    """Read a list of values, one per line.
 
-    Returns them sorted, each once. Raises ConfigError with the line's number.
+    A `#` that begins a line or follows a space begins a comment. Returns them sorted, each once.
+    Raises ConfigError with the line's number.
     """
     if path is None:
         return []
     values = set()
     for number, line in enumerate(read_text(path, ConfigError, "`take_down`").split("\n"), 1):
-        text = line.strip()
-        if text and not text.startswith("#"):
+        text = re.split(r"(?:^|\s)#", line.strip(), maxsplit=1)[0].strip()
+        if text:
             try:
                 values.add(as_value(text))
             except ValueError as error:
@@ -71,7 +75,7 @@ def read_take_down(path: Path | None) -> list[str]:
 def current(memory: Path) -> dict[str, TakeDown]:
     """Return what is taken down now, by value, oldest first. Raises SnapshotError."""
     path, older = memory / FILE, memory / OLDER
-    lines = older.read_text().split() if older.exists() else []
+    lines = older.read_bytes().decode().split("\n")[:-1] if older.exists() else []
     found = {value: TakeDown(value, "", "an older version's list") for value in lines}
     try:
         events = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
@@ -124,16 +128,36 @@ def named(memory: Path) -> list[str]:
     return sorted(value for value, down in current(memory).items() if down.follows is None)
 
 
+def requested(url: str) -> str:
+    """Return a URL in the form by which take-downs are compared: as it is requested, if it is."""
+    if re.fullmatch(PLAIN, url):
+        return url
+    try:
+        return encoded(url)
+    except ValueError:
+        return url
+
+
+def all_forms(values: Iterable[str]) -> dict[str, str]:
+    """Return the forms of take-downs, with those in which their URLs are requested -> the value."""
+    return {form: value for value in values for form in (value, requested(value))}
+
+
 def holds(snapshot: Path, values: Iterable[str]) -> int:
     """Return how many rows of a snapshot are taken down. Memory: one shard's keys."""
-    wanted, count = pa.array(list(values), pa.string()), 0
-    for path in sorted((snapshot / "metadata").glob("*.parquet")) if len(wanted) else ():
-        names = [n for n in ("memory_key", "row_key", "url") if n in pq.read_schema(path).names]
+    forms, count = all_forms(values), 0
+    wanted = pa.array(list(forms), pa.string())
+    for path in sorted((snapshot / "metadata").glob("*.parquet")) if forms else ():
+        schema = pq.read_schema(path)
+        names = [n for n in ("memory_key", "row_key", "url") if n in schema.names]
+        names = [name for name in names if pa.types.is_string(schema.field(name).type)]
         table = pq.read_table(path, columns=names, partitioning=None)
-        marks = [pc.is_in(table[name], wanted) for name in names]
-        for mark in marks[1:]:
-            marks[0] = pc.or_(marks[0], mark)
-        count += pc.sum(marks[0]).as_py() or 0
+        columns = [table[name] for name in names]
+        if "url" in names:
+            urls = [None if url is None else requested(url) for url in table["url"].to_pylist()]
+            columns.append(pa.chunked_array([pa.array(urls, pa.string())]))
+        marks = [pc.is_in(column, wanted).to_numpy() for column in columns]
+        count += int(np.logical_or.reduce(marks).sum()) if marks else 0
     return count
 
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import errno
 import math
-import re
 import ssl
 import threading
 from collections.abc import Callable
 from http.client import HTTPMessage
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import certifi
 import pycurl
 
+from index_build.base.web import encoded
 from index_build.download.addresses import Gate
 from xmore.config.memory import DownloadConfig
 from xmore.images.decode import ImageRejected, check_image
 
-PRINTABLE = "".join(map(chr, range(33, 127)))  # of ASCII
 PRIVATE = "private address"
 RETRYABLE = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
 # What curl's errors are called here, some of them with the system's behind it; any other is
@@ -68,21 +66,6 @@ def fetch_image(url: str, bounds: DownloadConfig, refused: Callable[[HTTPMessage
     except ImageRejected as error:
         raise FetchFailed(error.cause) from error
     return data
-
-
-def encoded(url: str) -> str:
-    """Return a URL as it is requested: spaces and letters other than ASCII are percent-encoded.
-
-    What is encoded already stays. Raises ValueError for what is no URL of the web.
-    """
-    url = url.strip().lstrip("\ufeff").strip()
-    if re.search("[\0-\x1f\x7f]", url):
-        raise ValueError(url)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:  # curl would guess
-        raise ValueError(url)
-    before, host, after = url.partition(parts.netloc)
-    return before + host.encode("idna").decode() + quote(after, safe=PRINTABLE)
 
 
 def is_retryable(cause: str) -> bool:

@@ -35,7 +35,8 @@ def read_pairs(source: ImageFolderConfig, cache: Path) -> FolderPairs:
     if not source.folder.is_dir():
         raise DatasetError(f"{source.folder}: no such folder of images. Correct `images.folder`.")
     if not file.is_file():
-        raise DatasetError(f"{file}: no such file. Correct `images.captions`.")
+        what = "is a folder, not a file" if file.is_dir() else "no such file"
+        raise DatasetError(f"{file}: {what}. Correct `images.captions`.")
     table, bad = read_columns(file, ["path", "caption"], ".parquet")
     paths = as_text(table["path"], f"{file}: column `path`").fill_null("").to_pylist()
     given = table["caption"].is_null().to_pylist()

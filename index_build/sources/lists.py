@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 from fsspec.callbacks import TqdmCallback
 
 from index_build.base.tables import parquet
+from index_build.sources.condition import in_condition
 from xmore.config.sources import ColumnsConfig, UrlListConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.paths import is_text
 from xmore.files.records import first_line, read_header, read_records
 from xmore.files.sql import identifier, quote, quote_files
 from xmore.files.tables import KINDS, kind_of
@@ -47,13 +50,18 @@ def list_files(path: str, copies: Path) -> list[Path]:
     local = Path(path) if "://" not in path else _copy(path, copies)
     files = [local]
     if local.is_dir():
-        files = sorted(p for p in local.rglob("*") if _is_listed(p.relative_to(local).parts))
+        files = sorted(_files_in(local))
         if any(kind_of(file.name) != ".txt" for file in files):  # else it is a note beside them
             files = [file for file in files if kind_of(file.name) != ".txt"]
-    if not files or not all(file.is_file() for file in files):
+    if not files or not local.exists():
         raise DatasetError(
             f"{path}: no URL list found. Name a file or a folder of {', '.join(KINDS)}."
         )
+    for file in files:
+        if not file.is_file():
+            raise DatasetError(f"{file}: is no file, or leads to none. Remove it from the list.")
+        if not is_text(str(file)):
+            raise DatasetError(f"{file.parent}: {file.name!r} is not UTF-8. Rename this file.")
     kinds = {kind_of(file.name) for file in files}
     if len(kinds) > 1 or "" in kinds:
         found = ", ".join(sorted(kinds - {""})) or repr(files[0].suffix)
@@ -62,6 +70,17 @@ def list_files(path: str, copies: Path) -> list[Path]:
             f"{found}."
         )
     return files
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the tables in a folder, and in those that links lead to: each folder once."""
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if name[0] not in "._"]
+        if real not in seen:
+            yield from (Path(place, name) for name in names if _is_listed([name]))
+        seen.add(real)
 
 
 def _is_listed(parts: Sequence[str]) -> bool:
@@ -169,10 +188,14 @@ def described(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
 def parquet_list(db: duckdb.DuckDBPyConnection, names: ColumnsConfig, files: list[Path]) -> str:
     """Return SQL for all rows of Parquet files, URL and caption as text; raise ConfigError."""
     groups: dict[tuple[str, ...], list[Path]] = {}  # files by which of the two are bytes
+    hive = True  # columns of folders named as `year=2024`, unless the files have them, too
     for file in files:
         existing = described(db, parquet([file]))
         check_columns(file, names, list(existing))
-        texts = [column for column in (names.url, names.caption) if column is not None]
+        own = pq.read_schema(file).names  # DuckDB calls the second of two columns otherwise
+        check_columns(file, names, own)
+        hive = hive and not {name.lower() for name in own} & _of_folders(file)
+        texts = _read_by(names)
         for column in texts:
             if existing[column] not in ("VARCHAR", "BLOB", '"NULL"'):
                 raise ConfigError(
@@ -191,15 +214,13 @@ def parquet_list(db: duckdb.DuckDBPyConnection, names: ColumnsConfig, files: lis
         parts.append(
             f"select * {f'replace ({change})' if change else ''}, "
             f"if({' or '.join(wrong) or 'false'}, {quote(NOT_UTF8)}, null) as {FLAW} "
-            f"from {parquet(group)}"
+            f"from {parquet(group, hive=hive)}"
         )
     return " union all by name ".join(parts)
 
 
-def in_condition(config: UrlListConfig, existing: Iterable[str]) -> list[str]:
-    """Return the columns that `where` may read, other than URL and caption."""
-    where, texts = (config.where or "").lower(), (config.names.url, config.names.caption)
-    return [name for name in existing if name.lower() in where and name not in texts]
+def _of_folders(file: Path) -> set[str]:
+    return {part.partition("=")[0].lower() for part in file.parts[:-1] if "=" in part}
 
 
 def was_guessed(config: UrlListConfig, files: list[Path]) -> bool:

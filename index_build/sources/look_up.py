@@ -21,6 +21,7 @@ import pyarrow as pa
 from index_build.base.metadata import check_metadata
 from index_build.base.tables import write_table
 from index_build.sources import lists, urls
+from index_build.sources.condition import check_condition
 from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
 from index_build.sources.tars import OTHER, digest_listings, list_tars, listings
@@ -71,6 +72,7 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
     """Look up what a source holds now. Raises DatasetError, ConfigError and SnapshotError."""
     how = [source.filters.model_dump(), config.shard_rows]
     if source.urls:
+        check_condition(source.urls.where)
         files = lists.list_files(source.urls.path, config.memory / "making")
         digest = urls.rows_digest(source.urls, source.filters, files, config.cache)
         return Listed(source, digest_of([digest, config.shard_rows]), files, None)

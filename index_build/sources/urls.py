@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from index_build.base.tables import parquet, scratch_db, write_tables
+from index_build.sources.condition import in_condition
 from index_build.sources.language import language_of
 from index_build.sources.lists import (
     FLAW,
@@ -18,7 +19,6 @@ from index_build.sources.lists import (
     Texts,
     check_columns,
     described,
-    in_condition,
     parquet_list,
     was_guessed,
     write_texts,

@@ -180,8 +180,9 @@ def _split(
         "select rows.cause is null and memory_key in (from used) from rows"
     ).fetchall()
     db.unregister("rows")
-    marked = set(taken)
+    marked = set(takedown.all_forms(taken))
     urls = rows["url"].to_pylist() if "url" in rows.column_names else [None] * len(rows)
+    urls = [None if url is None else takedown.requested(url) for url in urls]
     keys = rows["row_key"].to_pylist()
     hashes = rows["memory_key"].to_pylist()
     gone = [bool({a, b, c} & marked) for a, b, c in zip(keys, hashes, urls, strict=True)]

@@ -8,6 +8,7 @@ import yaml
 
 from flows.benchmark import xmore_benchmark
 from flows.sweep import run_sweep
+from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
 from xmore.config.sweep import SweepConfig, members
 from xmore.files.paths import PROJECT_ROOT
@@ -72,6 +73,16 @@ def test_members_share_what_they_have_in_common(base, tmp_path, encoded):
     before = dict(encoded)
     assert run_sweep(tmp_path / "sweep.yaml", None, start).rows == table.rows
     assert encoded == before
+
+
+def test_keys_of_one_last_name_are_told_apart(base, tmp_path):
+    fine = load_config(base, BenchmarkConfig).roles.fine
+    vary = {"roles.fine": [fine], "retrieval.fine": ["direct", "indirect"], "seeds": [[0]]}
+    sweep = SweepConfig(name="s", base=base, vary=vary, table="select 1")
+    assert [member.values for member in members(sweep, tmp_path)] == [
+        {"roles.fine": fine, "retrieval.fine": how, "seeds": "[0]"}
+        for how in vary["retrieval.fine"]
+    ]
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from crash import killed_before, tree
 
 from flows.reindex import xmore_reindex
 from flows.upkeep import check, roll_back
-from index_build.base import history
+from index_build.base import history, takedown
 from index_build.upkeep.gc import collect
 from xmore.memory.snapshot import open_snapshot, resolve_current
 
@@ -77,7 +77,9 @@ def test_gc(year):
 
 def test_roll_back(year):
     config, folder, *_ = year
-    memory, before = config.memory, folder / "before"
+    memory, before = config.memory, folder / "nothing-taken-down"
+    shutil.copytree(folder / "before", before)
+    (before / takedown.FILE).unlink()  # else no rollback may return to the row
     shutil.rmtree(memory)
     shutil.copytree(before, memory)
     moved = roll_back(memory, None)

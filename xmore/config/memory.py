@@ -130,7 +130,8 @@ class ReindexConfig(Section):
     take_down: AnchoredPath | None = Field(
         None,
         title="Take-down list",
-        description="Text file, one row to delete per line: URL, row_key, memory_key or sha256.",
+        description="Text file, one row to delete per line: URL, row_key, memory_key or sha256. "
+        "A `#` at the start, or after a space, begins a comment.",
     )
     download: DownloadConfig = DownloadConfig()
     model_name: str = Field("coarse", description="The model's name in the manifest.")

@@ -61,7 +61,8 @@ class UrlListConfig(Section, title="Download"):
     )
     where: str | None = Field(
         None,
-        description="A condition on the list's columns in DuckDB's SQL, e.g. similarity > 0.3",
+        description="A condition on the list's columns in DuckDB's SQL, e.g. similarity > 0.3, "
+        "without a query, chance or the time in it.",
     )
     sample: float = Field(
         1.0,

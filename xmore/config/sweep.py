@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class SweepConfig(Section):
     set: dict[str, Any] = Field(
         default_factory=dict, description="Changes for all runs: dotted key -> value."
     )
-    vary: dict[str, list[Any]] = Field(
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default_factory=dict, description="Varied keys: dotted key -> list of values."
     )
     table: str = Field(
@@ -45,10 +45,13 @@ def members(sweep: SweepConfig, folder: Path) -> Iterator[Member]:
 
     Raises ConfigError.
     """
+    last = [key.rpartition(".")[2] for key in sweep.vary]
+    columns = [
+        name if last.count(name) == 1 else key for key, name in zip(sweep.vary, last, strict=True)
+    ]
     for values in product(*sweep.vary.values()):
-        chosen = dict(zip(sweep.vary, values, strict=True))
-        changes = {"name": sweep.name, **sweep.set, **chosen}
-        shown = {key.rpartition(".")[2]: _shown(value) for key, value in chosen.items()}
+        changes = {"name": sweep.name, **sweep.set, **dict(zip(sweep.vary, values, strict=True))}
+        shown = {name: _shown(value) for name, value in zip(columns, values, strict=True)}
         yield Member(shown, change_config(sweep.base, changes, folder))
 
 

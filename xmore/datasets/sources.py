@@ -130,7 +130,8 @@ class WebdatasetSource(_Source):
         found = _Rows(root)
         places: dict[str, tuple[str, int, int]] = {}
         rejected: list[tuple[str, str]] = []
-        for shard in range(shard_count(root / self.split)):
+        count = shard_count(root / self.split)
+        for shard in range(count):
             tar = f"{self.split}/{shard}.tar"
             for member, label in samples(root / tar):
                 uri = f"{tar}/{member.name}"  # only a name, whatever path it looks like
@@ -148,7 +149,10 @@ class WebdatasetSource(_Source):
                 f"{rejected[0][0]} ({rejected[0][1]})."
             )
         labels = found.checked(names or theirs)
-        return Listing(labels, theirs, Tars(root, places), rejected)
+        read = {f"{shard}.tar" for shard in range(count)}
+        others = sorted(p.name for p in (root / self.split).glob("[!.]*.tar") if p.name not in read)
+        told = f"`{self.split}/nshards.txt` says {count}; not read are: {', '.join(others[:9])}."
+        return Listing(labels, theirs, Tars(root, places), rejected, [told] if others else [])
 
 
 class TorchvisionSource(_Source):

@@ -10,7 +10,8 @@ import pyarrow as pa
 from xmore.files.errors import DatasetError
 from xmore.files.tables import as_text, read_columns
 
-NUMBER = re.compile("-?(0|[1-9][0-9]{0,8})")  # of a class, as text; 007 is a name
+# Of a class, as text; 007 is a name. Where a label is absent, pandas writes the others as 1.0.
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0)?")
 
 
 def read_images(file: Path, path: str, label: str) -> list[tuple[str | None, str | None]]:
@@ -41,7 +42,9 @@ def numbered(
     """
     positions = {name: number for number, name in enumerate(names or [])}
     named = [None if label is None else positions.get(label, label) for label in labels]
-    counted = [int(label) if label and NUMBER.fullmatch(label) else label for label in labels]
+    counted = [
+        int(float(label)) if label and NUMBER.fullmatch(label) else label for label in labels
+    ]
     by_name = all(isinstance(label, int) for label in named)
     by_number = all(isinstance(n, int) and 0 <= n < len(positions) for n in counted)
     if by_name and by_number and named != counted:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from xmore.files.errors import DatasetError
 
+SEPARATORS = {";": "`;`", "\t": "tabs", "|": "`|`"}  # of files that are called CSV, too
 MAX_LINE = 1 << 20  # bytes of a line, and of a CSV record of several lines
 
 
@@ -181,6 +182,12 @@ def _header(path: Path, lines: _Lines, split: Callable[[], list[str] | None]) ->
         raise DatasetError(f"{path}: is empty. A first line with the columns' names is needed.")
     if flaw := lines.flaw or flaw:
         raise DatasetError(f"{path}: line {lines.first}, its header, cannot be read ({flaw}).")
+    mark = next((mark for mark in SEPARATORS if len(names) == 1 and mark in names[0]), None)
+    if mark:
+        raise DatasetError(
+            f"{path}: its header is separated by {SEPARATORS[mark]}. Save it with commas, or with "
+            "tabs as .tsv."
+        )
     return [name.strip() for name in names]
 
 
@@ -205,6 +212,8 @@ def _separated_records(
             continue  # an empty line
         if not flaw and len(values) != len(names):
             flaw = f"{len(values)} values in {len(names)} columns"
+        elif not header and not flaw and [value.strip("\ufeff ") for value in values] == given:
+            flaw = "repeats the header"  # of files that were joined
         if flaw:  # what a stray quotation mark took with it is read again, line by line
             values = _escaped(lines.only_first(), len(names)) if not lines.flaw else None
             if values is None:

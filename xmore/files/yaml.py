@@ -16,8 +16,11 @@ from xmore.files.text import read_text
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
-class Section(BaseModel, frozen=True, extra="forbid"):
-    """The keys of a YAML file, or the keys under one of them; unknown keys are refused."""
+class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """The keys of a YAML file, or the keys under one of them; unknown keys are refused.
+
+    So are NaN and infinity, which compare with nothing and have no JSON.
+    """
 
 
 class _Loader(yaml.SafeLoader):

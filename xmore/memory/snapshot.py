@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.errors import SnapshotError
+from xmore.files.paths import is_text
 from xmore.store.contracts import SnapshotManifest, read_contract
 
 Kind = Literal["image", "text"]
@@ -200,11 +201,13 @@ def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
 def numbered(folder: Path, ending: str) -> dict[int, Path]:
     """Return the files of a folder by the number that ends their names, -1 if there is none.
 
-    Raises SnapshotError if two have the same.
+    Raises SnapshotError if two have the same, or if a name is not UTF-8.
     """
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("*")):
         if path.suffix == ending and not path.name.startswith("."):
+            if not is_text(path.name):
+                raise SnapshotError(f"{folder}: {path.name!r} is not UTF-8. Rename this file.")
             digits = re.search("[0-9]*$", path.stem)
             number = int(digits[0]) if digits and digits[0] else -1
             if number in found:

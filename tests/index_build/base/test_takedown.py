@@ -96,3 +96,38 @@ def test_what_is_no_value_is_refused_in_one_line(world, xmore, value):
     assert "must be a URL or 64 hexadecimal digits" in answer.stderr
     answer = xmore("memory", "takedown", "add", world.root, "http://a/1")
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer
+
+
+def test_a_comment_may_follow_a_row_and_a_fragment_is_none(tmp_path):
+    path = tmp_path / "down.txt"
+    path.write_text(
+        f"\ufeff# by letter\nhttp://h/a b.jpg  # asked by A\n{IMAGE.upper()}\t# see https://h/x\n"
+        "http://h/1#2\n \r\n"
+    )
+    found = takedown.read_take_down(path)
+    assert found == [IMAGE, "http://h/1#2", "http://h/a b.jpg"]
+    takedown.add(tmp_path, [*found, "http://h/a\u2028b", "http://h/ü"], "asked")
+    assert set(takedown.current(tmp_path)) == {*found, "http://h/a\u2028b", "http://h/ü"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '"http://h/1.jpg"',
+        "- http://h/1.jpg",
+        "http://h/1.jpg\tDMCA",
+        f"{IMAGE}  1.jpg",
+        f"sha256:{IMAGE}",
+        "http://",
+        "h/1.jpg",
+    ],
+)
+def test_what_would_match_nothing_is_refused_with_its_line(tmp_path, line):
+    (tmp_path / "down.txt").write_text(f"http://h/0.jpg\n{line}\n")
+    with pytest.raises(ConfigError, match=r"down\.txt, line 2: a take-down must be"):
+        takedown.read_take_down(tmp_path / "down.txt")
+
+
+def test_a_url_has_the_form_in_which_it_is_requested_too():
+    values = ["http://bücher.de/a b", "http://h/%20", "s3://b/ä ä", IMAGE]
+    assert set(takedown.all_forms(values)) == {*values, "http://xn--bcher-kva.de/a%20b"}

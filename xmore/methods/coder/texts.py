@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -130,7 +130,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _row(path: Path, number: int, line: bytes) -> Row:
     try:
-        data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        data = json.loads(text, object_pairs_hook=_each_once)
         return Row.model_validate(data)
     except UnicodeDecodeError as error:
         raise _bad(path, number, f"is not UTF-8 ({error.reason}); save it as UTF-8") from error
@@ -138,6 +139,14 @@ def _row(path: Path, number: int, line: bytes) -> Row:
         raise _bad(path, number, _complaint(error)) from error
     except (ValueError, RecursionError) as error:  # of json
         raise _bad(path, number, f"is not valid JSON ({error}); one object per line") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the key `{twice[:60]}` is there twice")
+    return dict(pairs)
 
 
 def _complaint(error: ValidationError) -> str:

@@ -49,6 +49,10 @@ def test_a_row_is_written_as_it_is_read(tmp_path):
 
 
 BAD = {
+    "a key twice": (
+        json.dumps(GOOD).replace('"kind"', '"class": "cow", "kind"').encode(),
+        "the key `class` is there twice",
+    ),
     "an unknown class": (GOOD | {"class": "aple"}, "no class 'aple' in the dataset"),
     "an unknown other class": (VERSUS | {"other": "bare"}, "no class 'bare'"),
     "an unknown kind": (GOOD | {"kind": "name"}, "`kind`"),
