@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import category, normalize
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +19,10 @@ from tasks.queries import classes_table
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
+from xmore.datasets.names import plain, read_classes
 from xmore.datasets.prompts import PAPERS_PROMPT, class_prompts
 from xmore.files.errors import ConfigError, DatasetError
-from xmore.files.text import read_names
+from xmore.files.text import CONTROL
 from xmore.images.decode import ImageRejected, check_image, read_image
 from xmore.memory.adopt import open_memory
 from xmore.methods.adjust import StreamState, minmax
@@ -38,12 +41,16 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
     if (text is None) == (file is None):
         raise ConfigError("name the classes: set either --labels or --labels-file.")
     if file is not None:
-        labels = [name for _, name in read_names(file, ConfigError, "--labels-file")]
+        labels = [plain(name) for _, name in read_classes(file, ConfigError, "--labels-file")]
     else:
-        labels = [part.strip() for part in str(text).split(",") if part.strip()]
-    twice = {label for label in labels if labels.count(label) > 1}
+        labels = [plain(part) for part in str(text).split(",") if part.strip()]
+    for label in labels:
+        if not label or any(category(c) in CONTROL for c in label):
+            raise ConfigError(f"--labels: {label!r} is empty, or has a control character.")
+    forms = Counter(normalize("NFC", label) for label in labels)
+    twice = [label for label, count in forms.items() if count > 1]
     if len(labels) < 2 or twice:
-        what = f"{sorted(twice)[0]!r} twice" if twice else f"{len(labels)}"
+        what = f"{twice[0]!r} twice" if twice else f"{len(labels)}"
         raise ConfigError(f"classify needs at least two different labels, got {what}.")
     return labels
 
@@ -74,10 +81,9 @@ def classified(
         with open_memory(config.memory, config.results / "cache", name) as snapshot:
             plan = look_up(_for_one_image(config), snapshot)
             work = Workspace(results, config.execution)
-            names = [label.replace("_", " ") for label in labels]
             card = DatasetCard(name=NAME, root=image.resolve().parent)
-            check_methods(plan, card, names)
-            prompts = class_prompts(names, config.prompt or PAPERS_PROMPT, config.prompts)
+            check_methods(plan, card, labels)
+            prompts = class_prompts(labels, config.prompt or PAPERS_PROMPT, config.prompts)
             queries, classes = _inputs(work, image, data, labels, prompts)
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
@@ -97,6 +103,8 @@ def classified(
 def _stream(like: Run, dataset: str | None) -> str:
     """Return the dataset of a run after whose queries the image comes. Raises ConfigError."""
     names = sorted({ref.dataset for ref in like.artifacts if ref.stage == "scores"})
+    if not names:
+        raise ConfigError(f"run {like.name} is {like.status} and has no results.")
     if dataset is None and len(names) == 1:
         return names[0]
     if dataset in names:

@@ -15,7 +15,7 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
 from xmore.config.sweep import SweepConfig, members
 from xmore.files.errors import ConfigError
-from xmore.files.paths import write_whole
+from xmore.files.paths import real, write_whole
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
@@ -37,7 +37,13 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
     """
     sweep = load_config(file, SweepConfig)
     if base is not None:
-        sweep = sweep.model_copy(update={"base": base.resolve()})
+        sweep = sweep.model_copy(update={"base": real(base)})
+    try:
+        empty = not duckdb.extract_statements(sweep.table)
+    except duckdb.Error as error:
+        raise ConfigError(f"{file}: `table`: {str(error).splitlines()[0]}.") from error
+    if empty:
+        raise ConfigError(f"{file}: `table` is empty. Write a query, such as `from leaderboard`.")
     found = list(members(sweep, file.resolve().parent))  # raises before the first run starts
     columns: list[str] = []
     rows: list[list[Any]] = []
@@ -48,9 +54,7 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
         views = open_views(load_run(member.config.results, name))
         try:
             table = views.execute(sweep.table)
-            if table is None:
-                raise ConfigError(f"{file}: `table`: is no query. Run {name} is complete.")
-            found_rows = table.fetchall()
+            found_rows = table.fetchall()  # which fails where the query does
         except duckdb.Error as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"{file}: `table`: {first}. Run {name} is complete.") from error

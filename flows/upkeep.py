@@ -21,7 +21,7 @@ from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
 from xmore.memory.locks import lock_of
-from xmore.memory.snapshot import Snapshot, open_snapshot, resolve_current
+from xmore.memory.snapshot import Snapshot, card_of, open_snapshot, resolve_current
 
 SAMPLES = 5
 
@@ -56,7 +56,8 @@ def entries(memory: Path) -> list[Entry]:
     events = {e["snapshot"]: e for e in history.read(memory) if e["event"] == "published"}
     found = []
     for name in history.names(memory):
-        manifest = open_snapshot(memory, name).manifest
+        snapshot = open_snapshot(memory, name)
+        manifest = snapshot.manifest
         event = events.get(name, {})
         marks = [
             "CURRENT" if name == current else "",
@@ -71,7 +72,7 @@ def entries(memory: Path) -> list[Entry]:
                 added=event.get("added", 0),
                 removed=event.get("removed", 0),
                 bytes=sum(file["bytes"] for file in manifest["files"]),
-                index=f"{manifest['index']['key']}, {_how(event)}",
+                index=f"{_key(snapshot)}, {_how(event)}",
                 marks=", ".join(filter(None, marks)),
             )
         )
@@ -162,6 +163,10 @@ def check(snapshot: Snapshot) -> list[str]:
     return verify_snapshot(snapshot) or check_rows(snapshot)
 
 
+def _key(snapshot: Snapshot) -> str:
+    return snapshot.index["key"] if snapshot.index else "none"
+
+
 def _how(event: dict[str, Any]) -> str:
     """Return how the index was built and in how many seconds; empty if it was not recorded."""
     seconds = event.get("seconds", {}).get("index")
@@ -169,10 +174,10 @@ def _how(event: dict[str, Any]) -> str:
 
 
 def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
-    a, b = one.manifest, other.manifest
+    a, b = card_of(one), card_of(other)
     rows = [
         ("model", a["model"]["name"], b["model"]["name"]),
-        ("index", a["index"]["key"], b["index"]["key"]),
+        ("index", _key(one), _key(other)),
         ("requested", a["asked"], b["asked"]),
     ]
     for cause in sorted({*a["failures"], *b["failures"]}):

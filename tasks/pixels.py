@@ -15,7 +15,6 @@ from tasks.stage import Workspace
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.scan import open_images, set_aside
 from xmore.files.errors import DatasetError
-from xmore.images.decode import DAMAGED
 from xmore.images.readers import ImageReader, ListedImages
 from xmore.models.spec import ModelCard
 
@@ -73,9 +72,9 @@ class DatasetImages:
 
         `queries` decodes JPEGs as drafts: should one fail only here, the next run rejects it.
         """
-        damaged = {images.names[i]: cause for i, cause in rejected.items() if cause == DAMAGED}
-        if damaged:
-            set_aside(self.card, self.cache, damaged)
+        if rejected:
+            causes = {images.names[i]: cause for i, cause in rejected.items()}
+            set_aside(self.card, self.cache, causes)
         for i, cause in rejected.items():
             raise DatasetError(
                 f"{self.card.root / images.names[i]}: {cause}. Run the same command again, which "

@@ -23,8 +23,17 @@ log = logging.getLogger(__name__)
 def queries(
     work: Workspace, card: DatasetCard, config: BenchmarkConfig
 ) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
-    """List, hash and check a dataset's images -> refs of `queries`, `classes`, `rejected`."""
+    """List, hash and check a dataset's images -> refs of `queries`, `classes`, `rejected`.
+
+    Raises DatasetError if none or too few of them can be used.
+    """
     found = scan(card, work.cache, config.max_rejected)
+    if not found.queries:
+        uri, cause = found.rejected[0]
+        raise DatasetError(
+            f"dataset `{card.name}`: none of its {len(found.rejected)} images can be used; the "
+            f"first is {card.root / uri} ({cause})."
+        )
     for note in found.notes:
         log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
     prompts = class_prompts(found.class_names, config.prompt or card.prompt, config.prompts)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from odd import images, lists, programs, tables, tars, texts
+from odd import exports, images, lists, programs, tables, tars, texts
 from odd.cases import Pairs, Queries
 
 from flows.reindex import xmore_reindex
@@ -20,7 +20,7 @@ from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
-KINDS = (images, lists, programs, tables, tars, texts)
+KINDS = (exports, images, lists, programs, tables, tars, texts)
 CASES = [(kind.__name__.rpartition(".")[2], case) for kind in KINDS for case in kind.CASES]
 
 
@@ -71,7 +71,8 @@ def write_card(case: Queries, folder: Path, name: str) -> Path:
     card = folder / "card.yaml"
     made = {"name": name} | case.make(folder)
     if card.exists():  # a case of a card's own text writes it itself
-        card.write_bytes(card.read_bytes().replace(b"name: odd", f"name: {name}".encode()))
+        text = re.sub(rb'(name"?: "?)odd', rb"\1" + name.encode(), card.read_bytes())
+        card.write_bytes(text)
     else:
         card.write_text(yaml.safe_dump(made, allow_unicode=True))
     return card

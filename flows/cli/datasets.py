@@ -128,9 +128,10 @@ def get(name: Name, root: Root = None) -> None:
 
 def _card(name: str, root: Path | None, class_names: str | None) -> DatasetCard:
     from xmore.datasets.card import load_card
+    from xmore.files.paths import real
 
     card = load_card(name, class_names=class_names)
-    return card.model_copy(update={"root": root.resolve()}) if root else card
+    return card.model_copy(update={"root": real(root)}) if root else card
 
 
 def _say_steps(card: DatasetCard) -> None:

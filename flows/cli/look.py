@@ -75,7 +75,7 @@ def sql(
     if query is None and sys.stdin.isatty():
         queries.prompt(connection, found.name)
     else:
-        queries.run_query(connection, query or sys.stdin.read(), form, output, timeout)
+        queries.run_query(connection, query or queries.read_query(), form, output, timeout)
 
 
 def compare(

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import datasets, look, memory, run, texts, upkeep
-from xmore.files.errors import ServiceError, one_line
+from xmore.files.errors import ConfigError, ServiceError, one_line
+from xmore.files.paths import is_text
 
 RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -59,7 +60,7 @@ def app() -> None:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        _command()(args=[_at_home(argument) for argument in sys.argv[1:]])
+        _command()(args=[_at_home(_text(argument)) for argument in sys.argv[1:]])
     except Exception as error:  # each library raises its own
         if "--debug" in sys.argv:
             raise
@@ -85,6 +86,14 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(2)
         raise
+
+
+def _text(argument: str) -> str:
+    """Return an argument. Raises ConfigError if it is none that files and tables can hold."""
+    if not is_text(argument):
+        shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{shown}: not UTF-8. Rename the file, or its folder.")
+    return argument
 
 
 def _at_home(argument: str) -> str:

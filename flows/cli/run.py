@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.options import RESULTS, ConfigFile, Results
 from xmore.files.errors import ConfigError, ServiceError
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import PROJECT_ROOT, real
 
 RESUMES = "complete parts are kept. Run the same command again to resume."
 
@@ -116,7 +116,7 @@ def classify(
     like = load_run(results, run) if run else None
     used = config_of(like) if like else load_config(config, BenchmarkConfig)
     if memory:
-        used = used.model_copy(update={"memory": memory.resolve()})
+        used = used.model_copy(update={"memory": real(memory)})
     with classified(image, names, used, like, dataset) as (steps, plan):
         if html:
             memory_images = partial(memory_pictures, plan.snapshot)

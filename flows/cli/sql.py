@@ -41,6 +41,8 @@ def run_query(
     """
     if form == "parquet" and output is None:
         raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise QueryError(f"--timeout must be above 0 and finite, got {seconds:g}.")
     timer = threading.Timer(seconds, connection.interrupt)
     timer.start()
     try:
@@ -60,6 +62,14 @@ def run_query(
         raise QueryError(_one_line(error)) from error
     finally:
         timer.cancel()
+
+
+def read_query() -> str:
+    """Return the query on standard input. Raises QueryError."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise QueryError("the query on standard input is not UTF-8. Convert it.") from error
 
 
 def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
@@ -184,6 +194,8 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
     if output is None:
         yield pa.PythonFile(_Terminal(), mode="w")
         return
+    if output.is_dir():
+        raise QueryError(f"{output}: is a directory. Name a file.")
     partial = output.with_name(f".{output.name}.tmp")
     try:
         with partial.open("wb") as stream:

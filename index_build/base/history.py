@@ -25,8 +25,10 @@ def read(memory: Path) -> list[dict[str, Any]]:
         return []
     try:
         events = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        if any(not isinstance(e.get("seconds", {}), dict) for e in events):
+            raise ValueError("`seconds` is no object")
         return [{"event": str(e["event"]), "snapshot": str(e["snapshot"]), **e} for e in events]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(
             f"{path}: cannot be read ({error}). Move it away and try again."
         ) from error

@@ -48,7 +48,7 @@ class RetrievalConfig(Section):
     """How captions are retrieved for an image."""
 
     candidates: int = Field(
-        128, ge=1, title="K", description="Number of nearest memory images per query."
+        128, ge=1, le=1_000_000, title="K", description="Number of nearest memory images per query."
     )
     captions: list[int] = Field(
         [16],
@@ -174,8 +174,12 @@ class BenchmarkConfig(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"`{key}` contains a value twice: {values}")
+        if len(set(self.roles.inference)) != len(self.roles.inference):
+            raise ValueError(f"`roles.inference` contains a model twice: {self.roles.inference}")
         if min(self.seeds) < 0:
             raise ValueError(f"`seeds` must not be negative, got {min(self.seeds)}")
+        if max(self.seeds) >= 2**63:
+            raise ValueError(f"`seeds` must be below 2^63, got {max(self.seeds)}")
         if self.prompt is not None and "{}" not in self.prompt:
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
         for name in (*self.roles.inference, self.roles.coarse, self.roles.fine):

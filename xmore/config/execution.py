@@ -13,7 +13,7 @@ class ExecutionConfig(Section):
     """How the work is executed. Changes speed and memory, never an artifact's digest."""
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
-    batch_size: int = Field(64, ge=1, description="Images or texts per forward pass.")
+    batch_size: int = Field(64, ge=1, le=1_000_000, description="Images or texts per forward pass.")
     workers: int = Field(
         0,
         ge=0,
@@ -21,7 +21,10 @@ class ExecutionConfig(Section):
         "one for a model on a GPU.",
     )
     part_rows: int = Field(
-        1024, ge=1, description="Queries per part: the unit of progress, memory and resume."
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Queries per part: the unit of progress, memory and resume.",
     )
     runner: Literal["local", "dask", "ray"] = Field(
         "local",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -45,13 +46,12 @@ def members(sweep: SweepConfig, folder: Path) -> Iterator[Member]:
 
     Raises ConfigError.
     """
-    last = [key.rpartition(".")[2] for key in sweep.vary]
-    columns = [
-        name if last.count(name) == 1 else key for key, name in zip(sweep.vary, last, strict=True)
-    ]
+    ends = Counter(key.rpartition(".")[2] for key in sweep.vary)
+    names = [end if ends[end := key.rpartition(".")[2]] == 1 else key for key in sweep.vary]
     for values in product(*sweep.vary.values()):
-        changes = {"name": sweep.name, **sweep.set, **dict(zip(sweep.vary, values, strict=True))}
-        shown = {name: _shown(value) for name, value in zip(columns, values, strict=True)}
+        chosen = dict(zip(sweep.vary, values, strict=True))
+        changes = {"name": sweep.name, **sweep.set, **chosen}
+        shown = dict(zip(names, map(_shown, values), strict=True))
         yield Member(shown, change_config(sweep.base, changes, folder))
 
 

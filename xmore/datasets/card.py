@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from xmore.datasets.names import plain, read_classes
 from xmore.datasets.prompts import PAPERS_PROMPT
-from xmore.datasets.sources import FolderSource, Source, plain
+from xmore.datasets.sources import FolderSource, Source
 from xmore.files.anchored import AnchoredPath
 from xmore.files.errors import ConfigError, DatasetError
-from xmore.files.paths import PROJECT_ROOT
-from xmore.files.text import read_names, refuse_doubles
+from xmore.files.paths import PROJECT_ROOT, real
 from xmore.files.yaml import NAME, Section, explain, load_yaml
 
 CARDS = PROJECT_ROOT / "data"
@@ -106,12 +106,12 @@ def load_card(
                 f"(available: {', '.join(all_cards())}). Write one, or give the path of its YAML."
             )
     try:
-        base = path.resolve().parent
+        base = real(path).parent
         card = DatasetCard.model_validate(load_yaml(path), context={"base": base})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, DatasetCard)}") from error
     root = (data_root or DATA_ROOT) / card.folder if card.folder else base / card.root
-    changes: dict[str, object] = {"root": root.resolve()}
+    changes: dict[str, object] = {"root": real(root)}
     if class_names is not None:
         if class_names not in card.alternatives:
             available = ", ".join(card.alternatives) or "none"
@@ -137,15 +137,6 @@ def named_classes(card: DatasetCard) -> list[tuple[str, str]] | None:
         return None
     if isinstance(card.classes, dict):
         return [(folder, plain(name)) for folder, name in card.classes.items()]
-    rows = read_names(card.classes, DatasetError, "`classes`")
-    columns = [[part.strip() for part in line.split("\t")] for _, line in rows]
-    for (number, line), parts in zip(rows, columns, strict=True):
-        if len(parts) != len(columns[0]) or len(parts) > 2:
-            raise DatasetError(
-                f"{card.classes}, line {number}: each line is a name, or each is a folder, one tab "
-                f"and a name; got {line[:80]!r}."
-            )
-    if len(columns[:1]) and len(columns[0]) == 2:
-        folders = [(number, parts[0]) for (number, _), parts in zip(rows, columns, strict=True)]
-        refuse_doubles(card.classes, folders, DatasetError)
-    return [(parts[0] if len(parts) > 1 else "", plain(parts[-1])) for parts in columns]
+    numbers = not isinstance(card.source, FolderSource)
+    rows = read_classes(card.classes, DatasetError, "`classes`", numbers)
+    return [(folder, plain(name)) for folder, name in rows]

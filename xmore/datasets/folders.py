@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from xmore.datasets.names import plain
 from xmore.datasets.sources import Listing
 from xmore.files.errors import DatasetError
 from xmore.files.paths import is_text
 from xmore.images.decode import IMAGE_SUFFIXES, begins_as_image
 from xmore.images.readers import Files
 
-HIDDEN = frozenset({"__macosx", "thumbs.db", "desktop.ini"})  # and all names that begin with a dot
+# What desktops and file servers leave; and all names that begin with a dot.
+HIDDEN = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle"})
+HIDDEN |= {"$recycle.bin", "system volume information", "lost+found"}
+NUMBERS = re.compile(r"n?[0-9]+([._-].*)?")  # a folder's name that is a number or an id
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 
 
@@ -41,6 +46,11 @@ def class_folders(root: Path, named: Iterable[str]) -> tuple[list[str], list[str
         notes.append(
             f"the class folders {', '.join(splits)} look like splits. If they are, set `root` to "
             "one of them."
+        )
+    if not named and chosen and all(NUMBERS.fullmatch(name) for name in chosen):
+        notes.append(
+            f"class names look like numbers or ids: {', '.join(map(plain, chosen[:2]))}. Prompts "
+            "contain them; if they should not, name the classes in `classes`."
         )
     if loose := sum(_is_image(entry) for entry in entries if not entry.is_dir()):
         notes.append(f"images beside the class folders, which have no class: {loose}.")

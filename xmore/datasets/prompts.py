@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+from xmore.datasets.names import plain
 from xmore.files.errors import ConfigError
-from xmore.files.text import read_names, read_text, refuse_doubles
+from xmore.files.paths import is_text
+from xmore.files.text import read_names, read_text, refuse_doubles, refuse_quotes
 
 PAPERS_PROMPT = "a photo of a {}."
 MAX_PROMPTS = 10_000  # per class
@@ -26,6 +29,7 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
         return _descriptions(names, file)
     rows = read_names(file, ConfigError, "`prompts`")
     refuse_doubles(file, rows, ConfigError)
+    refuse_quotes(file, rows, ConfigError)
     templates = [template for _, template in rows]
     wrong = next((row for row in rows if "{}" not in row[1]), None)
     if wrong is not None:
@@ -50,13 +54,28 @@ def _descriptions(names: list[str], file: Path) -> list[list[str]]:
         raise ConfigError(f"{file}: must map class names to lists of sentences.")
     for name in names:
         texts = data.get(name, "nothing")
+        if name not in data and (close := _close(name, data)):
+            raise ConfigError(f"{file}: no class {name!r}, but `{close}`. Rename it in the file.")
         is_list = isinstance(texts, list) and 1 <= len(texts) <= MAX_PROMPTS
         if not is_list or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ConfigError(
                 f"{file}: class {name!r} needs a list of 1 to {MAX_PROMPTS} sentences, "
                 f"got {str(texts)[:60]}."
             )
+        wrong = next((text for text in texts if "{}" in text or not is_text(text)), None)
+        if wrong is not None:
+            why = "templates with `{}` go in a .txt file" if "{}" in wrong else "half a character"
+            raise ConfigError(f"{file}: class {name!r}: {wrong[:60]!r}: {why}.")
     return [[text.strip() for text in data[name]] for name in names]
+
+
+def _close(name: str, data: dict[str, Any]) -> str | None:
+    """Return the key that is `name` but for case, underscores and the form of accents."""
+    return next((key for key in data if _bare(key) == _bare(name)), None)
+
+
+def _bare(name: str) -> str:
+    return normalize("NFC", plain(name)).casefold()
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from unicodedata import normalize
 
 from xmore.datasets.card import DatasetCard, named_classes
 from xmore.datasets.folders import class_folders, folder_listing
-from xmore.datasets.sources import CoopSource, FolderSource, Listing, TableSource, plain
+from xmore.datasets.names import plain
+from xmore.datasets.sources import CoopSource, FolderSource, Listing, TableSource
 from xmore.files.digests import FactCache, digest_file
 from xmore.files.errors import DatasetError
 from xmore.files.progress import track
-from xmore.images.decode import ImageRejected, check_image
+from xmore.images.decode import DAMAGED, ImageRejected, check_image
 from xmore.images.readers import Files, ImageReader
 
 VERDICTS = "images-2"  # of the cache; the number increases when check_image decides otherwise
@@ -72,11 +73,17 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
 
 
 def set_aside(card: DatasetCard, cache: Path, causes: dict[str, str]) -> None:
-    """Let the next `scan` reject images (uri -> cause) that a later stage could not use."""
+    """Let the next `scan` reject images (uri -> cause) that a later stage could not decode.
+
+    Those that failed otherwise are read again: a file may change and keep its size and time.
+    """
     reader = open_images(card)
     facts = FactCache(cache, card.root, VERDICTS, reader.file_of)
     for uri, cause in causes.items():
-        facts.put(uri, {"cause": cause})
+        if cause == DAMAGED:
+            facts.put(uri, {"cause": cause})
+        else:
+            facts.drop(uri)
     facts.save([*facts.facts])
 
 
@@ -133,6 +140,10 @@ def _class_folders(card: DatasetCard) -> tuple[list[tuple[str, str]], list[str]]
         twice = [name for name, n in Counter(f for f, _ in folders).items() if name and n > 1]
         if twice:
             raise DatasetError(f"`classes` names the folder {twice[0]} twice.")
+        if not any(folder for folder, _ in folders):
+            raise DatasetError(
+                f"{card.classes}: names no folders. Write `folder<TAB>name` in each line."
+            )
         differ = {folder for folder, _ in folders} ^ set(existing)
         if differ:
             raise DatasetError(
@@ -177,7 +188,9 @@ def _check_names(names: list[str], published: bool) -> None:
 
 
 def _check_split(path: Path, sha256: str | None) -> None:
-    if sha256 is not None and path.is_file() and (found := digest_file(path)) != sha256:
+    if sha256 is None or not path.is_file():
+        return
+    if (found := digest_file(path)) != sha256.lower():
         raise DatasetError(
             f"{path}: is not the published split: its sha256 is {found[:12]}..., not "
             f"{sha256[:12]}.... Download it again."

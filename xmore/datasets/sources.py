@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import os
 import posixpath
 import reprlib
@@ -17,11 +18,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from xmore.datasets.names import plain, read_classes
 from xmore.datasets.samples import samples
 from xmore.datasets.table import NUMBER, numbered, read_images
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, cause_of
 from xmore.files.paths import is_text
-from xmore.files.text import read_names, read_text
+from xmore.files.text import read_text
 from xmore.files.yaml import Section
 from xmore.images.readers import Files, ImageReader, Tars, TorchvisionImages
 
@@ -142,7 +144,8 @@ class WebdatasetSource(_Source):
                     places[uri] = (tar, member.offset, member.size)
         theirs = None
         if (root / "classnames.txt").is_file():
-            theirs = [name for _, name in read_names(root / "classnames.txt", DatasetError, "it")]
+            rows = read_classes(root / "classnames.txt", DatasetError, "it", numbers=True)
+            theirs = [name for _, name in rows]
         if not found.labels and rejected:
             raise DatasetError(
                 f"{root}: none of its {len(rejected)} samples can be used; the first is "
@@ -195,23 +198,38 @@ class TorchvisionSource(_Source):
         if labels is None:
             labels = getattr(dataset, "_labels", None)
         if labels is None:
-            labels = [dataset[i][1] for i in range(len(dataset))]  # decodes every image
-        theirs = list(getattr(dataset, "classes", [])) or None
+            labels = _labels_of(root, dataset)
+        # Of synonyms, which ImageNet has, the first stands for the class.
+        theirs = [str(n[0] if isinstance(n, tuple) else n) for n in getattr(dataset, "classes", [])]
         found = _Rows(root)
         for number, label in enumerate(labels):
-            found.add(f"item {number}", ".", f"{number:08d}.png", int(label))
-        return Listing(found.checked(names or theirs), theirs, TorchvisionImages(dataset))
+            found.add(f"item {number}", ".", f"{number:08d}.png", _whole(label))
+        return Listing(found.checked(names or theirs), theirs or None, TorchvisionImages(dataset))
+
+
+def _labels_of(root: Path, dataset: Any) -> list[Any]:
+    """Return the labels of a torchvision dataset that has no list of them; decodes every image."""
+    try:
+        return [dataset[i][1] for i in range(len(dataset))]
+    except Exception as error:  # its loader may raise anything
+        raise DatasetError(
+            f"{root}: torchvision's {type(dataset).__name__} has no list of labels, and its items "
+            f"cannot be read ({cause_of(error)})."
+        ) from error
+
+
+def _whole(label: Any) -> Any:
+    """Return a number of numpy or torch as Python's; what is no whole number stays."""
+    try:
+        return operator.index(label)
+    except TypeError:
+        return label
 
 
 Source = Annotated[
     FolderSource | CoopSource | TableSource | WebdatasetSource | TorchvisionSource,
     Field(discriminator="kind"),
 ]
-
-
-def plain(name: str) -> str:
-    """Return a class name for display and prompts: underscores become spaces."""
-    return name.replace("_", " ").strip()
 
 
 def shard_count(folder: Path) -> int:

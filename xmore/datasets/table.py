@@ -10,8 +10,8 @@ import pyarrow as pa
 from xmore.files.errors import DatasetError
 from xmore.files.tables import as_text, read_columns
 
-# Of a class, as text; 007 is a name. Where a label is absent, pandas writes the others as 1.0.
-NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.0)?")
+# Of a class, as text: 007 is a name, and 1.0 is what pandas writes of a 1 in a column with gaps.
+NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]{0,8}))(?:\.0)?")
 
 
 def read_images(file: Path, path: str, label: str) -> list[tuple[str | None, str | None]]:
@@ -42,9 +42,7 @@ def numbered(
     """
     positions = {name: number for number, name in enumerate(names or [])}
     named = [None if label is None else positions.get(label, label) for label in labels]
-    counted = [
-        int(float(label)) if label and NUMBER.fullmatch(label) else label for label in labels
-    ]
+    counted = [_as_number(label) for label in labels]
     by_name = all(isinstance(label, int) for label in named)
     by_number = all(isinstance(n, int) and 0 <= n < len(positions) for n in counted)
     if by_name and by_number and named != counted:
@@ -54,6 +52,11 @@ def numbered(
             "class. Give the classes other names in the table and in `classes`."
         )
     return named if by_name or not all(isinstance(n, int) for n in counted) else counted
+
+
+def _as_number(label: str | None) -> int | str | None:
+    found = NUMBER.fullmatch(label) if label else None
+    return int(found[1]) if found else label
 
 
 def _label_texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:

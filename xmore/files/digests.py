@@ -78,6 +78,10 @@ class FactCache:
             self.facts[name] = [stamp, fact]
             self.changed = True
 
+    def drop(self, name: str) -> None:
+        """Forget the fact kept for `name`."""
+        self.changed |= self.facts.pop(name, None) is not None
+
     def save(self, names: Sequence[str]) -> None:
         """Write the facts of `names` if any fact is new; facts of other names are dropped."""
         if self.changed:

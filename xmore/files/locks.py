@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from xmore.files.errors import LockedError
 
@@ -36,9 +37,16 @@ def is_locked(path: Path) -> bool:
     """Return whether any process holds a lock on `path`, shared or exclusive."""
     if not path.exists():
         return False
-    with path.open("a") as stream:
+    with _opened(path) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
+
+
+def _opened(path: Path) -> IO[Any]:
+    try:
+        return path.open("a")  # NFS locks only what may be written
+    except OSError:
+        return path.open("rb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,11 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 def is_text(name: str) -> bool:
     """Return whether a file's name, which may be of any bytes, can be written as UTF-8."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def real(path: Path) -> Path:
+    """Return the absolute path without links; of links that lead to each other, one stays."""
+    return Path(os.path.realpath(path))
 
 
 def fsync_dir(folder: Path) -> None:
@@ -34,6 +40,8 @@ def fsync_file(path: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: the old file or the new one exists, even after a crash."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -62,9 +70,9 @@ def without_patterns(path: Path) -> Iterator[Path]:
     """Yield a path that fsspec takes as it is: `path`, or a link to it on this machine.
 
     fsspec, through which img2dataset and autofaiss read, takes `[`, `*` and `?` as a pattern, even
-    in the name of a folder that exists, and has no way to escape them.
+    in the name of a folder that exists, and `::` as two addresses; it has no way to escape them.
     """
-    if not set("[*?") & set(str(path)):
+    if not set("[*?") & set(str(path)) and "::" not in str(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="xmore-") as folder:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xmore.files.errors import XmoreError
 
+QUOTED = re.compile(r"(['\"]).*\1,?")
 CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of characters that end or break a line
 
 
@@ -55,3 +56,9 @@ def refuse_doubles(path: Path, rows: list[tuple[int, str]], kind: type[XmoreErro
     for number, name in rows:
         if lines.setdefault(name, number) != number:
             raise kind(f"{path}, line {number}: {name!r} repeats line {lines[name]}. Remove one.")
+
+
+def refuse_quotes(path: Path, rows: list[tuple[int, str]], kind: type[XmoreError]) -> None:
+    """Raise `kind` if each of several lines is in quotes, as in a list of Python's or a CSV."""
+    if len(rows) > 1 and all(QUOTED.fullmatch(line) for _, line in rows):
+        raise kind(f"{path}, line {rows[0][0]}: every line is in quotes. Remove them.")

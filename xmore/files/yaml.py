@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from xmore.files.errors import ConfigError
+from xmore.files.errors import ConfigError, cause_of
 from xmore.files.text import read_text
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
+MAX_VALUES = 1_000_000  # of a file: aliases of aliases repeat without end
+_SHOWN = reprlib.Repr()  # of a wrong value, which may be long or contain itself
+_SHOWN.maxstring = _SHOWN.maxother = 200
 
 
 class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -24,11 +29,11 @@ class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values, and no key twice.
+    """YAML 1.2's plain values, keys that are text, and no key twice.
 
     PyYAML follows YAML 1.1: `no` is false, `007` is 7 and `12:30` is 750, which changes names. Here
     a number that would not be printed as it is written stays text; pydantic reads it as a number
-    where one is expected.
+    where one is expected. Of the keys 1, 1.0 and true, Python would keep one.
     """
 
     yaml_implicit_resolvers = {
@@ -36,18 +41,33 @@ class _Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Construct a dictionary. Raises ConstructorError for a key that is there twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen and isinstance(key, str) and key_node.tag != _MERGE:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` is there twice", key_node.start_mark
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Compose a mapping, whose keys are text. Raises ComposerError for a key there twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            key.tag = _TEXT
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the key `{key.value}` is there twice", key.start_mark
                 )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        return node
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Construct a text; `\\ud83d\\ude00`, as JSON writes it, is one character.
+
+        Raises ConstructorError for a half of one, which no file can hold, and for a null.
+        """
+        text = super().construct_scalar(node)
+        if isinstance(text, str) and _HALVES.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        if isinstance(text, str) and ("\0" in text or _HALVES.search(text)):
+            what = "the control character \\0, or half of a character, is in a text"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return text
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
@@ -56,7 +76,8 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str
     return value if str(value) == text else text
 
 
-_MERGE = "tag:yaml.org,2002:merge"
+_MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
+_HALVES = re.compile("[\ud800-\udfff]")  # of a character beyond 16 bits
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -79,11 +100,42 @@ def load_yaml(path: Path) -> dict[str, Any]:
     ) as error:  # PyYAML's own constructors raise all of these
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        said = [getattr(error, part, None) for part in ("context", "problem")]
+        what = ": ".join(filter(None, said)) or cause_of(error)
         raise ConfigError(f"{path}{where}: not valid YAML: {what}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must contain keys and values, got {type(data).__name__}.")
+    if not _ends(data):
+        raise ConfigError(
+            f"{path}: has more than {MAX_VALUES:,} values, or an alias that contains itself. Write "
+            "out what its aliases (`*name`) stand for."
+        )
     return data
+
+
+_END = object()
+
+
+def _ends(data: dict[str, Any]) -> bool:
+    """Return whether a file has no more than MAX_VALUES values, each alias counted as it is used.
+
+    Else it would fill the memory, or a value would contain itself.
+    """
+    todo: list[Iterator[Any]] = [iter([data])]
+    count = 0
+    while todo:
+        value = next(todo[-1], _END)
+        if value is _END:
+            todo.pop()
+            continue
+        count += 1
+        if count > MAX_VALUES:
+            return False
+        if isinstance(value, dict):
+            todo.append(iter(value.values()))
+        elif isinstance(value, list | tuple | set):
+            todo.append(iter(value))
+    return True
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -105,7 +157,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         return f"{key}: {message}."
     quotes = "; write it in quotes" if first["type"] == "string_type" else ""
-    return f"`{key}`: {message[0].lower()}{message[1:]}, got {first['input']!r}{quotes}."
+    return f"`{key}`: {message[0].lower()}{message[1:]}, got {_SHOWN.repr(first['input'])}{quotes}."
 
 
 def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import is_text
-from xmore.store.contracts import SnapshotManifest, read_contract
+from xmore.store.contracts import SnapshotCard, SnapshotManifest, read_contract
 
 Kind = Literal["image", "text"]
 FOLDERS: dict[Kind, str] = {"image": "img_emb", "text": "text_emb"}
@@ -122,6 +122,11 @@ def resolve_current(memory: Path) -> str:
     try:
         name = (memory / "CURRENT").read_bytes().decode(errors="replace").strip()
     except OSError as error:
+        if (memory / "img_emb").is_dir():
+            raise SnapshotError(
+                f"{memory}: is a folder made by clip-retrieval, which has no snapshots. Set it as "
+                "a benchmark's `memory`."
+            ) from error
         raise SnapshotError(
             f"{memory / 'CURRENT'}: absent, so no snapshot has been published. "
             "Build the memory with `xmore reindex CONFIG`."
@@ -166,6 +171,17 @@ def read_snapshot(path: Path) -> Snapshot:
             f"{path}: its shards have {counted} rows, its manifest says {manifest['rows']}."
         )
     return Snapshot(path, path.name, manifest, shards)
+
+
+def card_of(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the manifest of a snapshot, with all facts of a card. Raises SnapshotError."""
+    path = snapshot.path / "manifest.json"
+    try:
+        return read_contract(path, SnapshotCard)
+    except (OSError, ValueError) as error:
+        raise SnapshotError(
+            f"{path}: of another version, its card lacks facts ({error})."
+        ) from error
 
 
 def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:

@@ -56,7 +56,7 @@ def _openai_values(checkpoint: Checkpoint) -> tuple[bool, str] | None:
     tensors = checkpoint.telltales
     scale = tensors.get("logit_scale")
     values = [tensors[key] for key in TELLTALES if key in tensors]
-    if scale is None or len(values) < len(TELLTALES):
+    if scale is None or scale.numel() != 1 or len(values) < len(TELLTALES):
         return None
     at_bound = math.isclose(float(scale), math.log(100), abs_tol=1e-3)
     if at_bound and all(torch.equal(t.float(), t.half().float()) for t in values):

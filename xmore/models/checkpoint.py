@@ -17,7 +17,7 @@ CONFIG = "open_clip_config.json"
 TELLTALES = ("visual.conv1.weight", "text_projection", "positional_embedding")
 POSITIONS = "visual.positional_embedding"  # of a ViT: one row per patch, and one for the class
 THEIRS = "vision_model.embeddings.patch_embedding.weight"  # in transformers' layout
-
+POINTER = b"version https://git-lfs."  # how a file begins that Git LFS has not fetched
 NOT_THEIRS = (
     "open_clip cannot read it. Use the same model in open_clip's layout: an `ARCHITECTURE/TAG` of "
     "open_clip, or `hf-hub:ORG/NAME` of a repository with an open_clip_config.json."
@@ -71,7 +71,8 @@ class Checkpoint:
     def telltales(self) -> dict[str, Any]:
         """Those of its tensors that tell what it is; empty if it cannot be read."""
         try:
-            return _read(self.path, (*TELLTALES, "logit_scale", POSITIONS, THEIRS))
+            found = _read(self.path, (*TELLTALES, "logit_scale", POSITIONS, THEIRS))
+            return {key: value for key, value in found.items() if hasattr(value, "ndim")}
         except Exception:  # not a checkpoint: loading it reports that
             return {}
 
@@ -91,6 +92,11 @@ def check_format(model: str, checkpoint: Checkpoint, architecture: str | None) -
     `architecture` is None for a folder's, which is not opened.
     """
     path, todo = checkpoint.path, "Join the parts into one file of open_clip's state dict."
+    if _is_pointer(path):
+        raise ModelError(
+            f"model `{model}`: {path} is a pointer of Git LFS, not the weights. Run `git lfs pull` "
+            "in its repository, or download the file itself."
+        )
     if path.name.endswith(".index.json") or re.search(r"-\d+-of-\d+\.", path.name):
         raise ModelError(f"model `{model}`: {path} is one part of several. {todo}")
     if _is_torchscript(path):
@@ -114,6 +120,14 @@ def _openai(checkpoint: Checkpoint, architecture: str | None) -> str:
             f"state dict as safetensors and use it with `architecture: {plain}-quickgelu`."
         )
     return "Save its state dict as safetensors."
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
 
 
 def _is_torchscript(path: Path) -> bool:

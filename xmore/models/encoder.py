@@ -107,7 +107,7 @@ class OpenClipEncoder:
         """Encode one batch of texts, padded to the longest: sort texts by length beforehand.
 
         Longer texts than CHARACTERS per token are cut before they are tokenized, and count as
-        truncated. Raises ModelError if the model has no text tower.
+        truncated. Raises ModelError if the model has no text tower, or another one's tokenizer.
         """
         if not self.has_text:
             raise ModelError(
@@ -121,6 +121,12 @@ class OpenClipEncoder:
         last = limit - getattr(self.tokenizer, "strip_sep_token", False)
         truncated = tokens[:, last] != self.pad_id
         tokens = self.tokenizer(short, limit) if truncated.any() else tokens[:, :limit]
+        words = getattr(getattr(self.model, "text", self.model), "vocab_size", 0)
+        if words and int(tokens.max()) >= words:
+            raise ModelError(
+                f"model `{self.card.name}`: its tokenizer gives {int(tokens.max())}, but its text "
+                f"tower has {words} words. Use the tokenizer that it was trained with."
+            )
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
             # Only these towers mask their padding; CLIP's own needs its full length.
             tokens = tokens[:, : int((tokens != self.pad_id).sum(1).max())]

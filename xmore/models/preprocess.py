@@ -152,7 +152,7 @@ def _check_size(
 ) -> None:
     """Raise ModelError if a ViT's positions are of another size: open_clip would resize them."""
     positions, patch = file.telltales.get(POSITIONS), vision.get("patch_size")
-    if positions is None or given.size or not isinstance(patch, int):
+    if positions is None or positions.ndim != 2 or given.size or not isinstance(patch, int):
         return
     side = math.isqrt(max(0, len(positions) - 1))
     if side != size // patch:

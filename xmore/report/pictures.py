@@ -44,7 +44,7 @@ def pictures_of(run: Run, dataset: str) -> Iterator[RunImages]:
         with suppress(XmoreError):
             card = load_card(name, Path(data_root) if data_root else None)
             reader = open_images(card) if card.name == dataset else reader
-    memory, cache = Path(run.snapshot["memory"]), Path(run.config["results"]) / "cache"
+    memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
     with ExitStack() as stack:
         snapshot = None
         with suppress(XmoreError):

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from xmore.config.benchmark import BenchmarkConfig
-from xmore.files.errors import RunError
+from xmore.files.errors import RunError, cause_of
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import write_whole
 from xmore.store.artifacts import ArtifactRef, path_of
@@ -106,6 +106,8 @@ def load_run(results: Path, name: str) -> Run:
 
     `latest` is the newest completed run; if there is none, the newest. Raises RunError.
     """
+    if (path := results / "runs" / name / "run.json").is_file() and name:
+        return _read(path)
     runs = all_runs(results)
     if not runs:
         raise RunError(
@@ -114,16 +116,20 @@ def load_run(results: Path, name: str) -> Run:
     if name == "latest":
         return ([run for run in runs if run.status == "completed"] or runs)[-1]
     matches = [run for run in runs if run.name.startswith(name)]
-    exact = [run for run in matches if run.name == name]
     if not matches:
         raise RunError(f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them.")
-    return (exact or matches)[-1]
+    return matches[-1]
 
 
 def all_runs(results: Path) -> list[Run]:
-    """Return all readable runs, oldest first."""
-    found = [_read(path) for path in (results / "runs").glob("*/run.json")]
-    return sorted((run for run in found if run), key=lambda run: (run.started, run.name))
+    """Return all readable runs, oldest first; of each other one, log a warning."""
+    found = []
+    for path in sorted((results / "runs").glob("*/run.json")):
+        try:
+            found.append(_read(path))
+        except RunError as error:
+            log.warning("%s It is passed over.", error)
+    return sorted(found, key=lambda run: (run.started, run.name))
 
 
 def config_of(run: Run) -> BenchmarkConfig:
@@ -152,21 +158,27 @@ def under_way(run: Run) -> Iterator[None]:
         run.save()
 
 
-def _read(path: Path) -> Run | None:
+def _read(path: Path) -> Run:
+    """Read run.json; keys of a newer version are passed over. Raises RunError."""
     try:
-        data = read_contract(path, RunFile) | {"path": path.parent}
-        data["artifacts"] = [_located(record, path.parents[2]) for record in data["artifacts"]]
-        return Run(**data)
-    except (OSError, ValueError, TypeError) as error:
-        if "checksum" in str(error):
-            log.warning("%s: %s; the run is not listed", path, error)
-        return None  # a foreign or incomplete folder is not a run
+        data = read_contract(path, RunFile)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: damaged, or of another version ({cause_of(error)}). Restore or remove it."
+        ) from error
+    data["artifacts"] = [_located(record, path.parents[2]) for record in data["artifacts"]]
+    return Run(**{key: data[key] for key in _keys(Run) & data.keys()} | {"path": path.parent})
+
+
+def _keys(kind: type) -> set[str]:
+    return {each.name for each in fields(kind)}
 
 
 def _located(record: dict[str, Any], results: Path) -> ArtifactRef:
     """Return an artifact as it lies in `results` now, whatever path the run has recorded."""
     place = path_of(results / "store", record["stage"], record["dataset"], record["digest"])
-    return ArtifactRef(**record | {"path": str(place)})
+    known = {key: record[key] for key in _keys(ArtifactRef) & record.keys()}
+    return ArtifactRef(**known | {"path": str(place)})
 
 
 def versions() -> dict[str, str]:

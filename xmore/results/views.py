@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from xmore.files.errors import ArtifactError, RunError
-from xmore.files.paths import PROJECT_ROOT, write_whole
+from xmore.files.paths import PROJECT_ROOT, real, write_whole
 from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
@@ -65,7 +65,10 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
             )
     connection = duckdb.connect()
     connection.execute("set autoinstall_known_extensions = false")
-    connection.execute(allow_only([run.results], "allowed_directories"))
+    places = [run.results, *map(Path, dict.fromkeys(ref.path for ref in run.artifacts)), run.path]
+    behind = [real(place) for place in places]  # its folders may be links to another disk
+    behind.append(real(run.path.parent))
+    connection.execute(allow_only(dict.fromkeys([run.results, *behind]), "allowed_directories"))
     try:
         connection.execute(views_of(run))
     except (duckdb.Error, ArtifactError) as error:

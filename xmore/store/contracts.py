@@ -88,6 +88,40 @@ class SnapshotManifest(TypedDict):
 
 
 @with_config(_STRICT)
+class _Measured(TypedDict):
+    ms_per_query: float
+    queries: _Count
+    of: dict[str, dict[str, dict[str, float]]]
+
+
+@with_config(_STRICT)
+class _Built(_Index):
+    bytes: _Count
+    how: str
+    parameters: str
+    measured: _Measured
+
+
+@with_config(_STRICT)
+class _Place(TypedDict):
+    place: str
+
+
+@with_config(_STRICT)
+class SnapshotCard(TypedDict):
+    """What a snapshot's card shows of its manifest; to read its rows needs none of it."""
+
+    asked: _Count
+    failures: dict[str, _Count]
+    filtered: dict[str, _Count]
+    hosts: list[list[Any]]
+    retryable: _Count
+    sources: dict[str, _Place]
+    model: _Model
+    index: _Built | None
+
+
+@with_config(_STRICT)
 class _Read(TypedDict):
     name: str
     digest: str

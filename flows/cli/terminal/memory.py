@@ -7,7 +7,7 @@ from flows.upkeep import Difference, Entry
 from index_build.base.takedown import TakeDown
 from index_build.upkeep.estimate import ReindexEstimate
 from index_build.upkeep.gc import Freed
-from xmore.memory.snapshot import Snapshot
+from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.snapshot import index_name, most_common, recall_line
 
 
@@ -45,22 +45,26 @@ def show_take_downs(found: list[TakeDown]) -> None:
 
 def show_card(snapshot: Snapshot) -> None:
     """Print a snapshot's facts, failures by cause and success by host."""
-    facts = snapshot.manifest
+    facts = card_of(snapshot)
     index = facts["index"]
     say(safe(f"snapshot {snapshot.name} of {snapshot.path.parents[1]}"))
     lines = {
         "rows": f"{snapshot.rows:,} of {facts['asked']:,} requested",
         "model": f"{facts['model']['name']}, {snapshot.dim} dimensions",
-        "index": f"{index_name(index)}, {size(index['bytes'])}, {index['how']}, "
-        f"{index['measured']['ms_per_query']} ms per query",
+        "index": "none",
     }
+    if index:
+        lines["index"] = (
+            f"{index_name(index)}, {size(index['bytes'])}, {index['how']}, "
+            f"{index['measured']['ms_per_query']} ms per query"
+        )
     if texts := facts.get("text_index"):
         lines["index of texts"] = f"{index_name(texts)}, {size(texts['bytes'])}, {texts['how']}"
     for name, source in facts["sources"].items():
         lines[f"source {name}"] = source["place"]
-    lines["recall"] = "; ".join(
-        f"{recall_line(found['recall'])}, {kind}" for kind, found in index["measured"]["of"].items()
-    )
+    if index:
+        measured = index["measured"]["of"].items()
+        lines["recall"] = "; ".join(f"{recall_line(of['recall'])}, {kind}" for kind, of in measured)
     if facts["retryable"]:
         lines["retryable"] = f"{facts['retryable']:,} failed rows; the next re-index retries them"
     for name, text in lines.items():
