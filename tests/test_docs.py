@@ -114,7 +114,8 @@ def test_commands_exist(path):
     assert len(COMMANDS) > 20
     for command in re.findall(r"(?<![\w/.-])(?:\.venv/bin/)?xmore ([a-z][^#;|&]*)", code_of(path)):
         words = command.split()
-        name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), "")
+        starts = (" ".join(words[:n]) for n in (3, 2, 1))
+        name = next((start for start in starts if start in COMMANDS), "")
         if words[0] != "minmax":
             assert name, command
             assert set(re.findall(r"(?<!\S)--[\w-]+", command)) <= COMMANDS[name], command
