@@ -93,16 +93,21 @@ def assemble(
         shard["files"] = _lay_out(plan.work, len(shards), source, (folder, number, positions))
         shards.append(shard)
         files += shard["files"].values()
-    if len(dims) > 1:
-        one, other = list(dims.items())[:2]
-        raise SnapshotError(
-            f"{plan.config.memory}: the embeddings of {one[1]} have {one[0]} dimensions, but those "
-            f"of {other[1]} have {other[0]}. Name the model that made the existing embeddings."
-        )
+    _check_dimensions(plan.config.memory, dims)
     rows = sum(shard["rows"] for shard in shards)
     made = Assembled(files, shards, rows, next(iter(dims), 0), makers)
     _forget_other_index(plan, digest_of(made.identities()))
     return made
+
+
+def _check_dimensions(memory: Path, dims: dict[int, str]) -> None:
+    """Raise SnapshotError if batches differ in their dimensions (dimensions -> batch)."""
+    if len(dims) > 1:
+        one, other = list(dims.items())[:2]
+        raise SnapshotError(
+            f"{memory}: the embeddings of {one[1]} have {one[0]} dimensions, but those of "
+            f"{other[1]} have {other[0]}. Name the model that made the existing embeddings."
+        )
 
 
 def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) -> Snapshot:
