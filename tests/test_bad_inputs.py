@@ -234,7 +234,7 @@ def test_sweep(case, xmore, why):
 def test_a_sweep_is_not_a_benchmark_and_its_question_may_be_wrong(case, xmore):
     refused(xmore("benchmark", _sweep(case)), "sweep's config", "xmore sweep")
     refused(xmore("sweep", _sweep(case, table="from nowhere")), "`table`", "nowhere", "is complete")
-    refused(xmore("sweep", _sweep(case, table="")), "`table`", "is complete")
+    refused(xmore("sweep", _sweep(case, table="")), "`table` is empty")
     assert not (case.results / "tables").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CLASSES
+from sharing import unsealed
 
 from xmore.memory.snapshot import resolve_current
 from xmore.results.runs import load_run
@@ -99,7 +100,7 @@ def test_a_name_that_is_no_utf_8_is_refused_by_any_command(done, world, xmore, t
 
 def test_a_failed_run_has_no_range_of_confidences(results, world, xmore):
     run = load_run(results, "latest")
-    facts = json.loads((run.path / "run.json").read_text())
+    facts = unsealed(json.loads((run.path / "run.json").read_text()))
     facts |= {"finished": None, "error": "DatasetError: x", "artifacts": []}
     (run.path / "run.json").write_text(json.dumps(facts))
     photo = next((world.root / "queries").rglob("*.jpg"))
@@ -163,7 +164,7 @@ def test_a_run_that_cannot_be_read_is_named_and_stops_no_other(results, xmore, c
     good = load_run(results, "latest")
     bad = results / "runs" / "bad-20200101-000000"
     bad.mkdir()
-    facts = json.loads((good.path / "run.json").read_text())
+    facts = unsealed(json.loads((good.path / "run.json").read_text()))
     (bad / "run.json").write_text(SPOILED[case](facts))
     where = ["--results", results]
     read = case == "a key more"
@@ -261,7 +262,7 @@ def test_results_behind_links_and_relative(results, xmore, tmp_path):
 
 def test_the_old_place_of_moved_results_is_not_made_again(results, world, xmore, tmp_path):
     run = load_run(results, "latest")
-    facts = json.loads((run.path / "run.json").read_text())
+    facts = unsealed(json.loads((run.path / "run.json").read_text()))
     facts["config"]["results"] = str(tmp_path / "old" / "place")
     (run.path / "run.json").write_text(json.dumps(facts))
     for command in (["report", "latest"], ["explain", "latest", "0", "--html", tmp_path / "a.html"],
@@ -283,7 +284,7 @@ def test_results_that_are_a_file(tmp_path, xmore):
 def change_manifest(memory: Path, change) -> str:
     name = resolve_current(memory)
     path = memory / "snapshots" / name / "manifest.json"
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    path.write_text(json.dumps(change(unsealed(json.loads(path.read_text())))))
     return name
 
 
@@ -366,7 +367,7 @@ def test_an_image_replaced_at_the_same_size_and_time_is_listed_again(world, xmor
 
 def test_images_that_are_gone_are_left_out_of_pages(results, world, xmore, tmp_path):
     run = load_run(results, "latest")
-    facts = json.loads((run.path / "run.json").read_text())
+    facts = unsealed(json.loads((run.path / "run.json").read_text()))
     facts["config"]["datasets"] = [str(tmp_path / "gone.yaml")]
     facts["snapshot"]["memory"] = str(tmp_path / "gone")
     (run.path / "run.json").write_text(json.dumps(facts))
