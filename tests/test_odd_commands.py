@@ -189,6 +189,7 @@ def test_a_run_that_cannot_be_read_is_named_and_stops_no_other(results, xmore, c
 # ----- places
 
 
+@pytest.mark.slow
 def test_results_and_a_memory_in_an_odd_place(world, xmore, tmp_path):
     home = tmp_path / ODD / ("x" * 200)
     home.mkdir(parents=True)
@@ -232,6 +233,7 @@ def test_results_and_a_memory_in_an_odd_place(world, xmore, tmp_path):
     assert answer.stdout.splitlines()[1] == "1", answer
 
 
+@pytest.mark.slow
 def test_results_behind_links_and_relative(results, xmore, tmp_path):
     (tmp_path / "disk").mkdir()
     for name in ("store", "runs"):
@@ -347,6 +349,7 @@ def test_a_history_that_is_damaged(memory, world, xmore, tmp_path, text):
 # ----- datasets that change
 
 
+@pytest.mark.slow
 def test_an_image_replaced_at_the_same_size_and_time_is_listed_again(world, xmore, tmp_path):
     root = tmp_path / "images"
     shutil.copytree(world.root / "queries", root)
@@ -566,6 +569,7 @@ def test_a_model_that_is_named_twice_counts_once_or_is_refused(world, xmore, tmp
     refused(xmore("benchmark", config), "roles.inference", "twice")
 
 
+@pytest.mark.slow
 def test_two_names_of_one_model_have_rows_each(world, xmore, tmp_path):
     models = {
         "lite0": {"folder": world.root / "models" / "lite0"},
