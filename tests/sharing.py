@@ -7,6 +7,9 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 
@@ -44,3 +47,28 @@ def free_port() -> int:
 def unsealed(data: dict) -> dict:
     """A file's content without the checksum, which is not that of what a test changes."""
     return {key: value for key, value in data.items() if key != "checksum"}
+
+
+def same_rows(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two tables are equal but for the last bits of floats.
+
+    These depend on the processor's kernels, and with some of them on where in memory a matrix lies.
+    """
+    if one.column_names != other.column_names or len(one) != len(other):
+        return False
+    return all(_same(one[name], other[name]) for name in one.column_names)
+
+
+def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    if one.type != other.type:
+        return False
+    while pa.types.is_list(one.type) or pa.types.is_fixed_size_list(one.type):
+        if not pc.list_value_length(one).equals(pc.list_value_length(other)):
+            return False
+        one, other = (
+            pa.chunked_array([chunk.flatten() for chunk in column.chunks], one.type.value_type)
+            for column in (one, other)
+        )
+    if not pa.types.is_floating(one.type):
+        return one.equals(other)
+    return np.allclose(one.to_numpy(), other.to_numpy(), rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -38,7 +38,10 @@ def copied(done, tmp_path):
 
 def answers(config, name):
     db = open_views(load_run(config.results, name))
-    query = "select * exclude (label, class_name, uri) from predictions order by all"
+    query = (
+        "select dataset, query_id, method, adjustment, model, m, seed, prediction, "
+        "round(probability, 4) as probability from predictions order by all"
+    )
     return db.execute(query).fetchall()
 
 
