@@ -14,7 +14,7 @@ import typer
 
 from flows.cli import datasets, look, memory, run, texts, upkeep
 from xmore.files.errors import ConfigError, ServiceError, one_line
-from xmore.files.paths import is_text
+from xmore.files.paths import is_text, shown
 
 RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -91,8 +91,7 @@ def main() -> None:
 def _text(argument: str) -> str:
     """Return an argument. Raises ConfigError if it is none that files and tables can hold."""
     if not is_text(argument):
-        shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
-        raise ConfigError(f"{shown}: not UTF-8. Rename the file, or its folder.")
+        raise ConfigError(f"{shown(argument)}: not UTF-8. Rename the file, or its folder.")
     return argument
 
 

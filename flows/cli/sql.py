@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from xmore.files.errors import QueryError
+from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
 ALLOWED = {"SELECT", "PRAGMA"}  # DuckDB's types of statements that only read
@@ -50,7 +51,7 @@ def run_query(
         if relation is None:
             return
         if form == "table" and output is None:
-            print(_printable(_drawn(relation)), end="")
+            print(visible(_drawn(relation), but="\n"), end="")
             return
         with _sink(output) as sink:
             _write(relation, form, sink)
@@ -132,11 +133,6 @@ def _drawn(relation: duckdb.DuckDBPyRelation) -> str:
     return out.getvalue()
 
 
-def _printable(text: str) -> str:
-    """Replace characters that would act on a terminal: control and direction characters."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 class _Terminal(io.RawIOBase):
     """Standard output for UTF-8 rows; printable if it is a terminal, as they are if not."""
 
@@ -150,7 +146,7 @@ class _Terminal(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write bytes."""
         if sys.stdout.isatty():
-            print(_printable(self.decoder.decode(bytes(data))), end="")
+            print(visible(self.decoder.decode(bytes(data)), but="\n"), end="")
         else:
             sys.stdout.buffer.write(data)
         return len(data)

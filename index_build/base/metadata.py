@@ -5,8 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmore.files.errors import SnapshotError
-from xmore.files.records import first_line
+from xmore.files.errors import SnapshotError, first_line
 from xmore.files.tables import as_text
 from xmore.memory.snapshot import Snapshot
 

@@ -154,8 +154,11 @@ def holds(snapshot: Path, values: Iterable[str]) -> int:
         table = pq.read_table(path, columns=names, partitioning=None)
         columns = [table[name] for name in names]
         if "url" in names:
-            urls = [None if url is None else requested(url) for url in table["url"].to_pylist()]
-            columns.append(pa.chunked_array([pa.array(urls, pa.string())]))
+            # Only URLs that are requested otherwise than they are written need Python.
+            urls = table["url"].combine_chunks()
+            odd = pc.fill_null(pc.invert(pc.match_substring_regex(urls, f"^{PLAIN}$")), False)
+            forms_of = pa.array(map(requested, urls.filter(odd).to_pylist()), pa.string())
+            columns.append(pa.chunked_array([pc.replace_with_mask(urls, odd, forms_of)]))
         marks = [pc.is_in(column, wanted).to_numpy() for column in columns]
         count += int(np.logical_or.reduce(marks).sum()) if marks else 0
     return count

@@ -20,9 +20,9 @@ from index_build.base.tables import parquet
 from index_build.sources.condition import in_condition
 from xmore.config.sources import ColumnsConfig, UrlListConfig
 from xmore.files.digests import digest_of, digest_text
-from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.errors import ConfigError, DatasetError, first_line
 from xmore.files.paths import is_text
-from xmore.files.records import first_line, read_header, read_records
+from xmore.files.records import read_header, read_records
 from xmore.files.sql import identifier, quote, quote_files
 from xmore.files.tables import KINDS, kind_of
 

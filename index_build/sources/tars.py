@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +18,7 @@ from index_build.base.tables import write_table
 from xmore.config.sources import TarsConfig
 from xmore.files.digests import digest_of
 from xmore.files.errors import DatasetError
+from xmore.files.paths import is_text
 from xmore.files.progress import track
 from xmore.images.decode import IMAGE_SUFFIXES
 from xmore.images.webdataset import Member, Shard
@@ -54,7 +54,7 @@ def list_tars(folder: Path) -> list[Path]:
     if not tars:
         raise DatasetError(f"{folder}: has no {' or '.join(TARS)}. Correct `tars.folder`.")
     for path in tars:
-        if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
+        if not is_text(path.name):
             raise DatasetError(f"{folder}: {path.name!r} is not UTF-8. Rename this tar.")
         if not path.is_file():
             raise DatasetError(f"{path}: is no file, or leads to none. Remove it from the folder.")

@@ -25,9 +25,8 @@ from index_build.sources.lists import (
 )
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
-from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.errors import ConfigError, DatasetError, first_line
 from xmore.files.paths import fsync_dir, fsync_file
-from xmore.files.records import first_line
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from xmore.datasets.names import plain
 from xmore.datasets.sources import Listing
 from xmore.files.errors import DatasetError
-from xmore.files.paths import is_text
+from xmore.files.paths import is_text, shown
 from xmore.images.decode import IMAGE_SUFFIXES, begins_as_image
 from xmore.images.readers import Files
 
@@ -35,9 +35,9 @@ def class_folders(root: Path, named: Iterable[str]) -> tuple[list[str], list[str
     chosen = [name for name in names if name not in aside]
     for name in chosen:
         if not is_text(name):
-            raise DatasetError(f"class folder {_shown(name)} in {root}: not UTF-8. Rename it.")
+            raise DatasetError(f"class folder {shown(name)} in {root}: not UTF-8. Rename it.")
     notes = [
-        f"{_shown(name)} is no class, as its name begins with an underscore. To make it one, "
+        f"{shown(name)} is no class, as its name begins with an underscore. To make it one, "
         "rename it, or name it in `classes`."
         for name in aside
     ]
@@ -77,7 +77,7 @@ def folder_listing(root: Path, folders: Iterable[str], follow_links: bool = Fals
             if is_text(uri):
                 labels[uri] = label
             else:
-                rejected.append((_shown(uri), "name is not UTF-8"))
+                rejected.append((shown(uri), "name is not UTF-8"))
         if len(labels) + len(rejected) == before:
             raise DatasetError(f"no images in {place}. Remove the folder, or complete it.")
     notes = [_passed_over(passed)] if passed else []
@@ -123,12 +123,7 @@ def _is_image(path: Path) -> bool:
 
 def _passed_over(passed: Counter[str]) -> str:
     most = sorted(passed.items(), key=lambda kind: (-kind[1], kind[0]))
-    kinds = [f"{_shown(kind)} {n}" for kind, n in most[:5]]
+    kinds = [f"{shown(kind)} {n}" for kind, n in most[:5]]
     if rest := sum(n for _, n in most[5:]):
         kinds.append(f"others {rest}")
     return f"files passed over: {passed.total()} ({', '.join(kinds)})."
-
-
-def _shown(name: str) -> str:
-    """Return a file's name as text: bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

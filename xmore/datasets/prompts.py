@@ -10,7 +10,7 @@ from unicodedata import normalize
 from xmore.datasets.names import plain
 from xmore.files.errors import ConfigError
 from xmore.files.paths import is_text
-from xmore.files.text import read_names, read_text, refuse_doubles, refuse_quotes
+from xmore.files.text import first_twice, read_names, read_text, refuse_doubles, refuse_quotes
 
 PAPERS_PROMPT = "a photo of a {}."
 MAX_PROMPTS = 10_000  # per class
@@ -79,8 +79,6 @@ def _bare(name: str) -> str:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = {name.strip(): value for name, value in pairs}
-    if len(data) < len(pairs):
-        names = [name.strip() for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return data
+    if (twice := first_twice([name.strip() for name, _ in pairs])) is not None:
+        raise ValueError(f"{twice!r} is there twice")
+    return {name.strip(): value for name, value in pairs}

@@ -69,15 +69,13 @@ def one_line(error: Exception) -> str:
     if isinstance(error, XmoreError):
         return str(error)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        what = f"{where}{error.strerror or error}"
+        place, unknown = f"{error.filename}: " if error.filename else "", ""
+        what = f"{place}{error.strerror or error}"
     else:
-        what = cause_of(error)
-    hints = [
-        hint for pattern, hint in HINTS if re.search(pattern, f"{what} {error}", re.IGNORECASE)
-    ]
-    where = "" if hints or isinstance(error, OSError) else "`xmore --debug ...` shows where. "
-    return printable(" ".join([f"{what.rstrip('.')}.", *hints[:1], where + RESUME]))
+        what, unknown = cause_of(error), "`xmore --debug ...` shows where."
+    told = f"{what} {error}"
+    hints = (hint for pattern, hint in HINTS if re.search(pattern, told, re.IGNORECASE))
+    return printable(f"{what.rstrip('.')}. {next(hints, unknown)} {RESUME}")
 
 
 def cause_of(error: Exception) -> str:
@@ -86,3 +84,8 @@ def cause_of(error: Exception) -> str:
     count = 2 if lines and lines[0].endswith(":") else 1  # torch lists a checkpoint's faults below
     what = " ".join(lines[:count])[:300]
     return f"{type(error).__name__}: {what}" if what else type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error of another package says."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".!")

@@ -18,6 +18,11 @@ def is_text(name: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
+def shown(name: str) -> str:
+    """Return a file's name as text: bytes that are no UTF-8 as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def real(path: Path) -> Path:
     """Return the absolute path without links; of links that lead to each other, one stays."""
     return Path(os.path.realpath(path))

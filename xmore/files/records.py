@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, first_line
 
 SEPARATORS = {";": "`;`", "\t": "tabs", "|": "`|`"}  # of files that are called CSV, too
 MAX_LINE = 1 << 20  # bytes of a line, and of a CSV record of several lines
@@ -279,8 +279,3 @@ def _json_text(value: Any) -> str | None:
     if value is None or isinstance(value, bool):
         return None if value is None else str(value).lower()
     return json.dumps(value, ensure_ascii=False)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error of another package says."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".!")

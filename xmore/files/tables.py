@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmore.files.errors import DatasetError
-from xmore.files.records import check_names, first_line, read_records
+from xmore.files.errors import DatasetError, first_line
+from xmore.files.records import check_names, read_records
 
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".txt")
 BAD_LINE = "bad line in the list"  # the failure cause
@@ -32,10 +32,10 @@ def kind_of(name: str) -> str:
     return path.suffix if path.suffix in KINDS else ""
 
 
-def is_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType) -> bool:
     """Return whether a column of this type holds text, or bytes that may be UTF-8."""
     if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
+        return holds_text(kind.value_type)
     checks = ("string", "large_string", "binary", "large_binary", "null")
     return any(getattr(pa.types, f"is_{check}")(kind) for check in checks)
 
@@ -48,7 +48,7 @@ def as_text(
     Invalid UTF-8 is replaced by U+FFFD, or its value is null. Raises DatasetError, which begins
     with `where`, for any other type.
     """
-    if not is_text(column.type):
+    if not holds_text(column.type):
         raise DatasetError(f"{where} is of type {column.type}, not text. Write it as strings.")
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

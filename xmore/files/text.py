@@ -1,15 +1,27 @@
-"""Text files that name things: classes, prompts, take-downs."""
+"""Text to show, and text files that name things: classes, prompts, take-downs."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from xmore.files.errors import XmoreError
 
 QUOTED = re.compile(r"(['\"]).*\1,?")
 CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of characters that end or break a line
+
+
+def visible(text: str, but: str = "") -> str:
+    """Replace characters that act on a terminal (control and direction), all `but` some."""
+    return "".join(c if c.isprintable() or c in but else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def first_twice(names: Sequence[str]) -> str | None:
+    """Return the first name that is there twice, None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def read_text(path: Path, kind: type[XmoreError], key: str = "the path") -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from xmore.files.errors import DatasetError
+from xmore.files.paths import shown
 
 IMAGES = ("webp", "png", "jpg", "jpeg")  # extensions that CLIP_benchmark's builder accepts
 MAX_HEADER = 1 << 20  # bytes of a long name or a PAX header
@@ -109,7 +110,7 @@ class Shard:
                 cause = "not a regular file"
             elif in_place:  # a link in a compressed tar would decompress it again from its start
                 known[info.name] = (offset, size)
-            yield Member(_text(info.name), _text(named[0]), named[1], offset, size, cause)
+            yield Member(shown(info.name), shown(named[0]), named[1], offset, size, cause)
 
     def read(self, member: Member, limit: int) -> bytes:
         """Return at most `limit` bytes of the member just iterated; fewer if the tar is cut."""
@@ -234,7 +235,3 @@ def _of_the_system(error: Exception) -> bool:
         isinstance(error, OSError) and error.errno == errno.EINVAL
     )
     return isinstance(error, OSError) and not about_content
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from xmore.files.digests import FactCache, digest_file, digest_of
 from xmore.files.errors import SnapshotError
 from xmore.files.progress import track
-from xmore.files.tables import is_text
+from xmore.files.tables import holds_text
 from xmore.memory.locks import in_use
 from xmore.memory.rows import embedding_blocks
 from xmore.memory.snapshot import (
@@ -121,7 +121,7 @@ def _columns(metadata: list[Path]) -> Columns:
                     f"{metadata[0].name} has one; it has {', '.join(schema.names)}."
                 )
             kind = schema.field(name).type
-            if not is_text(kind) and not (name == place and pa.types.is_integer(kind)):
+            if not holds_text(kind) and not (name == place and pa.types.is_integer(kind)):
                 raise SnapshotError(
                     f"{file}: column `{name}` is of type {kind}, not text. Write it as strings."
                 )

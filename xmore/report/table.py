@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from xmore.files.text import visible
+
 Kind = Literal["text", "count", "share", "points", "number", "p"]
 
 
@@ -59,7 +61,7 @@ def _harmless(value: Any) -> Any:
     """Return a text that no spreadsheet takes for a formula, without control characters."""
     if not isinstance(value, str):
         return value
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    text = visible(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def check_sizes(path: Path) -> list[str]:
     """Return the problems found without reading the parts: files absent or of another size."""
+    return _problems(path, lambda part: False)
+
+
+def check_hashes(path: Path) -> list[str]:
+    """Return the problems found in an artifact by reading every byte."""
+    return _problems(path, lambda part: digest_file(path / part["file"]) != part["sha256"])
+
+
+def check_once(path: Path) -> list[str]:
+    """Return the problems found as `check_hashes` does; a part is read once a process."""
+    return _problems(path, lambda part: not is_whole(path, part))
+
+
+def _problems(path: Path, differs: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """Return what is wrong with a manifest, else with the parts' sizes, else what `differs`."""
     try:
         parts = read_manifest(path)["parts"]
     except ArtifactError as error:
@@ -38,28 +54,7 @@ def check_sizes(path: Path) -> list[str]:
         if size != part["bytes"]:
             have = "is absent" if size is None else f"has {size} bytes"
             problems.append(f"{file} {have}, its manifest says {part['bytes']}")
-    return problems
-
-
-def check_hashes(path: Path) -> list[str]:
-    """Return the problems found in an artifact by reading every byte."""
-    problems = check_sizes(path)
-    if problems:
-        return problems
-    return [
-        f"{path / part['file']}: {DIFFERS}"
-        for part in read_manifest(path)["parts"]
-        if digest_file(path / part["file"]) != part["sha256"]
-    ]
-
-
-def check_once(path: Path) -> list[str]:
-    """Return the problems found as `check_hashes` does; a part is read once a process."""
-    problems = check_sizes(path)
-    if problems:
-        return problems
-    parts = read_manifest(path)["parts"]
-    return [f"{path / part['file']}: {DIFFERS}" for part in parts if not is_whole(path, part)]
+    return problems or [f"{path / part['file']}: {DIFFERS}" for part in parts if differs(part)]
 
 
 def is_whole(path: Path, part: dict[str, Any]) -> bool:

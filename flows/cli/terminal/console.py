@@ -14,14 +14,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from xmore.files.text import visible
+
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def safe(text: str) -> str:
     """Make untrusted text safe to print: no markup, no control or direction characters."""
-    return escape(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    )
+    return escape(visible(text, but="\n"))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def show_entries(found: list[Entry]) -> None:
     for entry in found:
         table.add_row(
             entry.name,
-            entry.published.removesuffix("+00:00").replace("T", " "),
+            _time(entry.published),
             f"{entry.rows:,}",
             f"+{entry.added:,}",
             f"-{entry.removed:,}",
@@ -35,8 +35,7 @@ def show_take_downs(found: list[TakeDown]) -> None:
         return
     table = table_of("taken down", "since", "reason", first_columns_left=3)
     for down in (each for each in found if each.follows is None):
-        since = down.at.removesuffix("+00:00").replace("T", " ")
-        table.add_row(safe(down.value), since, safe(down.reason))
+        table.add_row(safe(down.value), _time(down.at), safe(down.reason))
         for other in found:
             if other.follows == down.value:
                 table.add_row(safe(f"  and its image {other.value}"), "", "")
@@ -131,6 +130,11 @@ def show_estimate(found: ReindexEstimate) -> None:
         f"to download: about {size(found.download_bytes)} ({size(each)} per image, {origin}); "
         f"additional disk space: about {size(found.disk_bytes)}"
     )
+
+
+def _time(at: str) -> str:
+    """Return a time in UTC as a table shows it."""
+    return at.removesuffix("+00:00").replace("T", " ")
 
 
 def size(count: float) -> str:

@@ -45,6 +45,18 @@ def answers(config, name):
     return db.execute(query).fetchall()
 
 
+def assert_made_again(config, done) -> None:
+    """A further run says what the undamaged one said."""
+    again = xmore_benchmark.fn(config)
+    assert answers(config, again) == answers(done.config, done.name)
+
+
+def without_text_stages(config) -> None:
+    """The next run reads the text store again."""
+    for stage in ("captions", "scores", "predictions"):
+        shutil.rmtree(config.results / "store" / stage)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_a_damaged_part_is_not_shown_and_made_again(done, copied, stage, share):
@@ -54,8 +66,7 @@ def test_a_damaged_part_is_not_shown_and_made_again(done, copied, stage, share):
     flip(min(artifact.glob("part-*.parquet")), share)
     with pytest.raises(Exception, match=r"damaged or gone .*part-00000"):
         open_views(run)
-    again = xmore_benchmark.fn(config)
-    assert answers(config, again) == answers(done.config, done.name)
+    assert_made_again(config, done)
     assert list(artifact.parent.glob(f"{artifact.name}.broken-*"))
 
 
@@ -68,8 +79,7 @@ def test_a_damaged_manifest_is_not_believed(done, copied, stage):
     data = json.loads(path.read_text())
     data["rows"] += 1  # any value: the checksum is of all of them
     path.write_text(json.dumps(data))
-    again = xmore_benchmark.fn(config)
-    assert answers(config, again) == answers(done.config, done.name)
+    assert_made_again(config, done)
 
 
 def test_an_artifact_in_anothers_place_is_not_believed(done, copied):
@@ -80,8 +90,7 @@ def test_an_artifact_in_anothers_place_is_not_believed(done, copied):
     assert len(refs) > 1
     shutil.rmtree(refs[0])
     shutil.copytree(refs[1], refs[0])
-    again = xmore_benchmark.fn(config)
-    assert answers(config, again) == answers(done.config, done.name)
+    assert_made_again(config, done)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
@@ -89,10 +98,8 @@ def test_a_damaged_part_of_the_text_store_is_encoded_again(done, copied, share):
     config, _ = copied
     (part,) = config.results.glob("store/caption_embeddings/*/*/part-00000.parquet")
     flip(part, share)
-    for stage in ("captions", "scores", "predictions"):
-        shutil.rmtree(config.results / "store" / stage)
-    again = xmore_benchmark.fn(config)
-    assert answers(config, again) == answers(done.config, done.name)
+    without_text_stages(config)
+    assert_made_again(config, done)
 
 
 def test_two_parts_of_the_text_store_that_were_exchanged_are_seen(done, copied, monkeypatch):
@@ -104,10 +111,8 @@ def test_two_parts_of_the_text_store_that_were_exchanged_are_seen(done, copied, 
     between = one.with_name("between")
     for here, there in ((one, between), (other, one), (between, other)):
         here.rename(there)
-    for stage in ("captions", "scores", "predictions"):
-        shutil.rmtree(config.results / "store" / stage)
-    again = xmore_benchmark.fn(config)
-    assert answers(config, again) == answers(done.config, done.name)
+    without_text_stages(config)
+    assert_made_again(config, done)
 
 
 def test_a_damaged_run_file_is_named(copied, xmore, caplog):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from xmore.files.errors import ConfigError
 from xmore.files.paths import PROJECT_ROOT
+from xmore.files.text import first_twice
 
 FOLDER = PROJECT_ROOT / "data" / "neighbours"  # one file per dataset, by its name
 Kind = Literal["synonym", "attribute", "analogue", "versus"]
@@ -142,9 +143,7 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    if (twice := first_twice([name for name, _ in pairs])) is not None:
         raise ValueError(f"the key `{twice[:60]}` is there twice")
     return dict(pairs)
 
