@@ -169,12 +169,14 @@ class Done:
 
 
 @pytest.fixture(scope="session")
-def done(world, tmp_path_factory) -> Done:
-    """One run that tests may read; none may change it."""
+def done(world, tmp_path_factory) -> Iterator[Done]:
+    """One run that tests may read; none may change it, nor add another."""
     from flows.benchmark import xmore_benchmark
 
     config = world.config(tmp_path_factory.mktemp("done"))
-    return Done(config, xmore_benchmark.fn(config))
+    name = xmore_benchmark.fn(config)
+    yield Done(config, name)
+    assert [path.name for path in (config.results / "runs").iterdir()] == [name]
 
 
 @cache

@@ -499,7 +499,7 @@ def test_verify_names_an_index_cut_short(case, xmore, done):
     of_old, of_copy = case.world.root / "memory", case.folder / "memory"
     text = json.dumps(unsealed(json.loads(record.read_text())))
     record.write_text(text.replace(f'"{of_old}"', f'"{of_copy}"'))
-    code, out, _ = xmore("verify", "latest", "--results", case.results)
+    code, out, _ = xmore("verify", done.name, "--results", case.results)
     line = next(line for line in out.splitlines() if line.startswith("damaged: "))
     assert code == 1 and "image.index: has" in line and "Build the memory again" in line
 

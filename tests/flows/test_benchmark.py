@@ -23,11 +23,11 @@ async def _states(name):
 
 
 def test_under_prefect_the_flow_and_its_tasks_are_named_and_complete(
-    done, prefect_server, tmp_path
+    done_again, prefect_server, tmp_path
 ):
     settings = {PREFECT_API_URL: prefect_server, PREFECT_LOCAL_STORAGE_PATH: tmp_path}
     with temporary_settings(settings):
-        xmore_benchmark(done.config.model_copy(update={"name": "watched"}))
+        xmore_benchmark(done_again.model_copy(update={"name": "watched"}))
         flows, tasks = asyncio.run(_states("watched"))
     assert flows == [("watched", "Completed")]
     assert set(tasks.values()) == {"Completed"}
@@ -35,9 +35,9 @@ def test_under_prefect_the_flow_and_its_tasks_are_named_and_complete(
     assert not list(tmp_path.iterdir())  # nothing is persisted by Prefect
 
 
-def test_a_second_run_skips_every_stage_and_shares_its_artifacts(done):
-    name = xmore_benchmark.fn(done.config)
-    first, second = (load_run(done.config.results, n) for n in (done.name, name))
+def test_a_second_run_skips_every_stage_and_shares_its_artifacts(done, done_again):
+    name = xmore_benchmark.fn(done_again)
+    first, second = load_run(done.config.results, done.name), load_run(done_again.results, name)
     assert all(ref.skipped for ref in second.artifacts)
     assert [r.digest for r in first.artifacts] == [r.digest for r in second.artifacts]
     assert first.status == second.status == "completed"

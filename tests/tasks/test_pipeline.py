@@ -143,10 +143,10 @@ def test_an_exact_search_says_nothing_of_an_index(done):
     assert manifest["params"]["search"] == "exact" and manifest["facts"] == {}
 
 
-def test_a_search_by_the_index_finds_nearly_the_same(world, done):
+def test_a_search_by_the_index_finds_nearly_the_same(world, done, done_again):
     changed = {"candidates": 24, "captions": [8], "search": "index"}
-    name = xmore_benchmark.fn(world.config(done.config.results, retrieval=changed))
-    run = load_run(done.config.results, name)
+    name = xmore_benchmark.fn(world.config(done_again.results, retrieval=changed))
+    run = load_run(done_again.results, name)
     by_index = next(ref for ref in run.artifacts if ref.stage == "candidates")
     pairs = zip(rows(done, "candidates"), read_rows(by_index).to_pylist(), strict=True)
     shared = [len(set(a["memory_ids"]) & set(b["memory_ids"])) / 24 for a, b in pairs]
@@ -157,11 +157,11 @@ def test_a_search_by_the_index_finds_nearly_the_same(world, done):
     assert np.mean(shared) == pytest.approx(recall)
 
 
-def test_re_ranking_is_an_artifact_of_its_own(world, done):
+def test_re_ranking_is_an_artifact_of_its_own(world, done, done_again):
     """Exact products over all that a flat index has: exact search, by another way."""
     changed = {"candidates": 24, "captions": [8], "search": "index", "rerank": 3}
-    name = xmore_benchmark.fn(world.config(done.config.results, retrieval=changed))
-    run = load_run(done.config.results, name)
+    name = xmore_benchmark.fn(world.config(done_again.results, retrieval=changed))
+    run = load_run(done_again.results, name)
     ref = next(ref for ref in run.artifacts if ref.stage == "candidates")
     manifest = read_manifest(Path(ref.path))
     assert manifest["params"]["rerank"] == manifest["facts"]["index_recall"]["rerank"] == 3

@@ -28,9 +28,9 @@ def xmore(warm):
 
 
 @pytest.fixture
-def config_file(done, tmp_path):
+def config_file(done_again, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(done.config.model_dump(mode="json", exclude_none=True)))
+    path.write_text(yaml.safe_dump(done_again.model_dump(mode="json", exclude_none=True)))
     return path
 
 
