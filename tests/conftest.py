@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -43,6 +44,10 @@ from xmore.config.execution import ExecutionConfig
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file, digest_text
 from xmore.results.views import open_views
+
+# Where bytecode may not be written, each of hundreds of processes would compile all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 LOCAL = {"allow_private": True}  # our web servers are on this machine

@@ -37,6 +37,7 @@ SLOW = (
     "transformers.models.bert.modeling_bert",
     "prefect.artifacts",
     "prefect.flows",
+    "prefect.main",
     "pyarrow.dataset",
     "duckdb",
     "faiss",
@@ -46,6 +47,7 @@ SLOW = (
     "rich.console",
     "typer",
     "img2dataset.main",
+    "pycurl",
 )
 PATIENCE = 240  # seconds for these imports, on a busy machine
 OURS = ("flows", "tasks", "index_build", "xmore")

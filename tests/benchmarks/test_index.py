@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "index.py"
 
 
+@pytest.mark.slow
 def test_five_thousand_rows():
     command = [sys.executable, BENCHMARK, "5000", "IVF32,SQ8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # it is small: threads wait for each other
