@@ -25,8 +25,14 @@ CASES = [(kind.__name__.rpartition(".")[2], case) for kind in KINDS for case in 
 
 
 def of(kind: type) -> list:
-    chosen = [(group, case) for group, case in CASES if isinstance(case, kind)]
-    return [pytest.param(case, id=f"{group}-{case.name}") for group, case in chosen]
+    """The cases of a kind; of sources that are read, a whole re-index each, every second is slow."""
+    params, read = [], 0
+    for group, case in CASES:
+        if isinstance(case, kind):
+            read += kind is Pairs and not case.refused
+            slow = [pytest.mark.slow] if read % 2 and not case.refused else []
+            params.append(pytest.param(case, id=f"{group}-{case.name}", marks=slow))
+    return params
 
 
 def refused(answer, pattern: str) -> None:

@@ -15,7 +15,7 @@ from xmore.config.execution import ExecutionConfig
 from xmore.results.runs import load_run
 from xmore.store.artifacts import read_rows
 
-RUNNERS = ("dask", "ray")
+RUNNERS = ("dask", pytest.param("ray", marks=pytest.mark.slow))
 
 
 def by(runner: str) -> ExecutionConfig:
