@@ -25,7 +25,7 @@ CASES = [(kind.__name__.rpartition(".")[2], case) for kind in KINDS for case in 
 
 
 def of(kind: type) -> list:
-    """The cases of a kind; of sources that are read, a whole re-index each, every second is slow."""
+    """The cases of a kind. A source that is read costs a whole re-index: every second is slow."""
     params, read = [], 0
     for group, case in CASES:
         if isinstance(case, kind):
