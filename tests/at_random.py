@@ -4,6 +4,7 @@ import numpy as np
 import open_clip
 import torch
 
+from xmore.models.encoder import OpenClipEncoder
 from xmore.models.spec import ModelCard, ModelSpec
 
 
@@ -16,7 +17,8 @@ def unit(rng, *shape):
 class Encoder:
     """A model at random weights, as OpenClipEncoder shows it."""
 
-    device, pad_id = "cpu", 0
+    device, pad_id, at_most = "cpu", 0, None
+    in_parts = OpenClipEncoder.in_parts
     card = ModelCard("random", ModelSpec.from_name("RN50/openai"), {})
 
     def __init__(self, name):

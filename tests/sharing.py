@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,25 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     if not pa.types.is_floating(one.type):
         return one.equals(other)
     return np.allclose(one.to_numpy(), other.to_numpy(), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@contextlib.contextmanager
+def redirecting(to: str) -> Iterator[str]:
+    """The address of a web server that answers every request by leading to another address."""
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

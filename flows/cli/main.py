@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import datasets, look, memory, run, texts, upkeep
-from xmore.files.errors import ConfigError, ServiceError, one_line
+from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
 from xmore.files.paths import is_text, shown
 
 RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
@@ -59,13 +60,40 @@ def app() -> None:
     Any error is one line and exit code 2; with `--debug`, a traceback.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    _open_streams()
     try:
-        _command()(args=[_at_home(_text(argument)) for argument in sys.argv[1:]])
+        try:
+            _command()(args=[_at_home(_text(argument)) for argument in sys.argv[1:]])
+        finally:
+            _flush_output()
     except Exception as error:  # each library raises its own
         if "--debug" in sys.argv:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _flush_output() -> None:
+    """Raise OSError, which names it, if standard output cannot be written; else Python would."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again
+        if error.errno == errno.EPIPE:  # the reader has seen enough
+            raise SystemExit(1) from None
+        error.filename = "standard output"
+        raise
+
+
+def _open_streams() -> None:
+    """Open closed standard streams: a file that is opened later would take their place."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 @cache
@@ -74,14 +102,17 @@ def _command() -> Any:
 
 
 def main() -> None:
-    """Run `xmore` as a process, which ends at once where Prefect's server does not respond.
+    """Run `xmore` as a process, which ends at once after a library's error.
 
-    Prefect's threads would wait for the server, for minutes, before they let the process end.
+    Prefect's threads would wait for a server that is gone, for minutes, before they let the process
+    end; a library that was loaded in part may wait for ever.
     """
     try:
         app()
     except SystemExit as end:
-        if isinstance(end.__context__, ServiceError):
+        error = end.__context__
+        told = end.code == 2 and end.__suppress_context__  # by `app`, not a wrong option
+        if told and (isinstance(error, ServiceError) or not isinstance(error, XmoreError)):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(2)

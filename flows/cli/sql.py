@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from xmore.files.errors import QueryError
+from xmore.files.errors import QueryError, what_to_do
 from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
-ALLOWED = {"SELECT", "PRAGMA"}  # DuckDB's types of statements that only read
+# DuckDB's type of statements that only read; `pragma import_database` runs a folder's statements.
+ALLOWED = "SELECT"
 EXPLAIN = re.compile(r"\s*(explain\s+(?:analyze\s+)?)", re.IGNORECASE)
 SECONDS = 600.0  # a query may take
 PROMPT, MORE = "xmore> ", "   ... "
@@ -44,9 +45,7 @@ def run_query(
         raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise QueryError(f"--timeout must be above 0 and finite, got {seconds:g}.")
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.start()
-    try:
+    with _limited(connection, seconds):
         relation = _only_reads(connection, query)
         if relation is None:
             return
@@ -55,14 +54,48 @@ def run_query(
             return
         with _sink(output) as sink:
             _write(relation, form, sink)
-    except duckdb.InterruptException as error:
-        raise QueryError(
-            f"the query was stopped after {seconds:g} seconds. Simplify it, or raise --timeout."
-        ) from error
-    except duckdb.Error as error:
+
+
+@contextlib.contextmanager
+def _limited(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Stop queries after `seconds`, and raise what DuckDB says as QueryError."""
+    ended, stopped = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        wait = seconds
+        while not ended.wait(wait):  # again and again: between two steps an interrupt is lost
+            stopped.set()
+            connection.interrupt()
+            wait = 0.1
+
+    watch = threading.Thread(target=stop, daemon=True)
+    watch.start()
+    try:
+        yield
+    except (duckdb.Error, _ReadError) as error:
+        if stopped.is_set():
+            raise QueryError(
+                f"the query was stopped after {seconds:g} seconds. Simplify it, or raise --timeout."
+            ) from error
         raise QueryError(_one_line(error)) from error
     finally:
-        timer.cancel()
+        ended.set()
+        watch.join()
+
+
+class _ReadError(Exception):
+    """What DuckDB says while rows are read; pyarrow makes an OSError of it, as of a full disk."""
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException) as error:
+            raise _ReadError(str(error)) from error
+        yield batch
 
 
 def read_query() -> str:
@@ -122,7 +155,7 @@ def _only_reads(
     if explained:  # `explain analyze` runs what it explains
         (inner,) = connection.extract_statements(text[explained.end() :])
         kind, text = inner.type.name, explained[1] + inner.query
-    if kind not in ALLOWED:
+    if kind != ALLOWED:
         raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
     return connection.sql(text)
 
@@ -163,7 +196,7 @@ def _write(relation: duckdb.DuckDBPyRelation, form: Format, sink: pa.NativeFile)
         kind = pyarrow.csv.CSVWriter if form == "csv" else pq.ParquetWriter
         schema = _flat(reader.schema) if form == "csv" else reader.schema
         with kind(sink, schema) as writer:
-            for batch in reader:
+            for batch in _batches(reader):
                 table = pa.Table.from_batches([batch])
                 writer.write_table(_as_text(table, schema) if form == "csv" else table)
 
@@ -208,4 +241,4 @@ def _one_line(error: Exception) -> str:
     hint = next(
         (line.strip() for line in lines if "Did you mean" in line or "Candidate" in line), ""
     )
-    return f"{lines[0]} {hint}".strip()
+    return f"{lines[0].rstrip('.!?')}. {hint or what_to_do(str(error))}".strip()

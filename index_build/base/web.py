@@ -1,9 +1,14 @@
-"""URLs of the web as they are requested."""
+"""URLs of the web as they are requested, and where the requests may go."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from xmore.files.addresses import PORTS, Gate
 
 PRINTABLE = "".join(map(chr, range(33, 127)))  # of ASCII
 
@@ -21,3 +26,18 @@ def encoded(url: str) -> str:
         raise ValueError(url)
     before, host, after = url.partition(parts.netloc)
     return before + host.encode("idna").decode() + quote(after, safe=PRINTABLE)
+
+
+def web_options(path: str, allow_private: bool) -> dict[str, Any]:
+    """Return fsspec's options for each web server in a path: what it redirects to is looked at."""
+    named = [part for part in path.split("::") if urlsplit(part).scheme in PORTS]
+    gate = Gate(allow_private, named)
+
+    async def client(**options: Any) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            socket_factory=lambda entry: gate.open(*entry[:3], entry[4])
+        )
+        return aiohttp.ClientSession(connector=connector, **options)
+
+    ours = {"get_client": client, "skip_instance_cache": True}
+    return {urlsplit(part).scheme: ours for part in named}

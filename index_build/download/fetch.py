@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import math
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPMessage
 from typing import Any
 
@@ -18,11 +20,10 @@ import certifi
 import pycurl
 
 from index_build.base.web import encoded
-from index_build.download.addresses import Gate
 from xmore.config.memory import DownloadConfig
+from xmore.files.addresses import PRIVATE, Gate
 from xmore.images.decode import ImageRejected, check_image
 
-PRIVATE = "private address"
 RETRYABLE = frozenset({"timeout", "connection lost", "connection refused", "HTTP 429"})
 # What curl's errors are called here, some of them with the system's behind it; any other is
 # "connection lost". The ANSWERED come after a status, and it says more.
@@ -114,7 +115,7 @@ def _options(url: str, bounds: DownloadConfig, answer: _Answer, gate: Gate) -> d
         pycurl.MAXFILESIZE_LARGE: bounds.max_bytes,
         pycurl.NOSIGNAL: True,  # there are other threads
         pycurl.FORBID_REUSE: True,  # each request connects, so the gate sees its address
-        pycurl.OPENSOCKETFUNCTION: gate.open_socket,
+        pycurl.OPENSOCKETFUNCTION: partial(_open_socket, gate),
         pycurl.HEADERFUNCTION: answer.take_header,
         pycurl.WRITEFUNCTION: answer.body.extend,
         pycurl.CAINFO: certificates.cafile or certifi.where(),
@@ -122,6 +123,13 @@ def _options(url: str, bounds: DownloadConfig, answer: _Answer, gate: Gate) -> d
     if certificates.capath and not certificates.cafile:
         options[pycurl.CAPATH] = certificates.capath
     return options
+
+
+def _open_socket(gate: Gate, _purpose: int, address: Any) -> socket.socket | int:
+    try:
+        return gate.open(address.family, address.socktype, address.protocol, address.addr)
+    except OSError:
+        return pycurl.SOCKET_BAD
 
 
 def _cause(code: int, handle: pycurl.Curl) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xmore.config.sources import ImageFolderConfig
 from xmore.files.digests import FactCache, digest_file, digest_of
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, is_shortage
 from xmore.files.progress import track
 from xmore.files.tables import as_text, read_columns
 
@@ -60,5 +60,7 @@ def _hash(folder: Path, path: str, facts: FactCache) -> str | None:
             known = digest_file(folder / path)
             facts.put(path, known)
         return known
-    except (OSError, RuntimeError, ValueError):  # ValueError: it has a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: it has a NUL
+        if is_shortage(error):
+            raise
         return None

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from fsspec.callbacks import TqdmCallback
 
 from index_build.base.tables import parquet
+from index_build.base.web import web_options
 from index_build.sources.condition import in_condition
 from xmore.config.sources import ColumnsConfig, UrlListConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import is_text
+from xmore.files.paths import is_text, naming
 from xmore.files.records import read_header, read_records
 from xmore.files.sql import identifier, quote, quote_files
 from xmore.files.tables import KINDS, kind_of
@@ -41,13 +42,14 @@ class Texts:
     first_bad: str = ""  # its file, number, and what is wrong
 
 
-def list_files(path: str, copies: Path) -> list[Path]:
+def list_files(path: str, copies: Path, allow_private: bool = False) -> list[Path]:
     """Return the list's files, sorted by path. Remote files are copied to `copies` first.
 
+    A web server may be anywhere, but not lead to a private address elsewhere, unless allowed.
     A folder is searched to its depth; hidden names, and those with `_` first, are passed over.
     Raises DatasetError.
     """
-    local = Path(path) if "://" not in path else _copy(path, copies)
+    local = Path(path) if "://" not in path else _copy(path, copies, allow_private)
     files = [local]
     if local.is_dir():
         files = sorted(_files_in(local))
@@ -87,19 +89,21 @@ def _is_listed(parts: Sequence[str]) -> bool:
     return bool(kind_of(parts[-1])) and not any(part[0] in "._" for part in parts)
 
 
-def _copy(path: str, copies: Path) -> Path:
+def _copy(path: str, copies: Path, allow_private: bool) -> Path:
     """Copy a list with fsspec, folders as folders. Copies at each call: it may have changed."""
     target = copies / f"list-{digest_of(path)[:16]}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     try:
-        fs, root = fsspec.core.url_to_fs(path)  # no pattern: `[` and `*` are themselves
+        options = web_options(path, allow_private)
+        fs, root = fsspec.core.url_to_fs(path, **options)  # no pattern: `[`, `*` are themselves
         for name, parts in _remote(fs, root):
             if _is_listed(parts) and ".." not in parts:
                 bar = TqdmCallback(tqdm_kwargs={"desc": "memory list", "unit": "B", "leave": False})
                 copy = target.joinpath(*parts)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(name, str(copy), callback=bar)
+                with naming(copy):
+                    fs.get_file(name, str(copy), callback=bar)
     except Exception as error:  # each file system raises its own
         shutil.rmtree(target, ignore_errors=True)
         raise DatasetError(f"{path}: cannot be fetched ({first_line(error)}).") from error
@@ -267,11 +271,16 @@ def _flush(
     if columns:
         path = folder / f"rows-{len(texts.files):06d}.parquet"
         values = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns}
-        pq.write_table(pa.table(values), path)
+        _write(path, values)
         texts.files.append(path)
     if bad:
         path = folder / f"bad-{len(texts.bad):06d}.parquet"
-        pq.write_table(pa.table({"row_key": bad}), path)
+        _write(path, {"row_key": bad})
         texts.bad.append(path)
     rows.clear()
     bad.clear()
+
+
+def _write(path: Path, columns: dict[str, Any]) -> None:
+    with naming(path):
+        pq.write_table(pa.table(columns), path)

@@ -73,7 +73,9 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
     how = [source.filters.model_dump(), config.shard_rows]
     if source.urls:
         check_condition(source.urls.where)
-        files = lists.list_files(source.urls.path, config.memory / "making")
+        files = lists.list_files(
+            source.urls.path, config.memory / "making", config.download.allow_private
+        )
         digest = urls.rows_digest(source.urls, source.filters, files, config.cache)
         return Listed(source, digest_of([digest, config.shard_rows]), files, None)
     if source.images:

@@ -26,7 +26,7 @@ from index_build.sources.lists import (
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import fsync_dir, fsync_file
+from xmore.files.paths import fsync_dir, write_whole
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 
@@ -111,8 +111,7 @@ def _write_selection(
 
 def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
     """Mark `partial` as complete, and rename it to `folder`."""
-    (partial / "selection.json").write_text(json.dumps(asdict(selected)))
-    fsync_file(partial / "selection.json")
+    write_whole(partial / "selection.json", json.dumps(asdict(selected)).encode())
     os.rename(partial, folder)
     fsync_dir(folder.parent)
 

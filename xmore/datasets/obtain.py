@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import urllib.request
+from functools import partial
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.sources import TorchvisionSource, WebdatasetSource, shard_count
+from xmore.files.addresses import Gate
 from xmore.files.errors import DatasetError
 from xmore.files.paths import fsync_dir, fsync_file
 from xmore.files.progress import track
@@ -41,23 +45,45 @@ def _get_webdataset(url: str, split: str, root: Path) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise DatasetError(f"`source.url` must be http or https, got {url!r}.")
     (root / split).mkdir(parents=True, exist_ok=True)
-    _fetch(f"{url}/{split}/nshards.txt", root / split / "nshards.txt")
+    web = _opener(url)
+    _fetch(f"{url}/{split}/nshards.txt", root / split / "nshards.txt", web)
     try:
-        _fetch(f"{url}/classnames.txt", root / "classnames.txt")
+        _fetch(f"{url}/classnames.txt", root / "classnames.txt", web)
     except DatasetError:  # optional: the card may have the names
         (root / "classnames.txt").unlink(missing_ok=True)
     shards = range(shard_count(root / split))
     for shard in track(shards, f"{root.name} downloading", "shard", len(shards)):
         target = root / split / f"{shard}.tar"
         if not target.exists():
-            _fetch(f"{url}/{split}/{shard}.tar", target)
+            _fetch(f"{url}/{split}/{shard}.tar", target, web)
 
 
-def _fetch(url: str, target: Path) -> None:
+def _opener(url: str) -> OpenerDirector:
+    """Return what opens addresses of the card's server, and of public ones that it redirects to."""
+    gate = Gate(allow_private=False, named=[url])
+
+    class Http(HTTPHandler):
+        def http_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(partial(_gated, gate, HTTPConnection), request)
+
+    class Https(HTTPSHandler):
+        def https_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(partial(_gated, gate, HTTPSConnection), request)
+
+    return build_opener(Http, Https)
+
+
+def _gated(gate: Gate, kind: type[HTTPConnection], host: str, **options: Any) -> HTTPConnection:
+    connection = kind(host, **options)
+    connection._create_connection = gate.connect  # type: ignore[attr-defined]
+    return connection
+
+
+def _fetch(url: str, target: Path, web: OpenerDirector) -> None:
     """Stream `url` to `target` atomically. Raises DatasetError."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, temporary.open("wb") as out:
+        with web.open(url, timeout=TIMEOUT) as response, temporary.open("wb") as out:
             shutil.copyfileobj(response, out, 1 << 20)
             announced = response.headers.get("Content-Length")
             if announced and out.tell() != int(announced):

@@ -15,7 +15,7 @@ from xmore.datasets.folders import class_folders, folder_listing
 from xmore.datasets.names import plain
 from xmore.datasets.sources import CoopSource, FolderSource, Listing, TableSource
 from xmore.files.digests import FactCache, digest_file
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, is_shortage
 from xmore.files.progress import track
 from xmore.images.decode import DAMAGED, ImageRejected, check_image
 from xmore.images.readers import Files, ImageReader
@@ -217,7 +217,9 @@ def _check(reader: ImageReader, uri: str, facts: FactCache) -> dict[str, str]:
         if known is not None:
             return known
         data = reader.read(uri)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return {"cause": "unreadable file"}
     except ImageRejected as error:
         return {"cause": error.cause}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 
@@ -56,11 +57,24 @@ class RunError(XmoreError):
 RESUME = "Complete parts are kept. Fix it, then run the same command again to resume."
 # What libraries say when a resource is lacking, and what to do; the first that fits is shown.
 HINTS = (
-    (r"CUDA out of memory|CUDA error: out of memory", "Lower `execution.batch_size`."),
+    (r"CUDA out of memory|CUDA error: out of memory|ALLOC_FAILED", "Lower `execution.batch_size`."),
     (r"DataLoader worker .* (killed|exited)", "Lower `execution.workers`, or free memory."),
-    (r"could not allocate|out of memory|MemoryError|unable to mmap", "Free memory."),
-    (r"Too many open files|Errno 24", "Raise the limit of open files (`ulimit -n 4096`)."),
-    (r"No space left on device|Errno 28", "Free disk space."),
+    (r"Too many open files|Errno 24\b", "Raise the limit of open files (`ulimit -n 4096`)."),
+    (r"No space left on device|Disk quota exceeded|Errno 28\b", "Free disk space."),
+    (r"File too large|Errno 27\b", "Raise the limit of a file's size (`ulimit -f unlimited`)."),
+    (r"Input/output error|Errno 5\b", "Check the disk."),
+    (
+        r"start new thread|Resource temporarily unavailable|Errno 11\b",
+        "Raise the limit of processes (`ulimit -u`).",
+    ),
+    (
+        r"(could not|can't|cannot|unable to) (re|m)?alloc|out of memory|MemoryError|bad_alloc"
+        r"|unable to mmap|failed to map|Errno 12\b",
+        "Free memory, or raise its limit (`ulimit -v unlimited`).",
+    ),
+    (r"Permission denied|Read-only file system|Errno 13\b", "Make it writable."),
+    (r"Is a directory|Not a directory", "Move away what is in its place."),
+    (r"shared object file|No module named|cannot import", "Run `xmore doctor`."),
 )
 
 
@@ -73,9 +87,19 @@ def one_line(error: Exception) -> str:
         what = f"{place}{error.strerror or error}"
     else:
         what, unknown = cause_of(error), "`xmore --debug ...` shows where."
-    told = f"{what} {error}"
+    todo = what_to_do(f"{what} {error}") or unknown
+    return printable(f"{what.rstrip('.')}. {todo} {RESUME}")
+
+
+def what_to_do(told: str) -> str:
+    """Return what helps against what a library has told, or an empty text."""
     hints = (hint for pattern, hint in HINTS if re.search(pattern, told, re.IGNORECASE))
-    return printable(f"{what.rstrip('.')}. {next(hints, unknown)} {RESUME}")
+    return next(hints, "")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Return whether the machine lacks something now: it says nothing about the file being read."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def cause_of(error: Exception) -> str:

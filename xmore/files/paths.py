@@ -49,16 +49,22 @@ def write_whole(path: Path, data: bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        error.filename = str(path)  # a full disk names none
-        raise
+    with naming(path), temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(temporary, path)
     fsync_dir(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError while `path` is written name it: a full disk's names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def link_or_copy(path: Path, target: Path) -> None:
@@ -66,8 +72,9 @@ def link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except OSError:  # a file system without hard links, or a file with too many
-        shutil.copyfile(path, target)
-        fsync_file(target)
+        with naming(target):
+            shutil.copyfile(path, target)
+            fsync_file(target)
 
 
 @contextmanager

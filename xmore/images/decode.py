@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from xmore.files.errors import is_shortage
 from xmore.images.strip import bare
 
 IMAGE_SUFFIXES = frozenset(
@@ -73,6 +74,8 @@ def read_image(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise ImageRejected("no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        if is_shortage(error):
+            raise
         raise ImageRejected("unreadable file") from error
 
 

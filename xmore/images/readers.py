@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from xmore.files.errors import is_shortage
 from xmore.images.decode import ImageRejected, read_image
 from xmore.images.webdataset import read_at
 
@@ -61,6 +62,8 @@ class Tars:
         try:
             return read_at(self.root / tar, offset, size)
         except OSError as error:
+            if is_shortage(error):
+                raise
             raise ImageRejected("unreadable file") from error
 
     def file_of(self, uri: str) -> str | None:

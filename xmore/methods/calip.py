@@ -60,11 +60,14 @@ class Calip(Scorer):
         encoder, betas = context.load(), self.betas(context.request)
         texts = torch.from_numpy(context.class_features).to(encoder.device)
 
+        def logits_of(pixels: torch.Tensor) -> np.ndarray:
+            image, positions = spatial_features(encoder, encoder.normalise(pixels))
+            return context.tau * attended(image, positions, texts, betas).cpu().numpy()
+
         def score(shard: QueryShard) -> np.ndarray:
             logits = []
             for pixels in needed(shard.pixels)():
-                image, positions = spatial_features(encoder, encoder.normalise(pixels))
-                logits.append(context.tau * attended(image, positions, texts, betas).cpu().numpy())
+                logits += encoder.in_parts(logits_of, pixels)
             return softmax(np.concatenate(logits).astype(np.float64), axis=1)
 
         return score

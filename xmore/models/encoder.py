@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import open_clip
@@ -23,7 +24,18 @@ from xmore.models.folder import folder_config, text_folder
 from xmore.models.preprocess import KEYS
 from xmore.models.spec import ModelCard, weights_path
 
+log = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
 CHARACTERS = 16  # per token that a model reads; English has four
+
+
+class Batch(Protocol):
+    """Inputs of a model: a tensor, a list or a range."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class OpenClipEncoder:
             _keep_freed_memory()
         self.card = card
         self.device = device
+        self.at_most: int | None = None  # inputs at a time, since the device lacked memory for more
         self.model, preprocess, self.tokenizer = _load(card, device)
         self.resize, self.mean, self.std = _split(preprocess)
         self.model.visual.to(memory_format=torch.channels_last)
@@ -90,6 +103,32 @@ class OpenClipEncoder:
             part = slice(start, start + step)
             torch.div(raw[part], 255, out=out[part]).sub_(mean).div_(std)
         return out.view(pixels.shape).permute(0, 3, 1, 2)  # channels_last without a copy
+
+    def in_parts(self, run: Callable[[Any], Value], batch: Batch) -> list[Value]:
+        """Return what `run` makes of a batch: whole, or in parts that the device has memory for.
+
+        The first time that it lacks memory, the batch size is halved, for good; which changes
+        results no more than another batch size. Raises torch.OutOfMemoryError the second time.
+        """
+        if self.at_most is None:
+            try:
+                return [run(batch)]
+            except torch.OutOfMemoryError:
+                if len(batch) < 2:
+                    raise
+                self.at_most = (len(batch) + 1) // 2
+            # Here the error is gone, and with it what it kept on the device.
+            torch.cuda.empty_cache()
+            log.warning(
+                "%s: %s lacks memory for a batch of %d: going on with %d at a time. Lower "
+                "`execution.batch_size` to start so.",
+                self.card.name,
+                self.device,
+                len(batch),
+                self.at_most,
+            )
+        size = self.at_most
+        return [run(batch[start : start + size]) for start in range(0, len(batch), size)]
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
@@ -168,6 +207,7 @@ def _keep_freed_memory() -> None:
 
 
 _loaded: dict[str, OpenClipEncoder] = {}
+_at_most: dict[str, int | None] = {}  # of encoders that were loaded before
 
 
 def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
@@ -177,8 +217,10 @@ def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
     """
     key = digest_of([card.identity, device])
     if key not in _loaded:
+        _at_most.update({other: encoder.at_most for other, encoder in _loaded.items()})
         _loaded.clear()
         _loaded[key] = OpenClipEncoder(card, device)
+        _loaded[key].at_most = _at_most.get(key)
     return _loaded[key]
 
 

@@ -76,7 +76,7 @@ def encode_images(
         rejected.update(batch.rejected)
         if batch.pixels is not None:
             pixels = batch.pixels.flatten(0, 1) if views > 1 else batch.pixels
-            rows.append(encoder.encode_images(encoder.normalise(pixels)))
+            rows += encoder.in_parts(lambda p: encoder.encode_images(encoder.normalise(p)), pixels)
     unit = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
     return ImageFeatures(unit, kept, rejected)
 
@@ -88,8 +88,11 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
     """
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
     parts = [
-        encoder.encode_texts([texts[i] for i in order[start : start + batch_size]])
+        part
         for start in range(0, len(order), batch_size)
+        for part in encoder.in_parts(
+            encoder.encode_texts, [texts[i] for i in order[start : start + batch_size]]
+        )
     ]
     back = np.argsort(np.array(order))
     return TextFeatures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class PromptedClasses:
     def __init__(self, encoder: OpenClipEncoder, class_names: Sequence[str]) -> None:
         """Tokenise the texts. Raises ModelError unless CONTEXT is TOKENS tokens to this model."""
         self._model: Any = encoder.model
+        self._in_parts = encoder.in_parts
         self._tower: Any = getattr(encoder.model, "text", encoder.model)
         limit = encoder.tokenizer.context_length
         tokens = encoder.tokenizer([f"{CONTEXT} {name}." for name in class_names], limit)
@@ -53,7 +55,10 @@ class PromptedClasses:
     @torch.no_grad()
     def features(self, context: torch.Tensor) -> torch.Tensor:
         """Encode a (TOKENS, W) context to (C, D) unit rows."""
-        return torch.cat([self._encode(context, part) for part in self._chunks()])
+        encode = partial(self._encode, context)
+        return torch.cat(
+            [part for chunk in self._chunks() for part in self._in_parts(encode, chunk)]
+        )
 
     def gradient(self, context: torch.Tensor, of_features: torch.Tensor) -> torch.Tensor:
         """Return the gradient (TOKENS, W) by the context, given that by the unit features (C, D).
@@ -61,10 +66,15 @@ class PromptedClasses:
         Memory: the activations of CHUNK classes.
         """
         leaf = context.detach().clone().requires_grad_()
+
+        def of_part(rows: range) -> torch.Tensor:
+            features = self._encode(leaf, rows)
+            return torch.autograd.grad(features, leaf, of_features[rows.start : rows.stop])[0]
+
         total = torch.zeros_like(context)
-        for part in self._chunks():
-            features = self._encode(leaf, part)
-            total += torch.autograd.grad(features, leaf, of_features[part])[0]
+        for chunk in self._chunks():
+            for part in self._in_parts(of_part, chunk):
+                total += part
         return total
 
     @property
@@ -80,16 +90,18 @@ class PromptedClasses:
     def _causal(self) -> bool:
         return self._pool == "argmax" and self._tower.attn_mask is not None
 
-    def _chunks(self) -> Iterator[slice]:
-        for start in range(0, len(self._tokens), CHUNK):
-            yield slice(start, start + CHUNK)
+    def _chunks(self) -> Iterator[range]:
+        rows = range(len(self._tokens))
+        for start in rows[::CHUNK]:
+            yield rows[start : start + CHUNK]
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
         if self._hugging:
             return self._tower.transformer.get_input_embeddings()(tokens)
         return self._tower.token_embedding(tokens)
 
-    def _encode(self, context: torch.Tensor, part: slice) -> torch.Tensor:
+    def _encode(self, context: torch.Tensor, rows: range) -> torch.Tensor:
+        part = slice(rows.start, rows.stop)
         tokens, embedded = self._tokens[part], self._embedded[part]
         front = context.expand(len(tokens), -1, -1)
         inputs = torch.cat([embedded[:, :1], front, embedded[:, TOKENS + 1 :]], 1)

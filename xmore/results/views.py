@@ -72,6 +72,8 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     try:
         connection.execute(views_of(run))
     except (duckdb.Error, ArtifactError) as error:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise
         raise RunError(
             f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "
             f"See `xmore verify {run.name}`."

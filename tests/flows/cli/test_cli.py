@@ -98,3 +98,25 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, xmore, arguments,
     assert answer.stderr.count("\n") == 1 and answer.stdout == ""
     traced = xmore("--debug", *arguments, cwd=tmp_path)
     assert "Traceback" in traced.stderr and traced.returncode != 0
+
+
+XMORE = str(Path(sys.executable).parent / "xmore")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "says"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 2, "No space left on device. Free disk space."),
+        ("| true; exit ${PIPESTATUS[0]}", 1, ""),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(done, streams, code, says):
+    command = f"sleep 0.1; exec {XMORE} runs --results '{done.config.results}'"
+    answer = subprocess.run(
+        ["bash", "-c", f"({command}) {streams}"], stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    assert answer.returncode == code and says in answer.stderr, answer
+    assert answer.stderr.count("\n") == bool(says)

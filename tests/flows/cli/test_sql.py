@@ -5,10 +5,18 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
+
+from flows.cli import sql as cli
+from xmore.files.errors import QueryError
+from xmore.results.runs import load_run
+from xmore.results.views import open_views
 
 XMORE = str(Path(sys.executable).parent / "xmore")
 
@@ -81,6 +89,21 @@ def test_formats(sql, tmp_path):
         ("explain analyze /* /* */ select 1 -- */ copy queries to '{part}'", "error"),
         ("explain (analyze) copy queries to '{part}'", "error"),
         ("explain copy queries to '{part}'", "read-only, got COPY"),
+        ("import database '{part}'", "read-only, got PRAGMA"),
+        ("pragma import_database('{part}')", "read-only, got PRAGMA"),
+        ("pragma profiling_output = '{part}'", "read-only"),
+        ("explain analyze create table t as select 1", "read-only, got CREATE"),
+        ("/* */ explain -- \n analyze copy queries to '{part}'", "error"),
+        ("select * from query('copy queries to ''{part}''')", "single SELECT"),
+        ("call enable_logging()", "read-only"),
+        ("execute p", "read-only"),
+        ("load httpfs", "read-only"),
+        ("select * from glob('/etc/*')", "disabled by configuration"),
+        ("select * from sniff_csv('/etc/passwd')", "disabled by configuration"),
+        ("select * from read_blob('/proc/self/environ')", "disabled by configuration"),
+        ("select * from read_csv('{part}/../../../../../../../../etc/passwd')", "disabled by"),
+        ("select * from sqlite_scan('x.db', 't')", "extension"),
+        ("select getenv('HOME')", "getenv"),
         ("prepare p as copy queries to '{part}'", "read-only"),
         ("export database '{part}'", "read-only"),
         ("select * from read_text('/etc/hostname')", "disabled by configuration"),
@@ -102,13 +125,52 @@ def test_explain_explains_what_reads(sql):
         assert answer.returncode == 0 and answer.stdout, answer
 
 
-def test_a_query_without_end_is_stopped(sql):
-    endless = (
-        "with recursive r as (select 1 as i union all select i + 1 from r) select max(i) from r"
-    )
-    answer = sql(endless, "--timeout", "1")
-    assert answer.returncode == 2 and "stopped after 1 seconds" in answer.stderr
-    assert answer.stderr.count("\n") == 1
+RECURSIVE = "with recursive r as (select 1 as i union all select i + 1 from r) select"
+
+
+@pytest.mark.parametrize(
+    ("query", "form"),
+    [
+        (f"{RECURSIVE} max(i) from r", "table"),
+        (f"explain analyze {RECURSIVE} max(i) from r", "table"),
+        (f"{RECURSIVE} i from r", "csv"),  # rows come while it runs
+        ("select * from range(1000000000000)", "parquet"),
+        ("select * from range(1000000000000)", "json"),
+    ],
+)
+def test_a_query_without_end_is_stopped(sql, tmp_path, query, form):
+    answer = sql(query, "--timeout", "0.5", "--format", form, "--output", tmp_path / "rows")
+    assert answer.returncode == 2 and "error: the query was stopped after 0.5 s" in answer.stderr
+    assert answer.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_that_comes_between_two_steps_is_repeated(done, monkeypatch):
+    connection = open_views(load_run(done.config.results, done.name))
+    only_reads = cli._only_reads
+
+    def late(*arguments):
+        time.sleep(0.3)  # the time is over before DuckDB works
+        return only_reads(*arguments)
+
+    monkeypatch.setattr(cli, "_only_reads", late)
+    with pytest.raises(QueryError, match="stopped after"):
+        cli.run_query(connection, f"{RECURSIVE} max(i) from r", "json", None, 0.1)
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_an_error_at_a_later_row_is_duckdbs(sql, tmp_path, form):
+    query = "select case when i = 50000 then error('odd') else '' end from range(100000) t(i)"
+    answer = sql(query, "--format", form, "--output", tmp_path / "rows")
+    assert answer.returncode == 2 and answer.stderr == "error: Invalid Input Error: odd.\n", answer
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lack_of_memory_says_what_helps(done, monkeypatch):
+    connection = open_views(load_run(done.config.results, done.name))
+    error = duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block of 2 GB")
+    monkeypatch.setattr(cli, "_only_reads", MagicMock(side_effect=error))
+    with pytest.raises(QueryError, match=r"block of 2 GB\. Free memory, or raise its limit"):
+        cli.run_query(connection, "select 1", "json", None)
 
 
 def test_no_control_character_reaches_a_terminal(done):

@@ -5,6 +5,7 @@ import json
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from sharing import redirecting
 
 from index_build.sources.lists import list_files
 from index_build.sources.urls import rows_digest, select_rows
@@ -95,6 +96,16 @@ def test_an_address_may_have_a_question_in_it(web, tmp_path):
     assert pq.read_table(files[0]).num_rows
     with pytest.raises(DatasetError, match="cannot be fetched"):
         list_files(web.url("no.parquet?download=true"), tmp_path)
+
+
+@pytest.mark.parametrize("before", ["", "simplecache::"])
+def test_a_lists_server_may_be_here_but_leads_to_nothing_else_here(web, tmp_path, before):
+    with redirecting(web.url("captions.parquet")) as server:
+        path = f"{before}{server}/list.parquet"
+        with pytest.raises(DatasetError, match=r"cannot be fetched .*private address"):
+            list_files(path, tmp_path)
+        assert not web.asked
+        assert [file.name for file in list_files(path, tmp_path, True)] == ["list.parquet"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

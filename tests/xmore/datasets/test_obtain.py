@@ -6,6 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from sharing import redirecting
 
 from xmore.datasets import obtain
 from xmore.datasets.card import load_card
@@ -87,3 +88,12 @@ def test_what_is_cut_short_is_not_taken_for_whole(tiny_webdataset, tmp_path):
     server.shutdown()
     server.server_close()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".yaml"]
+
+
+def test_a_cards_server_leads_to_nothing_else_on_this_machine(remote, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Quiet, "do_GET", lambda self: asked.append(self.path))
+    target = f"{remote}/test/nshards.txt"
+    with redirecting(target) as server, pytest.raises(DatasetError, match="private address"):
+        obtain.get(card(tmp_path, server))
+    assert not asked and not list(tmp_path.rglob("*.txt"))

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,8 +12,14 @@ import pytest
 import torch
 
 from flows.cli import main
+from index_build.sources import folder
 from xmore.files import paths
 from xmore.files.errors import SnapshotError, one_line
+from xmore.images import readers
+from xmore.images.decode import read_image
+from xmore.images.readers import Files, Tars
+from xmore.results import views
+from xmore.results.runs import load_run
 from xmore.store import artifacts
 
 
@@ -27,7 +34,7 @@ from xmore.store import artifacts
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files. Raise the limit"),
         (
             IsADirectoryError(errno.EISDIR, "Is a directory", "/x"),
-            "/x: Is a directory. Complete parts",
+            "/x: Is a directory. Move away what is in its place. Complete parts",
         ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "Lower `execution.batch_size`"),
         (
@@ -71,6 +78,39 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
         artifacts.write_part(tmp_path / "part", pa.table({"a": [1]}))
 
 
+def test_a_lack_of_descriptors_is_no_images_fault(world, xmore, tmp_path, monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "x.jpg")
+
+    path = next((world.root / "queries").rglob("*.jpg"))
+    reader = Tars(path.parent, {path.name: (path.name, 0, 3)})
+    config = world.memory_config(memory=tmp_path / "memory", cache=tmp_path / "cache")
+    (tmp_path / "memory.yaml").write_text(config.model_dump_json())
+    monkeypatch.setattr(Path, "read_bytes", none_left)
+    for read in (read_image, Files(path.parent).read):
+        with pytest.raises(OSError, match="Too many open files"):
+            read(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(readers, "read_at", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        reader.read(path.name)
+    monkeypatch.setattr(folder, "digest_file", none_left)
+    answer = xmore("reindex", tmp_path / "memory.yaml")
+    assert answer.returncode == 2 and "Too many open files. Raise the limit" in answer.stderr
+    assert not (tmp_path / "memory" / "CURRENT").exists()
+
+
+def test_a_lack_of_memory_is_no_damage(done, monkeypatch):
+    class Full:
+        def execute(self, query):
+            if "view" in query:
+                raise duckdb.OutOfMemoryException("could not allocate block of 1 GB")
+
+    monkeypatch.setattr(views.duckdb, "connect", Full)
+    with pytest.raises(duckdb.OutOfMemoryException):
+        views.open_views(load_run(done.config.results, done.name))
+
+
 def test_another_web_server_is_not_prefects(world, web, xmore, tmp_path, monkeypatch):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -89,8 +129,8 @@ from xmore.files.errors import ServiceError
 threading.Thread(target=time.sleep, args=(600,)).start()  # as Prefect's do
 def app():
     try:
-        raise ServiceError("the server does not respond")
-    except ServiceError as error:
+        raise KIND("the server does not respond")
+    except KIND as error:
         print(f"error: {error}", flush=True)
         raise SystemExit(2) from None
 main.app = app
@@ -98,8 +138,9 @@ main.main()
 """
 
 
-def test_a_process_ends_though_prefects_threads_wait(tmp_path):
-    command = [sys.executable, "-c", HANGS]
+@pytest.mark.parametrize("kind", ["ServiceError", "ImportError"])
+def test_a_process_ends_though_a_librarys_threads_wait(kind):
+    command = [sys.executable, "-c", HANGS.replace("KIND", kind)]
     answer = subprocess.run(
         command, capture_output=True, text=True, timeout=120, cwd=paths.PROJECT_ROOT
     )

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from xmore.files.errors import ConfigError, ServiceError
+from xmore.files.paths import naming
 
 VARIABLES = ("XMORE_LLM_URL", "XMORE_LLM_MODEL", "XMORE_LLM_KEY")
 MAX_BYTES = 1_000_000  # per response
@@ -142,7 +143,7 @@ class Chat:
     def _keep(self, prompt: str, answer: str) -> None:
         row = {"model": self.endpoint.model, "prompt": prompt, "answer": answer}
         self.kept.parent.mkdir(parents=True, exist_ok=True)
-        with self.kept.open("ab") as stream:
+        with naming(self.kept), self.kept.open("ab") as stream:
             stream.write(json.dumps(row).encode() + b"\n")  # ASCII: half a surrogate has no UTF-8
             stream.flush()
             os.fsync(stream.fileno())
