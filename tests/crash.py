@@ -46,6 +46,7 @@ CALLS = {
 }
 OPENS = {2: ("open", PATH, 0), 257: ("openat", AT, 0)}  # counted if they may write
 FLAGS = {2: 1, 257: 2}  # the place of their flags
+IN_VAIN = {"mkdir": True, "unlink": False}  # what changes nothing where a path exists, or does not
 RECEIVE, SEND, GO_ON = 0xC0502100, 0xC0182101, 1
 LIBC = ctypes.CDLL(None, use_errno=True)
 PATIENCE = 300  # seconds for a call
@@ -164,7 +165,9 @@ def _changed(thread: int, call: int, arguments: list[int], under: str) -> str | 
     except OSError:
         return None  # it has ended
     inside = [path for path in paths if path.startswith(f"{under}/") or path == under]
-    return f"{name} {inside[-1].removeprefix(under)}" if inside else None
+    if not inside or os.path.lexists(inside[0]) == IN_VAIN.get(name.removesuffix("at")):
+        return None
+    return f"{name} {inside[-1].removeprefix(under)}"
 
 
 def _path(thread: int, kind: str, arguments: list[int]) -> str:

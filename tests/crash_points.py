@@ -11,7 +11,6 @@ import json
 import os
 import pkgutil
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -130,28 +129,23 @@ class Points:
         if not first.reached:
             return False
         self.count[name] += 1
-        wrong = self.ended_badly(first, name)
-        if not wrong:
-            again = crash.run(self.look_and_repeat, self.folder)
-            if again.code != self.code:
-                wrong = f"then: {again.said.strip()[-1500:]}"
-            else:
-                wrong = difference(content(self.folder), self.expected)
-        if wrong:
+        if wrong := self.wrong(first, name):
             self.faults.append(f"{name} at {n} ({first.calls[-1]}): {wrong}")
         return True
 
-    def ended_badly(self, first: crash.Ended, name: str) -> str:
-        if name == "killed":
-            return "" if first.code == -signal.SIGKILL else f"ended with {first.code}"
+    def wrong(self, first: crash.Ended, name: str) -> str:
+        """What is wrong after a crash; empty if nothing is."""
         lines = [line for line in first.said.splitlines() if line.startswith("error: ")]
-        if first.code == 2 and len(lines) == 1 and "Traceback" not in first.said:
-            self.count["refused"] += 1
-            return ""
-        if first.code == self.code and "Traceback" not in first.said:
+        if name != "killed" and first.code == self.code and "Traceback" not in first.said:
             self.count["went on"] += 1
             return difference(content(self.folder), self.expected)
-        return f"ended with {first.code}: {first.said.strip()[-1500:]}"
+        told = first.code == 2 and len(lines) == 1 and "Traceback" not in first.said
+        if name != "killed" and not told:
+            return f"ended with {first.code}: {first.said.strip()[-1500:]}"
+        again = crash.run(self.look_and_repeat, self.folder)
+        if again.code != self.code:
+            return f"then: {again.said.strip()[-1500:]}"
+        return difference(content(self.folder), self.expected)
 
     def restore(self) -> None:
         """Make the folder as it was, with its hard links."""

@@ -94,6 +94,13 @@ def new_path(memory: Path, source: str) -> Path:
     return memory / "batches" / f"{max(numbers, default=0) + 1:05d}-{source}"
 
 
+def clear_unfinished(memory: Path) -> None:
+    """Delete the folders that killed processes left before they were batches, or after."""
+    for path in (memory / "batches").glob("[0-9]*"):
+        if not (path / "batch.json").exists():
+            shutil.rmtree(path)
+
+
 def write_batch(batch: Batch) -> None:
     """Write a batch's description. A batch exists once this is written."""
     facts = {key: value for key, value in asdict(batch).items() if key != "path"}
@@ -105,6 +112,7 @@ def close(batch: Batch) -> None:
     if batch.closed:
         return
     if not batch.attempted():
+        (batch.path / "batch.json").unlink()  # first: half a batch is none
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))

@@ -42,6 +42,7 @@ def changing(memory: Path, busy: str) -> Iterator[dict[str, Any]]:
     """
     with locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}"):
         completed = _complete(memory)
+        fsync_dir(memory)  # what was completed may not come back: it would undo what follows
         for leftover in memory.glob(".*.tmp"):  # of a killed process
             leftover.unlink()
         yield completed
@@ -101,6 +102,5 @@ def _complete(memory: Path) -> dict[str, Any]:
             os.replace(new, target)
     for folder in {target.parent for target, _ in changes if target.parent.is_dir()}:
         fsync_dir(folder)
-    journal.unlink()
-    fsync_dir(memory)
+    journal.unlink()  # nothing after it: who is killed here has to be told that all was done
     return facts

@@ -91,4 +91,5 @@ def rates(memory: Path) -> dict[str, float]:
 
 
 def _is_snapshot(path: Path) -> bool:
-    return (path / "manifest.json").exists() and ".broken-" not in path.name
+    hidden = path.name.startswith(".")  # half deleted, by a killed gc
+    return not hidden and ".broken-" not in path.name and (path / "manifest.json").exists()

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -54,10 +54,12 @@ def write_whole(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        os.replace(temporary, path)
     except OSError as error:
         error.filename = str(path)  # a full disk names none
+        with suppress(OSError):
+            temporary.unlink()
         raise
-    os.replace(temporary, path)
     fsync_dir(path.parent)
 
 
