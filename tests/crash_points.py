@@ -206,8 +206,8 @@ def content(folder: Path) -> dict[str, object]:
         run = next((each for each in path.parents if each.parent.name == "runs"), None)
         if run and run != last and (run / "run.json").exists() and path.name in RUN_FILES:
             continue
-        name = str(place).replace(last.name, "RUN") if last else str(place)
-        found[name] = timeless(path)
+        name = last.name if last and run == last else "RUN"
+        found[str(place).replace(name, "RUN")] = timeless(path, name)
     return found
 
 
@@ -218,14 +218,15 @@ def last_run(folder: Path) -> Path | None:
     return next((run.path for run in reversed(found) if run.status == "completed"), None)
 
 
-def timeless(path: Path) -> object:
+def timeless(path: Path, run: str) -> object:
+    """What is in a file, without times, and without the name of its run, which is one."""
     if path.suffix in (".json", ".jsonl"):
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
         return [_without(json.loads(line)) for line in lines]
     if path.suffix == ".tar":  # a member's time is that of the download, and so is their order
         with tarfile.open(path) as tar:
             return {member.name: tar.extractfile(member).read() for member in tar}
-    return path.read_bytes()
+    return path.read_bytes().replace(run.encode(), b"RUN")
 
 
 def _without(value: object) -> object:
