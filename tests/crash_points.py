@@ -129,7 +129,11 @@ class Points:
         if not first.reached:
             return False
         self.count[name] += 1
-        if wrong := self.wrong(first, name):
+        try:
+            wrong = self.wrong(first, name)
+        except TimeoutError as error:
+            wrong = f"then: {error}"
+        if wrong:
             self.faults.append(f"{name} at {n} ({first.calls[-1]}): {wrong}")
         return True
 

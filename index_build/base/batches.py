@@ -21,7 +21,7 @@ from typing import Any
 
 from xmore.files.digests import digest_of
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import write_whole
+from xmore.files.paths import remove_folder, write_whole
 from xmore.models.spec import ModelCard
 
 
@@ -116,7 +116,7 @@ def close(batch: Batch) -> None:
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))
-    shutil.rmtree(batch.rows, ignore_errors=True)
+    remove_folder(batch.rows)
     for path in batch.images.parent.glob("images.*"):
         path.unlink()
     attempted = {f"{number:05d}" for number in batch.attempted()}

@@ -19,7 +19,7 @@ from typing import Any
 
 from xmore.files.errors import SnapshotError
 from xmore.files.locks import locked
-from xmore.files.paths import fsync_dir, write_whole
+from xmore.files.paths import fsync_dir, remove_folder, write_whole
 
 JOURNAL = "changes.json"
 REMOVED = ".removed"
@@ -69,7 +69,7 @@ def commit(memory: Path, changes: Sequence[Change], **facts: Any) -> None:
 def remove(path: Path) -> None:
     """Delete a folder so that a reader sees all of it or none; `clear_removed` does the rest."""
     aside = path.with_name(f".{path.name}{REMOVED}")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_folder(aside)
     path.rename(aside)
     shutil.rmtree(aside)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +10,7 @@ from crash_points import check_points
 
 from flows.reindex import xmore_reindex
 from xmore.config.memory import ReindexConfig
+from xmore.memory.snapshot import Snapshot
 
 ROWS = 40
 
@@ -73,13 +75,23 @@ def test_take_down_and_reinstate(warm, config_of, listed, folder):
         check_points(warm, folder, *words, sample=2)
 
 
-def test_gc(warm, config_of, listed, folder):
-    xmore_reindex.fn(config_of(listed))
+def rows(snapshot: Snapshot) -> dict[str, bytes]:
+    """A snapshot's features by row_key."""
+    keys = [k for s in snapshot.shards for k in pq.read_table(s.metadata)["row_key"].to_pylist()]
+    features = np.concatenate([np.load(shard.embeddings) for shard in snapshot.shards])
+    return {key: row.tobytes() for key, row in zip(keys, features, strict=True)}
+
+
+def test_gc(warm, world, config_of, listed, folder):
+    model = {"model_name": "lite0", "model": {"folder": world.root / "models" / "lite0"}}
+    first = rows(xmore_reindex.fn(config_of(listed, **model)).snapshot)
     taken = folder.parent / "taken.txt"
     taken.write_text(listed["URL"][30].as_py() + "\n")
-    config = config_of(listed.slice(6), take_down=taken)
+    config = config_of(listed.slice(6), take_down=taken, **model)
     xmore_reindex.fn(config)
     check_points(warm, folder, "memory", "gc", config.memory, "--keep", "1", sample=8)
+    back = rows(xmore_reindex.fn(config_of(listed, take_down=taken, **model)).snapshot)
+    assert len(back) == len(first) - 1 and all(first[key] == back[key] for key in back)
 
 
 def test_roll_back(warm, config_of, listed, folder):

@@ -88,6 +88,12 @@ def without_patterns(path: Path) -> Iterator[Path]:
         yield link
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and all that is in it, if it is there. Raises OSError where that fails."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files that killed writers left under `folder`; needs the folder's lock."""
     for leftover in folder.rglob(".*.tmp"):
