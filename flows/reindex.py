@@ -84,6 +84,11 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
 def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     memory = plan.config.memory
     snapshot = open_snapshot(memory, name)
+    if name not in history.published(memory):  # the run that built it was killed before it said so
+        previous = newest(memory)
+        first = previous is None or previous.name == name
+        added, removed = changes(snapshot, None if first else previous)
+        _record(plan, Reindexed(snapshot, added=added, removed=removed), _Costs())
     withdrawn = name in history.withdrawn(memory)
     if not withdrawn:
         point_current(memory, name)

@@ -30,7 +30,7 @@ FAULTS = {"killed": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 SAMPLED = ("killed", "ENOSPC", "killed", "EIO")
 # What differs between two runs that do the same, or of which one resumes another.
 OF_A_RUN = {"at", "started", "finished", "seconds", "costs", "peak_rss_mb", "skipped", "measured"}
-OF_A_RUN |= {"fetched", "embedded", "images", "image_bytes", "index_how"}
+OF_A_RUN |= {"fetched", "embedded", "images", "image_bytes"}
 RUN_FILES = {"run.json", "run.lock", "views.sql"}
 # Our packages first: folders of tests have their names.
 MAIN = f"""
@@ -226,16 +226,17 @@ def timeless(path: Path, run: str) -> object:
     """What is in a file, without times, and without the name of its run, which is one."""
     if path.suffix in (".json", ".jsonl"):
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [_without(json.loads(line)) for line in lines]
+        found = [_without(json.loads(line)) for line in lines]
+        return [_without(line, {"index"}) for line in found] if path.suffix == ".jsonl" else found
     if path.suffix == ".tar":  # a member's time is that of the download, and so is their order
         with tarfile.open(path) as tar:
             return {member.name: tar.extractfile(member).read() for member in tar}
     return path.read_bytes().replace(run.encode(), b"RUN")
 
 
-def _without(value: object) -> object:
+def _without(value: object, names: set[str] = OF_A_RUN) -> object:
     if isinstance(value, dict):
-        return {k: _without(v) for k, v in unsealed(value).items() if k not in OF_A_RUN}
+        return {k: _without(v) for k, v in unsealed(value).items() if k not in names}
     return [_without(each) for each in value] if isinstance(value, list) else value
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from xmore.files.digests import digest_of
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import remove_folder, write_whole
+from xmore.files.paths import remove_folder, sweep, write_whole
 from xmore.models.spec import ModelCard
 
 
@@ -109,14 +109,14 @@ def write_batch(batch: Batch) -> None:
 
 def close(batch: Batch) -> None:
     """Close a batch with its attempted shards. Its other rows count as never attempted."""
-    if batch.closed:
+    if batch.closed and not batch.rows.exists():
         return
     if not batch.attempted():
         (batch.path / "batch.json").unlink()  # first: half a batch is none
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))
-    remove_folder(batch.rows)
+    sweep(batch.path)
     for path in batch.images.parent.glob("images.*"):
         path.unlink()
     attempted = {f"{number:05d}" for number in batch.attempted()}
@@ -125,3 +125,4 @@ def close(batch: Batch) -> None:
             shutil.rmtree(path)
         elif path.suffix != ".tar" or path.stem not in attempted:  # img2dataset's own records
             path.unlink()
+    remove_folder(batch.rows)  # last: while it is there, not all of this is done

@@ -56,6 +56,11 @@ def names(memory: Path) -> list[str]:
     return sorted(existing, key=lambda name: (-published.get(name, -1), name))
 
 
+def published(memory: Path) -> set[str]:
+    """Return the snapshots whose publication is recorded."""
+    return {str(e["snapshot"]) for e in read(memory) if e["event"] == "published"}
+
+
 def withdrawn(memory: Path) -> set[str]:
     """Return the snapshots that were rolled back from; a re-index does not return to them."""
     left: set[str] = set()
