@@ -66,7 +66,7 @@ def saved(folder: Path, config) -> Path:
 
 
 def test_benchmark(warm, config, folder):
-    check_points(warm, folder, "benchmark", saved(folder, config), sample=4)
+    check_points(warm, folder, "benchmark", saved(folder, config), sample=3)
 
 
 def test_repair(warm, config, folder):
@@ -88,7 +88,7 @@ def test_reco_train(warm, world, joint, folder, older):
     if older:
         xmore_reco_train.fn(RecoTrainConfig.model_validate(values | {"epochs": 1}))
     config = RecoTrainConfig.model_validate(values | {"epochs": 2})
-    check_points(warm, folder, "reco-train", saved(folder, config), sample=2)
+    check_points(warm, folder, "reco-train", saved(folder, config), sample=1)
 
 
 def parts(results: Path) -> dict[str, str]:
