@@ -11,7 +11,7 @@ from prefect import flow
 
 from flows.prefect_ui import show_snapshot
 from index_build.base import history, takedown
-from index_build.base.batches import Batch, close, list_batches
+from index_build.base.batches import Batch, clear_unfinished, close, list_batches
 from index_build.base.changes import changing
 from index_build.embed import to_embed
 from index_build.ledger import followers
@@ -71,6 +71,7 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
     check_runner(params.execution)
     busy = "another re-index of this memory is running. Wait for it to end."
     with changing(params.memory, busy):
+        clear_unfinished(params.memory)
         listed = takedown.read_take_down(params.take_down)
         takedown.add(params.memory, listed, f"listed in {params.take_down}")
         plan = make_plan(params)
@@ -83,6 +84,11 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
 def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     memory = plan.config.memory
     snapshot = open_snapshot(memory, name)
+    if name not in history.published(memory):  # the run that built it was killed before it said so
+        previous = newest(memory)
+        first = previous is None or previous.name == name
+        added, removed = changes(snapshot, None if first else previous)
+        _record(plan, Reindexed(snapshot, added=added, removed=removed), _Costs())
     withdrawn = name in history.withdrawn(memory)
     if not withdrawn:
         point_current(memory, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,7 +27,6 @@ def begin_batch(plan: ReindexPlan, wanted: list[Wanted], missing: list[int]) -> 
                 continue
             source = wanted[i].listed.source
             path = new_path(config.memory, source.label)
-            shutil.rmtree(path, ignore_errors=True)  # of a run killed before it was a batch
             (path / "rows").mkdir(parents=True)
             shards = write_tables(ledger.db, ledger.new_rows(i), config.shard_rows, path / "rows")
             batch = Batch(

@@ -26,7 +26,7 @@ from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
 from xmore.files.digests import digest_file, digest_of
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
+from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, remove_folder, sweep, write_whole
 from xmore.files.progress import track
 from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
@@ -61,8 +61,9 @@ def assemble(
     Raises SnapshotError if shards differ in their dimensions.
     """
     for kind in KINDS:
-        shutil.rmtree(plan.work / kind, ignore_errors=True)
+        remove_folder(plan.work / kind)
     plan.work.mkdir(parents=True, exist_ok=True)
+    sweep(plan.work)  # else what a killed run left would be published, too
     if previous and previous.manifest["model"]["identity"] != plan.model.identity:
         previous = None  # its shards hold another model's features
     before = {identity(shard): shard for shard in _shards_of(previous)}

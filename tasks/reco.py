@@ -49,5 +49,8 @@ def train_layers(config: RecoTrainConfig, training: Training) -> None:
 @step("clean up {config.name}")
 def clean_up(config: RecoTrainConfig, training: Training) -> None:
     """Delete the leftovers of finished trainings and of other configs' trainings."""
+    from xmore.methods.reco.checkpoint import clear_replaced
+
     for leftover in config.output.glob("training-*"):
         shutil.rmtree(leftover)
+    clear_replaced(config.output)

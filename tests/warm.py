@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -270,9 +270,14 @@ def _become(asked: dict, descriptors: list[int]) -> NoReturn:
     ours = [name for name in sys.modules if name.partition(".")[0] in OURS]
     assert not ours, f"the server has imported {ours}"
     module, _, function = asked["entry"].partition(":")
+    run_to_end(lambda: getattr(importlib.import_module(module), function)())
+
+
+def run_to_end(call: Callable[[], object]) -> NoReturn:
+    """Call, and end this process as Python would."""
     code: object = 0
     try:
-        getattr(importlib.import_module(module), function)()
+        call()
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

@@ -21,7 +21,7 @@ from typing import Any
 
 from xmore.files.digests import digest_of
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import write_whole
+from xmore.files.paths import remove_folder, sweep, write_whole
 from xmore.models.spec import ModelCard
 
 
@@ -94,6 +94,13 @@ def new_path(memory: Path, source: str) -> Path:
     return memory / "batches" / f"{max(numbers, default=0) + 1:05d}-{source}"
 
 
+def clear_unfinished(memory: Path) -> None:
+    """Delete the folders that killed processes left before they were batches, or after."""
+    for path in (memory / "batches").glob("[0-9]*"):
+        if not (path / "batch.json").exists():
+            shutil.rmtree(path)
+
+
 def write_batch(batch: Batch) -> None:
     """Write a batch's description. A batch exists once this is written."""
     facts = {key: value for key, value in asdict(batch).items() if key != "path"}
@@ -102,13 +109,14 @@ def write_batch(batch: Batch) -> None:
 
 def close(batch: Batch) -> None:
     """Close a batch with its attempted shards. Its other rows count as never attempted."""
-    if batch.closed:
+    if batch.closed and not batch.rows.exists():
         return
     if not batch.attempted():
+        (batch.path / "batch.json").unlink()  # first: half a batch is none
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))
-    shutil.rmtree(batch.rows, ignore_errors=True)
+    sweep(batch.path)
     for path in batch.images.parent.glob("images.*"):
         path.unlink()
     attempted = {f"{number:05d}" for number in batch.attempted()}
@@ -117,3 +125,4 @@ def close(batch: Batch) -> None:
             shutil.rmtree(path)
         elif path.suffix != ".tar" or path.stem not in attempted:  # img2dataset's own records
             path.unlink()
+    remove_folder(batch.rows)  # last: while it is there, not all of this is done

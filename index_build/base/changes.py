@@ -19,7 +19,7 @@ from typing import Any
 
 from xmore.files.errors import SnapshotError
 from xmore.files.locks import locked
-from xmore.files.paths import fsync_dir, write_whole
+from xmore.files.paths import fsync_dir, remove_folder, write_whole
 
 JOURNAL = "changes.json"
 REMOVED = ".removed"
@@ -42,6 +42,7 @@ def changing(memory: Path, busy: str) -> Iterator[dict[str, Any]]:
     """
     with locked(memory / ".locks" / "reindex.lock", refuse=f"{memory}: {busy}"):
         completed = _complete(memory)
+        fsync_dir(memory)  # what was completed may not come back: it would undo what follows
         for leftover in memory.glob(".*.tmp"):  # of a killed process
             leftover.unlink()
         yield completed
@@ -68,7 +69,7 @@ def commit(memory: Path, changes: Sequence[Change], **facts: Any) -> None:
 def remove(path: Path) -> None:
     """Delete a folder so that a reader sees all of it or none; `clear_removed` does the rest."""
     aside = path.with_name(f".{path.name}{REMOVED}")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_folder(aside)
     path.rename(aside)
     shutil.rmtree(aside)
 
@@ -101,6 +102,5 @@ def _complete(memory: Path) -> dict[str, Any]:
             os.replace(new, target)
     for folder in {target.parent for target, _ in changes if target.parent.is_dir()}:
         fsync_dir(folder)
-    journal.unlink()
-    fsync_dir(memory)
+    journal.unlink()  # nothing after it: who is killed here has to be told that all was done
     return facts

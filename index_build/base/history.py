@@ -56,6 +56,11 @@ def names(memory: Path) -> list[str]:
     return sorted(existing, key=lambda name: (-published.get(name, -1), name))
 
 
+def published(memory: Path) -> set[str]:
+    """Return the snapshots whose publication is recorded."""
+    return {str(e["snapshot"]) for e in read(memory) if e["event"] == "published"}
+
+
 def withdrawn(memory: Path) -> set[str]:
     """Return the snapshots that were rolled back from; a re-index does not return to them."""
     left: set[str] = set()
@@ -91,4 +96,5 @@ def rates(memory: Path) -> dict[str, float]:
 
 
 def _is_snapshot(path: Path) -> bool:
-    return (path / "manifest.json").exists() and ".broken-" not in path.name
+    hidden = path.name.startswith(".")  # half deleted, by a killed gc
+    return not hidden and ".broken-" not in path.name and (path / "manifest.json").exists()

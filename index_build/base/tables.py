@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.errors import ConfigError
-from xmore.files.paths import write_whole
+from xmore.files.paths import remove_folder, write_whole
 from xmore.files.sql import quote, quote_files
 
 MEMORY_LIMIT = "2GB"  # of DuckDB; sorts and joins that need more spill to disk
@@ -27,7 +27,7 @@ def scratch_db(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     if "?" in str(folder):
         raise ConfigError(f"{folder}: a memory's path must not contain `?`. Rename its folder.")
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+    remove_folder(folder)  # of a killed run
     folder.mkdir(parents=True)
     db = duckdb.connect(folder / "duckdb")
     try:

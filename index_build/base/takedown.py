@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,8 +79,7 @@ def current(memory: Path) -> dict[str, TakeDown]:
     lines = older.read_bytes().decode().split("\n")[:-1] if older.exists() else []
     found = {value: TakeDown(value, "", "an older version's list") for value in lines}
     try:
-        events = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        for event in (json.loads(line) for line in events if line):
+        for event in _events(memory):
             kind = event.pop("event")
             found.pop(event["value"], None)
             if kind == "added":
@@ -110,9 +110,11 @@ def add(memory: Path, values: Iterable[str], reason: str, follows: str | None = 
 def reinstate(memory: Path, value: str) -> list[str]:
     """Let a value and its followers come back -> all of them. Needs the memory's lock.
 
-    Raises SnapshotError if it is not taken down.
+    Raises SnapshotError if it never was taken down.
     """
     known = current(memory)
+    if value not in known and value in (event["value"] for event in _events(memory)):
+        return [value]  # it was let back, perhaps by a call that was killed before it said so
     if value not in known:
         raise SnapshotError(
             f"{memory}: {value} is not taken down. See `xmore memory takedown list {memory}`."
@@ -162,6 +164,12 @@ def holds(snapshot: Path, values: Iterable[str]) -> int:
         marks = [pc.is_in(column, wanted).to_numpy() for column in columns]
         count += int(np.logical_or.reduce(marks).sum()) if marks else 0
     return count
+
+
+def _events(memory: Path) -> list[dict[str, Any]]:
+    path = memory / FILE
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines if line]
 
 
 def _append(memory: Path, events: list[dict[str, str | None]]) -> None:

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from index_build.base.spark import spark_session
 from xmore.config.memory import IndexConfig
 from xmore.files.digests import digest_file
 from xmore.files.errors import SnapshotError
-from xmore.files.paths import fsync_dir, fsync_file, without_patterns, write_whole
+from xmore.files.paths import fsync_dir, fsync_file, remove_folder, without_patterns, write_whole
 from xmore.files.progress import counting
 from xmore.memory.rows import embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Kind, Snapshot, read_shards, seen_by
@@ -168,12 +167,12 @@ def _build(rows: Snapshot, config: IndexConfig, spark_master: str) -> str:
 def _by_spark(rows: Snapshot, key: str | None, memory: float, master: str) -> str:
     """Train on this machine, add a share of the rows on each Spark executor, merge here."""
     scratch = rows.path.with_name(f"{rows.path.name}.spark")  # executors must see it too
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_folder(scratch)
     with spark_session(master, {}):
         key = _by_autofaiss(
             rows, key, memory, distributed="pyspark", temporary_indices_folder=str(scratch)
         )
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_folder(scratch)
     return key
 
 

@@ -22,7 +22,7 @@ from index_build.sources.condition import in_condition
 from xmore.config.sources import ColumnsConfig, UrlListConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import is_text, naming
+from xmore.files.paths import is_text, naming, remove_folder
 from xmore.files.records import read_header, read_records
 from xmore.files.sql import identifier, quote, quote_files
 from xmore.files.tables import KINDS, kind_of
@@ -92,7 +92,7 @@ def _is_listed(parts: Sequence[str]) -> bool:
 def _copy(path: str, copies: Path, allow_private: bool) -> Path:
     """Copy a list with fsspec, folders as folders. Copies at each call: it may have changed."""
     target = copies / f"list-{digest_of(path)[:16]}"
-    shutil.rmtree(target, ignore_errors=True)
+    remove_folder(target)
     target.mkdir(parents=True)
     try:
         options = web_options(path, allow_private)

@@ -26,7 +26,7 @@ from index_build.sources.lists import (
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import fsync_dir, write_whole
+from xmore.files.paths import fsync_dir, remove_folder, write_whole
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 
@@ -75,7 +75,7 @@ def select_rows(
     if done.exists():
         return Selected(**json.loads(done.read_bytes()))
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     partial.mkdir(parents=True)
     texts = None
     if kind_of(files[0].name) != ".parquet":

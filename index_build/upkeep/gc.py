@@ -9,7 +9,6 @@ are kept, so that it cannot come back.
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +29,7 @@ from index_build.download.job import TAKEN_DOWN
 from index_build.embed import KINDS, describe, part, read_record, record_path, save_array
 from xmore.files.errors import LockedError, SnapshotError
 from xmore.files.locks import locked
-from xmore.files.paths import fsync_file, write_whole
+from xmore.files.paths import fsync_file, remove_folder, write_whole
 from xmore.files.progress import track
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import read_snapshot, resolve_current
@@ -64,7 +63,7 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
             for name in going:
                 remove(memory / "snapshots" / name)
             clear_removed(memory)
-            shutil.rmtree(memory / "making", ignore_errors=True)
+            remove_folder(memory / "making")
         rows = files = 0
         with _referenced(memory, list(kept)) as db:
             batches = [batch for batch in list_batches(memory) if batch.closed]

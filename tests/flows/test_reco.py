@@ -213,7 +213,8 @@ def absent_checkpoint(world, again, trained, folder):
 
 def changed_weights(world, again, trained, folder):
     shutil.copytree(trained.output, folder / "out")
-    with (folder / "out" / "reco.safetensors").open("ab") as stream:
+    (weights,) = (folder / "out").glob("reco-*.safetensors")
+    with weights.open("ab") as stream:
         stream.write(b"x")
     return config_of(world, again, folder / "out"), ModelError, "differ from those of the training"
 

@@ -1,96 +1,113 @@
-"""gc and roll back, killed before each change of a file; then the same command again."""
+"""The commands that change a memory, crashed at their points; then the same command again."""
 
-import os
-import shutil
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crash import killed_before, tree
+from crash_points import check_points
 
 from flows.reindex import xmore_reindex
-from flows.upkeep import check, roll_back
-from index_build.base import history, takedown
-from index_build.upkeep.gc import collect
-from xmore.memory.snapshot import open_snapshot, resolve_current
+from xmore.config.memory import ReindexConfig
+from xmore.memory.snapshot import Snapshot
 
-EVERY = 1 if int(os.environ.get("XMORE_KILLS", 1)) > 1 else 9  # operation; each in `make test-slow`
+ROWS = 40
 
 
-def points(run, memory: Path, before: Path):
-    """Yield after each kill of `run`, with the memory as the kill left it."""
-    for n in count(1, EVERY):
-        shutil.rmtree(memory, ignore_errors=True)
-        shutil.copytree(before, memory)
-        if not killed_before(n, run, memory):
-            return
-        yield n
+@pytest.fixture(scope="module")
+def listed(web_server, tmp_path_factory) -> pa.Table:
+    """A list of images that are there, and one that is not."""
+    path = tmp_path_factory.mktemp("listed") / "urls.parquet"
+    gone = [(web_server.url("images/gone.jpg"), "gone")]
+    return pq.read_table(web_server.url_list(path, gone, rows=ROWS - 1))
 
 
-def rows(memory: Path) -> dict[str, bytes]:
-    """The current snapshot's features by row_key."""
-    snapshot = open_snapshot(memory, resolve_current(memory))
-    assert check(snapshot) == []
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """What a command changes."""
+    (tmp_path / "crashed").mkdir()
+    return tmp_path / "crashed"
+
+
+@pytest.fixture
+def config_of(world, folder):
+    """Makes the config of a memory in `folder` of a list of these rows."""
+
+    def make(rows: pa.Table, **changes) -> ReindexConfig:
+        pq.write_table(rows, folder.parent / "urls.parquet")
+        values = {"shard_rows": 20, "cache": folder / "cache"} | changes
+        return world.url_config(folder.parent / "urls.parquet", folder / "memory", **values)
+
+    return make
+
+
+def saved(config: ReindexConfig) -> Path:
+    path = config.memory.parents[1] / "config.yaml"
+    path.write_text(config.model_dump_json(exclude_unset=True))
+    return path
+
+
+def test_reindex_from_nothing(warm, config_of, listed, folder):
+    config = config_of(listed)
+    check_points(warm, folder, "reindex", saved(config), sample=2)
+
+
+def test_reindex_of_a_changed_list(warm, config_of, listed, folder):
+    xmore_reindex.fn(config_of(listed.slice(0, 30)))
+    config = config_of(listed.slice(3))
+    check_points(warm, folder, "reindex", saved(config), sample=2)
+
+
+def test_reindex_with_a_take_down(warm, config_of, listed, folder):
+    xmore_reindex.fn(config_of(listed))
+    taken = folder.parent / "taken.txt"
+    taken.write_text(listed["URL"][5].as_py() + "\n")
+    config = config_of(listed, take_down=taken)
+    check_points(warm, folder, "reindex", saved(config), sample=1)
+
+
+@pytest.fixture
+def local(world, folder):
+    """Makes a memory in `folder` of some drawings: nothing is downloaded."""
+
+    def make(*rows: slice) -> Path:
+        captions, memory = folder.parent / "captions.parquet", folder / "memory"
+        for some in rows:
+            table = pq.read_table(world.root / "captions.parquet")
+            pq.write_table(table[some], captions)
+            xmore_reindex.fn(world.memory_config(captions, memory=memory, cache=folder / "cache"))
+        return memory
+
+    return make
+
+
+def test_take_down_and_reinstate(warm, local, folder):
+    memory = local(slice(20))
+    for command in ("add", "reinstate"):
+        words = ("memory", "takedown", command, memory, "0" * 64)
+        check_points(warm, folder, *words, sample=1)
+
+
+def rows(snapshot: Snapshot) -> dict[str, bytes]:
+    """A snapshot's features by row_key."""
     keys = [k for s in snapshot.shards for k in pq.read_table(s.metadata)["row_key"].to_pylist()]
     features = np.concatenate([np.load(shard.embeddings) for shard in snapshot.shards])
     return {key: row.tobytes() for key, row in zip(keys, features, strict=True)}
 
 
-@pytest.fixture(scope="module")
-def year(world, web_server, tmp_path_factory):
-    """A memory of a list of 30; then 6 of them leave and one is taken down. And the first list."""
-    folder = tmp_path_factory.mktemp("points")
-    urls = web_server.url_list(folder / "urls.parquet", rows=30)
-    config = world.url_config(urls, folder / "memory", shard_rows=10)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"pooled": False})})
+def test_gc(warm, world, config_of, listed, folder):
+    model = {"model_name": "lite0", "model": {"folder": world.root / "models" / "lite0"}}
+    first = rows(xmore_reindex.fn(config_of(listed, **model)).snapshot)
+    taken = folder.parent / "taken.txt"
+    taken.write_text(listed["URL"][30].as_py() + "\n")
+    config = config_of(listed.slice(6), take_down=taken, **model)
     xmore_reindex.fn(config)
-    first, table = rows(config.memory), pq.read_table(urls)
-    taken = folder / "taken.txt"
-    taken.write_text(table["URL"][29].as_py() + "\n")
-    pq.write_table(table.take([*range(5), *range(11, 30)]), urls)
-    xmore_reindex.fn(config.model_copy(update={"take_down": taken}))
-    shutil.copytree(config.memory, folder / "before")
-    return config, folder, table, first
+    check_points(warm, folder, "memory", "gc", config.memory, "--keep", "1", sample=5)
+    back = rows(xmore_reindex.fn(config_of(listed, take_down=taken, **model)).snapshot)
+    assert len(back) == len(first) - 1 and all(first[key] == back[key] for key in back)
 
 
-def test_gc(year):
-    config, folder, table, first = year
-    memory, before = config.memory, folder / "before"
-    collect(memory, keep=1, dry_run=False)
-    expected = tree(memory)
-    assert len(expected) < len(tree(before))
-    killed = 0
-    for _ in points(lambda: collect(memory, keep=1, dry_run=False), memory, before):
-        rows(memory)  # whole at once
-        collect(memory, keep=1, dry_run=False)
-        assert tree(memory) == expected
-        killed += 1
-    assert killed >= 50 // EVERY
-    pq.write_table(pa.concat_tables([table]), folder / "urls.parquet")  # all come back
-    xmore_reindex.fn(config.model_copy(update={"take_down": folder / "taken.txt"}))
-    back = rows(memory)
-    assert len(back) == 29 and all(first[key] == value for key, value in back.items())
-
-
-def test_roll_back(year):
-    config, folder, *_ = year
-    memory, before = config.memory, folder / "nothing-taken-down"
-    shutil.copytree(folder / "before", before)
-    (before / takedown.FILE).unlink()  # else no rollback may return to the row
-    shutil.rmtree(memory)
-    shutil.copytree(before, memory)
-    moved = roll_back(memory, None)
-    for n in count(1):
-        shutil.rmtree(memory)
-        shutil.copytree(before, memory)
-        if not killed_before(n, lambda: roll_back(memory, None), memory):
-            break
-        rows(memory)
-        assert roll_back(memory, None) == moved
-        events = [event for event in history.read(memory) if event["event"] == "rolled back"]
-        assert len(events) == 1 and resolve_current(memory) == moved[1]
-        assert not list(memory.glob(".*.tmp")) and not (memory / "changes.json").exists()
-    assert n > 5
+def test_roll_back(warm, local, folder):
+    memory = local(slice(20), slice(1, 20), slice(2, 20))  # who goes too far finds one there
+    check_points(warm, folder, "memory", "rollback", memory, sample=4)

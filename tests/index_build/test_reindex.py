@@ -12,6 +12,7 @@ import webdataset
 
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
+from index_build.base import history
 from index_build.index.tune import IMAGES
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
@@ -221,6 +222,19 @@ def test_a_stop_between_publishing_and_current_is_mended(copy, monkeypatch, web)
     monkeypatch.undo()
     again = xmore_reindex.fn(config)
     assert again.skipped and resolve_current(config.memory) == again.snapshot.name
+
+
+def test_a_stop_between_publishing_and_the_history_is_mended(copy, monkeypatch):
+    config, _ = copy
+    monkeypatch.setattr("index_build.base.history.append", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        xmore_reindex.fn(config)
+    assert history.read(config.memory) == []
+    monkeypatch.undo()
+    snapshot = xmore_reindex.fn(config).snapshot
+    (event,) = history.read(config.memory)
+    facts = {"event": "published", "snapshot": snapshot.name, "rows": snapshot.rows}
+    assert event.items() >= (facts | {"added": snapshot.rows, "removed": 0}).items()
 
 
 def test_a_faulty_snapshot_is_not_published(copy, monkeypatch):

@@ -24,7 +24,7 @@ class RecoTrainConfig(Section):
     model: ModelSpec = Field(
         description="The model that embedded the memory, and that will be the inference model."
     )
-    output: AnchoredPath = Field(description="Folder for reco.safetensors and reco.json.")
+    output: AnchoredPath = Field(description="Folder for reco-*.safetensors and reco.json.")
     k: int = Field(10, ge=1, description="Number of neighbours of each image and each text.")
     sides: Literal["both", "image", "text"] = Field(
         "both",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from xmore.files.locks import locked
 from xmore.files.paths import write_whole
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,10 @@ class FactCache:
         if self.changed:
             kept = {name: self.facts[name] for name in names if name in self.facts}
             try:
-                write_whole(self.path, json.dumps(kept).encode())
+                with locked(self.path.with_suffix(".lock")):
+                    for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+                        leftover.unlink()  # of a killed writer
+                    write_whole(self.path, json.dumps(kept).encode())
             except OSError as error:
                 what = "%s: cannot be written (%s); its files are read again next time"
                 log.warning(what, self.path, error.strerror)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -49,11 +49,17 @@ def write_whole(path: Path, data: bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path), temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     fsync_dir(path.parent)
 
 
@@ -91,6 +97,12 @@ def without_patterns(path: Path) -> Iterator[Path]:
         link = Path(folder) / "link"
         link.symlink_to(path.absolute())
         yield link
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and all that is in it, if it is there. Raises OSError where that fails."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def sweep(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def in_use(memory: Path, name: str) -> AbstractContextManager[object]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise  # such as a full disk: gc could delete what is read without a lock
         return nullcontext()  # nobody can delete snapshots of a read-only memory either
     return locked(lock, shared=True)

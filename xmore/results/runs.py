@@ -87,18 +87,26 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
     now = datetime.now(UTC)
     stem = f"{config.name}-{now:%Y%m%d-%H%M%S}"
     runs = config.results / "runs"
-    path, n = runs / stem, 1
-    while True:
-        try:
-            path.mkdir(parents=True)
-            break
-        except FileExistsError:
+    with locked(runs / ".locks" / "start.lock"):
+        _clear_unfinished(runs)
+        path, n = runs / stem, 1
+        while path.exists():
             n += 1
             path = runs / f"{stem}-{n}"
-    run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
-    run.versions = versions()
-    run.save()
+        run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
+        run.versions = versions()
+        run.save()
     return run
+
+
+def _clear_unfinished(runs: Path) -> None:
+    """Delete what killed processes left: folders that are no runs yet, and temporary files."""
+    for path in runs.glob("[!.]*"):
+        if not is_locked(path / "run.lock"):
+            for leftover in path.glob(".*.tmp"):
+                leftover.unlink()
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def load_run(results: Path, name: str) -> Run:

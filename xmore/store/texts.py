@@ -24,7 +24,7 @@ from xmore.files.paths import sweep, write_whole
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
-from xmore.store.artifacts import write_part
+from xmore.store.artifacts import move_aside, write_part
 from xmore.store.checks import MANIFEST, is_whole, read_manifest
 from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
@@ -97,8 +97,7 @@ class CaptionStore:
 
     def _refresh(self) -> None:
         """Read the keys of the parts that are whole; the texts of others are encoded again."""
-        parts = read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
-        parts = [part for part in parts if self._usable(part)]
+        parts = [part for part in self._manifest() if self._usable(part)]
         for part in parts[len(self._parts) :]:
             warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
         if parts != self._parts:
@@ -108,6 +107,9 @@ class CaptionStore:
             ]
             self._parts = parts
             self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
+
+    def _manifest(self) -> list[dict[str, Any]]:
+        return read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
 
     def _usable(self, part: dict[str, Any]) -> bool:
         file = self.path / part["file"]
@@ -150,8 +152,14 @@ class CaptionStore:
             },
             schema=schemas.caption_embeddings(features.unit.shape[1]),
         )
-        numbers = [int(path.stem[5:]) for path in self.path.glob("part-*.parquet")]
-        name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+        listed = {part["file"] for part in self._manifest()}
+        for path in self.path.glob("part-*"):
+            if ".broken-" not in path.name and path.name not in listed:
+                path.unlink()  # of a killed process, which did not come to list it
+            elif path.name in listed - {part["file"] for part in self._parts}:
+                move_aside(path)
+        # Never a number that was listed: another process may still read that part.
+        name = f"part-{max((int(each[5:10]) for each in listed), default=-1) + 1:05d}.parquet"
         part = write_part(self.path / name, table)
         part["made_by"] = made_by(self._device)
         manifest = {

@@ -34,8 +34,11 @@ def test_followers_go_with_what_they_follow_unless_they_are_named(tmp_path):
     assert takedown.add(tmp_path, [OTHER], "asked, too") == [OTHER]
     assert takedown.reinstate(tmp_path, "http://a/1") == ["http://a/1", IMAGE]
     assert list(takedown.current(tmp_path)) == [OTHER]
+    events = (tmp_path / takedown.FILE).read_bytes()
+    assert takedown.reinstate(tmp_path, IMAGE) == [IMAGE]  # again, as after a kill
+    assert (tmp_path / takedown.FILE).read_bytes() == events
     with pytest.raises(SnapshotError, match="is not taken down"):
-        takedown.reinstate(tmp_path, IMAGE)
+        takedown.reinstate(tmp_path, "http://a/2")
 
 
 def test_an_older_versions_list_stays_until_it_is_reinstated(tmp_path):

@@ -59,6 +59,17 @@ def test_a_broken_cache_costs_only_time(tmp_path, text):
     assert FactCache(tmp_path, tmp_path, "test").get("a") == 1
 
 
+def test_a_killed_writers_file_does_not_stay(tmp_path):
+    (tmp_path / "a").write_text("one")
+    cache = FactCache(tmp_path / "cache", tmp_path, "test")
+    cache.path.parent.mkdir()
+    (leftover := cache.path.with_name(f".{cache.path.name}.1.tmp")).touch()
+    cache.get("a")
+    cache.put("a", 1)
+    cache.save(["a"])
+    assert cache.path.exists() and not leftover.exists()
+
+
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, caplog):
     (tmp_path / "a").write_text("one")
     cache = FactCache(tmp_path, tmp_path, "test")

@@ -73,6 +73,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(paths.os, "fsync", full)
     with pytest.raises(OSError, match=str(tmp_path / "whole")):
         paths.write_whole(tmp_path / "whole", b"x")
+    assert not list(tmp_path.iterdir())  # a temporary file would keep the disk full
     monkeypatch.setattr(artifacts.pq, "write_table", full)
     with pytest.raises(OSError, match=str(tmp_path / "part")):
         artifacts.write_part(tmp_path / "part", pa.table({"a": [1]}))

@@ -3,14 +3,34 @@
 import shutil
 
 from xmore.config.benchmark import BenchmarkConfig
+from xmore.files.locks import locked
 from xmore.results.runs import all_runs, load_run, start_run
 
 
-def test_an_exact_name_is_taken_before_a_longer_one(tmp_path):
+def begin(results):
     roles = {"inference": ["RN50/openai"], "coarse": "RN50/openai", "fine": "RN50/openai"}
-    values = {"datasets": ["x"], "memory": tmp_path, "roles": roles, "results": tmp_path}
+    values = {"datasets": ["x"], "memory": results, "roles": roles, "results": results}
     snapshot = {"name": "s", "digest": "d", "memory": "m"}
-    run = start_run(BenchmarkConfig.model_validate(values), snapshot)
+    return start_run(BenchmarkConfig.model_validate(values), snapshot)
+
+
+def test_what_killed_runs_left_is_cleared_and_no_living_ones_files(tmp_path):
+    run = begin(tmp_path)
+    for name in ("empty", "half", run.name):
+        (tmp_path / "runs" / name).mkdir(exist_ok=True)
+    (tmp_path / "runs" / "half" / ".run.json.1.tmp").touch()
+    (run.path / ".run.json.1.tmp").touch()
+    with locked(run.path / "run.lock"):
+        other = begin(tmp_path)
+        assert (run.path / ".run.json.1.tmp").exists()
+    begin(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    kept = {path.name for path in (tmp_path / "runs").glob("[!.]*")}
+    assert len(kept) == 3 and {run.name, other.name} < kept
+
+
+def test_an_exact_name_is_taken_before_a_longer_one(tmp_path):
+    run = begin(tmp_path)
     shutil.copytree(run.path, run.path.with_name(f"{run.name}-2"))  # of the same second
     assert [one.name for one in all_runs(tmp_path)] == [run.name, f"{run.name}-2"]
     assert load_run(tmp_path, run.name).name == run.name

@@ -1,11 +1,12 @@
 """RECO's trained layers on disk, as `xmore reco-train` writes them.
 
-<output>/reco.safetensors   the layers' weights
-<output>/reco.json          their origin and sha256; written last: it marks the checkpoint complete
+<output>/reco-<sha256>.safetensors   the layers' weights; `reco.safetensors` of older versions
+<output>/reco.json                   their origin and sha256; written last: it names what is read
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from xmore.methods.reco.layers import Reco
 from xmore.methods.reco.recipe import SIDES
 from xmore.store.contracts import RecoFile, read_contract
 
-WEIGHTS, FACTS = "reco.safetensors", "reco.json"
+FACTS = "reco.json"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class RecoCheckpoint:
 
     def layers(self) -> Reco:
         """Return the trained model on the CPU. Raises ModelError if its file is damaged."""
-        data = (self.folder / WEIGHTS).read_bytes()
+        path = weights_of(self.folder, self.facts["weights_sha256"])
+        data = path.read_bytes()
         model = Reco(self.facts["dim"], self.facts["parameters"]["heads"], self.sides)
         try:
             model.load_state_dict(load(data))
         except Exception as error:  # safetensors and torch each raise their own
-            raise ModelError(f"{self.folder / WEIGHTS}: cannot be read ({error}).") from error
+            raise ModelError(f"{path}: cannot be read ({error}).") from error
         return model.eval()
 
     @property
@@ -54,11 +56,27 @@ class RecoCheckpoint:
 
 
 def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]) -> None:
-    """Write a training's result to `folder`; an existing one is replaced."""
+    """Write a training's result to `folder`; an existing one is replaced at once."""
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    write_whole(folder / WEIGHTS, save(tensors))
-    facts = facts | {"weights_sha256": digest_file(folder / WEIGHTS)}
+    data = save(tensors)
+    sha256 = hashlib.sha256(data).hexdigest()
+    write_whole(folder / _name(sha256), data)
+    facts = facts | {"weights_sha256": sha256}
     write_whole(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+def weights_of(folder: Path, sha256: str) -> Path:
+    """Return the file of the weights that have this sha256, by its name."""
+    path = folder / _name(sha256)
+    return path if path.exists() else folder / "reco.safetensors"
+
+
+def clear_replaced(folder: Path) -> None:
+    """Delete what replaced checkpoints and killed trainings left; needs the folder's lock."""
+    kept = weights_of(folder, read_checkpoint(folder).facts["weights_sha256"])
+    for path in (*folder.glob("reco*.safetensors"), *folder.glob(".reco*.tmp")):
+        if path != kept:
+            path.unlink()
 
 
 def read_checkpoint(folder: Path) -> RecoCheckpoint:
@@ -66,12 +84,17 @@ def read_checkpoint(folder: Path) -> RecoCheckpoint:
     todo = "Train it with `xmore reco-train CONFIG`."
     try:
         facts = read_contract(folder / FACTS, RecoFile)
-        sha256 = digest_file(folder / WEIGHTS)
+        path = weights_of(folder, facts["weights_sha256"])
+        sha256 = digest_file(path)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise ModelError(f"{folder}: no checkpoint of `reco` ({what}). {todo}") from error
     except ValueError as error:
         raise ModelError(f"{folder / FACTS}: not a checkpoint's facts ({error}). {todo}") from error
     if sha256 != facts["weights_sha256"]:
-        raise ModelError(f"{folder / WEIGHTS}: its bytes differ from those of the training. {todo}")
+        raise ModelError(f"{path}: its bytes differ from those of the training. {todo}")
     return RecoCheckpoint(folder, facts)
+
+
+def _name(sha256: str) -> str:
+    return f"reco-{sha256[:16]}.safetensors"

@@ -1,0 +1,132 @@
+"""The commands that change results, crashed at their points; then the same command again."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from crash_points import ALL, check_points
+
+from flows.benchmark import xmore_benchmark
+from flows.reco_train import xmore_reco_train
+from flows.reindex import xmore_reindex
+from index_build.snapshot import point_current
+from index_build.upkeep.gc import collect
+from xmore.config.memory import ReindexConfig
+from xmore.config.reco import RecoTrainConfig
+from xmore.files.locks import is_locked
+from xmore.memory.locks import lock_of
+from xmore.memory.snapshot import resolve_current
+from xmore.store.checks import read_manifest
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def joint(world, tmp_path_factory) -> ReindexConfig:
+    """The config of a memory of 40 drawings, which no test may change."""
+    root = tmp_path_factory.mktemp("joint")
+    pq.write_table(pq.read_table(world.root / "captions.parquet")[:ROWS], root / "some.parquet")
+    config = world.memory_config(
+        root / "some.parquet",
+        memory=root / "memory",
+        model_name="lite0",
+        model={"folder": world.root / "models" / "lite0"},
+        index={"text": True},
+    )
+    xmore_reindex.fn(config)
+    return config
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """What a command changes."""
+    (tmp_path / "crashed").mkdir()
+    return tmp_path / "crashed"
+
+
+@pytest.fixture
+def config(world, joint, folder):
+    """The config of a benchmark of 20 queries."""
+    values = {
+        "memory": joint.memory,
+        "roles": {"inference": ["lite0"], "coarse": "lite0", "fine": "lite0"},
+        "adjustments": ["minmax"],
+        "methods": ["clip", "xmore"],
+        "execution": {"workers": 1, "part_rows": 10},
+    }
+    return world.config(folder / "results", **values)
+
+
+def saved(folder: Path, config) -> Path:
+    path = folder.with_suffix(".yaml")
+    path.write_text(config.model_dump_json(exclude_unset=True))
+    return path
+
+
+def test_benchmark(warm, config, folder):
+    check_points(warm, folder, "benchmark", saved(folder, config), sample=3)
+
+
+def test_repair(warm, config, folder):
+    xmore_benchmark.fn(config)
+    for stage in ("scores", "captions"):
+        part = next((config.results / "store" / stage).rglob("part-00000.parquet"))
+        data = bytearray(part.read_bytes())
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data)
+    words = ("verify", "--all", "--repair", "--results", config.results)
+    check_points(warm, folder, *words, sample=2)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["fresh", "over an older one"])
+def test_reco_train(warm, world, joint, folder, older):
+    values = {"name": "tiny", "memory": joint.memory, "model_name": "lite0", "held_out": 0.2,
+              "model": {"folder": world.root / "models" / "lite0"}, "output": folder / "out",
+              "batch_size": 8, "cache": folder / "cache", "k": 4, "every": 4}  # fmt: skip
+    if older:
+        xmore_reco_train.fn(RecoTrainConfig.model_validate(values | {"epochs": 1}))
+    config = RecoTrainConfig.model_validate(values | {"epochs": 2})
+    check_points(warm, folder, "reco-train", saved(folder, config), sample=1)
+
+
+def parts(results: Path) -> dict[str, str]:
+    """Every part's sha256, by its place in the store."""
+    return {
+        str((manifest.parent / part["file"]).relative_to(results)): part["sha256"]
+        for manifest in (results / "store").rglob("manifest.json")
+        for part in read_manifest(manifest.parent)["parts"]
+    }
+
+
+@pytest.mark.parametrize("stage", ["queries", *["candidates", "captions"] * ALL])
+def test_gc_beside_a_benchmark(warm, joint, config, folder, stage):
+    """gc keeps what a running benchmark reads, though CURRENT has moved on; then it deletes it."""
+    memory = shutil.copytree(joint.memory, folder / "memory")
+    old = resolve_current(memory)
+    pq.write_table(pq.read_table(joint.sources[0].images.captions)[:30], folder / "few.parquet")
+    fewer = joint.model_dump(mode="json", exclude_unset=True) | {"memory": str(memory)}
+    fewer["sources"][0]["images"]["captions"] = str(folder / "few.parquet")
+    xmore_reindex.fn(ReindexConfig.model_validate(fewer))
+    new = resolve_current(memory)
+    point_current(memory, old)
+    config = config.model_copy(update={"memory": memory})
+    (folder / "alone.json").write_text(
+        config.model_copy(update={"results": folder / "alone"}).model_dump_json()
+    )
+    assert warm.flow("benchmark", folder / "alone.json").end()[0] == 0
+    (folder / "beside.json").write_text(config.model_dump_json())
+    running = warm.flow("benchmark", folder / "beside.json")
+    until = time.monotonic() + 60
+    while not (config.results / "store" / stage).exists():
+        assert running.child.poll() is None and time.monotonic() < until
+        time.sleep(0.002)
+    point_current(memory, new)
+    assert is_locked(lock_of(memory, old))
+    freed = collect(memory, keep=1, dry_run=False)
+    assert freed.kept[old].startswith("in use") and not freed.snapshots
+    code, _, error = running.end()
+    assert code == 0, error
+    assert parts(config.results) == parts(folder / "alone")
+    assert list(collect(memory, keep=1, dry_run=False).snapshots) == [old]
