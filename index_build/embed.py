@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from index_build.base.batches import Batch
 from index_build.base.shards import Features, PairShard, load_shard
 from index_build.base.tables import write_table
 from xmore.config.execution import ExecutionConfig
-from xmore.files.digests import digest_file
+from xmore.files.digests import digest_file, has_digest
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import sealed, unsealed
 from xmore.models.encoder import OpenClipEncoder
 from xmore.models.features import encode_images, encode_texts
-from xmore.store.contracts import sealed, unsealed
+from xmore.store.artifacts import move_aside
 from xmore.store.made_by import made_by
+
+log = logging.getLogger(__name__)
 
 KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 
@@ -28,6 +32,41 @@ KINDS = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}
 def to_embed(batch: Batch, folder: Path) -> list[int]:
     """Return the numbers of a batch's shards without features in `folder`."""
     return [number for number in batch.attempted() if not record_path(folder, number).exists()]
+
+
+def set_damaged_aside(batch: Batch, folder: Path) -> list[Path]:
+    """Move a batch's damaged features aside, so that their shards are embedded again.
+
+    Each file is compared with its shard's record, once a process. Returns where they are now.
+    """
+    moved = []
+    for number in track(batch.attempted(), f"memory checking {batch.source}", "shard"):
+        for path in damaged_features(folder, number):
+            log.warning("%s: its bytes are not those that were embedded; embedding it again", path)
+            # The record first: without it, a shard is not embedded.
+            for file in dict.fromkeys([record_path(folder, number), path]):
+                if file.exists():
+                    moved.append(move_aside(file))
+    return moved
+
+
+def damaged_features(folder: Path, number: int) -> list[Path]:
+    """Return which of a shard's record and files are not as they were written, if it has any.
+
+    Each is read once a process.
+    """
+    record = record_path(folder, number)
+    if not record.exists():
+        return []
+    try:
+        files = read_record(folder, number)["files"].items()
+        return [
+            path
+            for kind, facts in files
+            if not has_digest(path := part(folder, kind, number), facts["sha256"])
+        ]
+    except (SnapshotError, KeyError, TypeError, AttributeError):
+        return [record]
 
 
 def embed_shards(

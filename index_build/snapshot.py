@@ -7,6 +7,7 @@ snapshots link to the rewritten file as long as the same rows are kept.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -21,17 +22,19 @@ import pyarrow.parquet as pq
 from index_build.base import history
 from index_build.base.batches import features_name
 from index_build.base.tables import write_table
-from index_build.embed import KINDS, part, read_record, save_array
+from index_build.embed import KINDS, damaged_features, part, read_record, save_array
 from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
-from xmore.files.digests import digest_file, digest_of
+from xmore.files.digests import digest_file, digest_of, has_digest
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import sealed
 from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
-from xmore.store.contracts import sealed
 from xmore.store.made_by import warn_if_other
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def assemble(
     makers: list[dict[str, str]] = []
     for batch, number, positions in track(kept, "memory assembling", "shard", count):
         folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
-        record = read_record(folder, number)
+        record = _whole_record(folder, number)
         shard: dict[str, Any] = {
             "batch": batch,
             "number": number,
@@ -86,7 +89,7 @@ def assemble(
         known = before.get(identity(shard))
         if shard["kept"] is None:
             source = {kind: (part(folder, kind, number), f) for kind, f in record["files"].items()}
-        elif previous and known:
+        elif previous and known and _are_whole(previous, known["files"].values()):
             source = {kind: (previous.path / f["file"], f) for kind, f in known["files"].items()}
         else:
             source = {}
@@ -196,12 +199,17 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
 
 
 def newest(memory: Path) -> Snapshot | None:
-    """Return the newest snapshot that can be read, if there is one."""
+    """Return the newest snapshot whose manifest and metadata are whole, if there is one."""
     for name in history.names(memory):
         try:
-            return read_snapshot(memory / "snapshots" / name)
-        except SnapshotError:
+            found = read_snapshot(memory / "snapshots" / name)
+        except SnapshotError as error:
+            log.warning("%s It is passed over.", error)
             continue
+        files = found.manifest["files"]
+        if _are_whole(found, (f for f in files if f["file"].startswith("metadata/"))):
+            return found
+        log.warning("%s: its metadata are damaged; it is passed over", found.path)
     return None
 
 
@@ -259,6 +267,21 @@ def _lay_out(
             facts = {"bytes": target.stat().st_size, "sha256": digest_file(target)}
         laid[kind] = {"file": name, "bytes": facts["bytes"], "sha256": facts["sha256"]}
     return laid
+
+
+def _whole_record(folder: Path, number: int) -> dict[str, Any]:
+    """Read a shard's record. Raises SnapshotError if the shard is not as it was embedded."""
+    for path in damaged_features(folder, number):
+        raise SnapshotError(
+            f"{path}: its bytes are not those that were embedded. Run the same command again: it "
+            "embeds them again."
+        )
+    return read_record(folder, number)
+
+
+def _are_whole(snapshot: Snapshot, files: Iterable[dict[str, Any]]) -> bool:
+    """Return whether files of a snapshot are as they were published; read once a process."""
+    return all(has_digest(snapshot.path / file["file"], file["sha256"]) for file in files)
 
 
 def _link(path: Path, target: Path, ours: bool) -> None:

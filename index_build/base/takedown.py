@@ -9,7 +9,6 @@ value that it follows from.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index_build.base.lines import read_lines, with_events
 from index_build.base.web import encoded
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.paths import write_whole
@@ -78,15 +78,15 @@ def current(memory: Path) -> dict[str, TakeDown]:
     lines = older.read_bytes().decode().split("\n")[:-1] if older.exists() else []
     found = {value: TakeDown(value, "", "an older version's list") for value in lines}
     try:
-        events = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        for event in (json.loads(line) for line in events if line):
+        for event in read_lines(path):
             kind = event.pop("event")
             found.pop(event["value"], None)
             if kind == "added":
                 found[event["value"]] = TakeDown(**event)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SnapshotError(
-            f"{path}: cannot be read ({error}). Restore it: without it, rows come back."
+            f"{path}: cannot be read ({error}). Restore it: without it, rows come back. Or remove "
+            f"the line, and add its value again: `xmore memory takedown add {memory} VALUE`."
         ) from error
     return found
 
@@ -166,6 +166,4 @@ def holds(snapshot: Path, values: Iterable[str]) -> int:
 
 def _append(memory: Path, events: list[dict[str, str | None]]) -> None:
     if events:
-        path = memory / FILE
-        lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in events)
-        write_whole(path, (path.read_bytes() if path.exists() else b"") + lines.encode())
+        write_whole(memory / FILE, with_events(memory / FILE, events))

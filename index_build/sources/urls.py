@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from index_build.sources.lists import (
     write_texts,
 )
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
-from xmore.files.digests import cached_digest, digest_of
+from xmore.files.digests import cached_digest, digest_file, digest_of, has_digest
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import fsync_dir, fsync_file
+from xmore.files.paths import fsync_dir, write_whole
+from xmore.files.sealed import sealed, unsealed
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 
@@ -36,7 +38,10 @@ RESERVED = ("row_key", "url", "caption", "cause", "tries", "host", "filename", "
 CAUSES = (BAD_LINE, NOT_UTF8, "no URL", "empty caption")
 # Our columns beside the list's own.
 URL, CAPTION = '"xmore url"', '"xmore caption"'
+SELECTION = "selection.json"
 VERSION = 2  # of the selection's arithmetic
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,9 @@ def select_rows(
     by row_key, so hosts are mixed within a shard, and a sample or limit is part of a larger one.
     Memory: MEMORY_LIMIT and one shard. Raises DatasetError and ConfigError.
     """
-    done = folder / "selection.json"
-    if done.exists():
-        return Selected(**json.loads(done.read_bytes()))
+    done = read_selection(folder)
+    if done:
+        return done
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -111,10 +116,39 @@ def _write_selection(
 
 def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
     """Mark `partial` as complete, and rename it to `folder`."""
-    (partial / "selection.json").write_text(json.dumps(asdict(selected)))
-    fsync_file(partial / "selection.json")
+    sums = {path.name: digest_file(path) for path in sorted(partial.glob("*.parquet"))}
+    write_whole(partial / SELECTION, sealed(asdict(selected) | {"sums": sums}))
     os.rename(partial, folder)
     fsync_dir(folder.parent)
+
+
+def read_selection(folder: Path) -> Selected | None:
+    """Read what `publish_selection` wrote; None if it is absent, or damaged and therefore deleted.
+
+    Each file is read once a process. Older selections have no checksums.
+    """
+    if not (folder / SELECTION).exists():
+        return None
+    problem = next(damaged_selection(folder), None)
+    if problem:
+        log.warning("%s: its bytes are not those that were written; listing again", problem)
+        shutil.rmtree(folder)
+        return None
+    facts = unsealed((folder / SELECTION).read_bytes())
+    facts.pop("sums", None)
+    return Selected(**facts)
+
+
+def damaged_selection(folder: Path) -> Iterator[Path]:
+    """Yield which files of a selection are not as they were written; each is read once a process."""
+    try:
+        sums = unsealed((folder / SELECTION).read_bytes()).get("sums", {}).items()
+    except (ValueError, AttributeError):
+        yield folder / SELECTION
+        return
+    for name, sha256 in sums:
+        if not has_digest(folder / name, sha256):
+            yield folder / name
 
 
 def _read_list(

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.locks import locked
 from xmore.files.paths import sweep, write_whole
+from xmore.files.sealed import sealed
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import write_part
 from xmore.store.checks import MANIFEST, is_whole, read_manifest
-from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class CaptionStore:
 
     def _usable(self, part: dict[str, Any]) -> bool:
         file = self.path / part["file"]
-        whole = file.is_file() and is_whole(self.path, part)
+        whole = is_whole(self.path, part)
         if not whole:
             log.warning("%s: is absent or damaged; its texts are encoded again", file)
         return whole

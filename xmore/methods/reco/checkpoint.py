@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load, save
 from xmore.files.digests import digest_file
 from xmore.files.errors import ModelError
 from xmore.files.paths import write_whole
+from xmore.files.sealed import sealed
 from xmore.methods.reco.layers import Reco
 from xmore.methods.reco.recipe import SIDES
 from xmore.store.contracts import RecoFile, read_contract
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / WEIGHTS, save(tensors))
     facts = facts | {"weights_sha256": digest_file(folder / WEIGHTS)}
-    write_whole(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+    write_whole(folder / FACTS, sealed(facts))
 
 
 def read_checkpoint(folder: Path) -> RecoCheckpoint:

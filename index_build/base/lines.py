@@ -1,0 +1,55 @@
+"""Files of events: one JSON object a line, oldest first, each with its own checksum.
+
+Lines of older versions have none, and are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from xmore.files.sealed import is_as_written, sealed, unsealed
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return a file's events, none if it is absent. Raises OSError, or ValueError with the line."""
+    events = []
+    for number, line in _lines(path):
+        try:
+            events.append(dict(unsealed(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return events
+
+
+def with_events(path: Path, events: Iterable[dict[str, Any]]) -> bytes:
+    """Return a file's content with more events at its end. Its own lines stay as they are."""
+    old = path.read_bytes() if path.exists() else b""
+    if old and not old.endswith(b"\n"):
+        old += b"\n"
+    return old + b"".join(sealed(event, indent=None) + b"\n" for event in events)
+
+
+def damaged_lines(path: Path) -> list[int]:
+    """Return the numbers, from 1, of the lines that are not as they were written."""
+    return [number for number, line in _lines(path) if not _is_whole(line)]
+
+
+def without(path: Path, numbers: Iterable[int]) -> bytes:
+    """Return a file's content without some lines."""
+    left_out = set(numbers)
+    kept = [line for number, line in _lines(path) if number not in left_out]
+    return b"".join(line + b"\n" for line in kept)
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip(b" \t\r")]
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(unsealed(line), dict) and is_as_written(line, indent=None)
+    except (ValueError, RecursionError):
+        return False
