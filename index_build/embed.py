@@ -43,11 +43,26 @@ def set_damaged_aside(batch: Batch, folder: Path) -> list[Path]:
     for number in track(batch.attempted(), f"memory checking {batch.source}", "shard"):
         for path in damaged_features(folder, number):
             log.warning("%s: its bytes are not those that were embedded; embedding it again", path)
-            # The record first: without it, a shard is not embedded.
-            for file in dict.fromkeys([record_path(folder, number), path]):
-                if file.exists():
-                    moved.append(move_aside(file))
+            moved += set_features_aside(folder, number, [path])
     return moved
+
+
+def set_features_aside(folder: Path, number: int, files: list[Path]) -> list[Path]:
+    """Move a shard's record and some of its files aside, so that it is embedded again."""
+    # The record first: without it, a shard is not embedded.
+    existing = [path for path in (record_path(folder, number), *files) if path.exists()]
+    return [move_aside(path) for path in dict.fromkeys(existing)]
+
+
+def set_shard_aside(batch: Batch, number: int) -> list[Path]:
+    """Move aside all that is known of a shard's rows: they count as never attempted."""
+    moved = []
+    for folder in sorted(batch.path.glob("features-*")):
+        moved += set_features_aside(folder, number, [part(folder, kind, number) for kind in KINDS])
+    outcomes = batch.outcomes / f"{number:05d}.parquet"
+    # The checksums last: a shard that has lost its tar only is damaged.
+    files = (batch.tar(number), outcomes, batch.sums(number))
+    return moved + [move_aside(path) for path in files if path.exists()]
 
 
 def damaged_features(folder: Path, number: int) -> list[Path]:

@@ -138,21 +138,24 @@ def verify(
     everything: Annotated[
         bool, typer.Option("--all", help="Verify all snapshots, all batches and the history.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="With --all: repair it, or let `xmore reindex` do so."),
+    ] = False,
 ) -> None:
     """Read every byte of a snapshot, check each row, and print what is damaged."""
     from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.memory import size
     from flows.upkeep import check, find
+    from xmore.files.errors import SnapshotError
 
+    if repair and not everything:
+        raise SnapshotError("--repair needs --all.")
     if everything:
-        from flows.cli.terminal.memory import size
-        from flows.verify import verify_memory
+        from flows.cli.terminal.upkeep import MEMORY_NEXT, show_verified
+        from flows.verify_memory import verify_memory
 
-        done = verify_memory(memory)
-        for problem in done.problems:
-            say(safe(f"damaged: {problem}"))
-        state = "damaged" if done.problems else "intact"
-        say(safe(f"{memory}: {state} ({done.things:,} snapshots and shards, {size(done.bytes)})."))
-        if done.problems:
+        if show_verified(verify_memory(memory, repair), str(memory), repair, MEMORY_NEXT):
             raise typer.Exit(1)
         return
     found = find(memory, snapshot)
@@ -163,8 +166,9 @@ def verify(
         roll_back = f"xmore memory rollback {memory}"
         say(safe(f"Roll back to another snapshot ({roll_back}), or rebuild the memory."))
         raise typer.Exit(1)
-    files = len(found.manifest["files"])
-    say(safe(f"{found.name}: {found.rows:,} rows in {files} files are intact."))
+    files = found.manifest["files"]
+    read = size(sum(file["bytes"] for file in files))
+    say(safe(f"{found.name}: {found.rows:,} rows in {len(files)} files are intact ({read} read)."))
 
 
 @commands.command("gc")

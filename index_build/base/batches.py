@@ -29,6 +29,8 @@ from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed, unsealed
 from xmore.models.spec import ModelCard
 
+DESCRIPTION = "batch.json"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -86,18 +88,19 @@ def list_batches(memory: Path) -> list[Batch]:
     return [
         read_batch(path)
         for path in sorted((memory / "batches").glob("[0-9]*"))
-        if (path / "batch.json").exists()
+        if (path / DESCRIPTION).exists()
     ]
 
 
 def read_batch(path: Path) -> Batch:
     """Open one batch. Raises SnapshotError."""
     try:
-        return Batch(path, **unsealed((path / "batch.json").read_bytes()))
+        return Batch(path, **unsealed((path / DESCRIPTION).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise SnapshotError(
-            f"{path / 'batch.json'}: not a batch's description ({error}). Delete {path} to fetch "
-            "its rows again."
+            f"{path / DESCRIPTION}: not a batch's description ({error}). `xmore memory verify "
+            f"{path.parents[1]} --all --repair` puts a flipped bit right; else delete {path} to "
+            "fetch its rows again."
         ) from error
 
 
@@ -110,7 +113,7 @@ def new_path(memory: Path, source: str) -> Path:
 def write_batch(batch: Batch) -> None:
     """Write a batch's description. A batch exists once this is written."""
     facts = {key: value for key, value in asdict(batch).items() if key != "path"}
-    write_whole(batch.path / "batch.json", sealed(facts))
+    write_whole(batch.path / DESCRIPTION, sealed(facts))
 
 
 def write_outcomes(batch: Batch, number: int, outcomes: pa.Table) -> None:

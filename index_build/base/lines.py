@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from xmore.files.sealed import is_as_written, sealed, unsealed
+from xmore.files.sealed import is_as_written, mended, sealed, unsealed
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -36,11 +36,19 @@ def damaged_lines(path: Path) -> list[int]:
     return [number for number, line in _lines(path) if not _is_whole(line)]
 
 
-def without(path: Path, numbers: Iterable[int]) -> bytes:
-    """Return a file's content without some lines."""
-    left_out = set(numbers)
-    kept = [line for number, line in _lines(path) if number not in left_out]
-    return b"".join(line + b"\n" for line in kept)
+def repaired(path: Path) -> tuple[bytes, list[int]]:
+    """Return a file's content, with each flipped bit put right, and the lines left out: numbers.
+
+    Lines are left out that are damaged otherwise.
+    """
+    kept, left_out = [], []
+    for number, line in _lines(path):
+        whole = line if _is_whole(line) else mended(line, indent=None)
+        if whole is None:
+            left_out.append(number)
+        else:
+            kept.append(whole + b"\n")
+    return b"".join(kept), left_out
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:

@@ -140,7 +140,7 @@ def read_selection(folder: Path) -> Selected | None:
 
 
 def damaged_selection(folder: Path) -> Iterator[Path]:
-    """Yield which files of a selection are not as they were written; each is read once a process."""
+    """Yield which files of a selection are not as they were written; read once a process."""
     try:
         sums = unsealed((folder / SELECTION).read_bytes()).get("sums", {}).items()
     except (ValueError, AttributeError):

@@ -78,8 +78,8 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
             for name in going:
                 remove(memory / "snapshots" / name)
             clear_removed(memory)
-            for path in (memory / "batches").rglob("*.broken-*"):  # it may be of any row
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in sorted((memory / "batches").rglob("*.broken-*")):  # it may be of any row
+                path.unlink()
             shutil.rmtree(memory / "making", ignore_errors=True)
         rows = files = 0
         with _referenced(memory, list(kept)) as db:

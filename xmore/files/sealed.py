@@ -12,6 +12,7 @@ from typing import Any
 from xmore.files.digests import digest_of
 
 CHECKSUM = "checksum"
+MOST_MENDED = 10_000  # bytes
 DIFFERS = "its content differs from its checksum"
 
 
@@ -49,11 +50,31 @@ def is_as_written(text: bytes | str, indent: int | None = 1) -> bool:
 def is_whole_json(path: Path) -> bool:
     """Return whether a file is JSON as `sealed` wrote it, or of an older version."""
     try:
-        text = path.read_bytes()
-        unsealed(text)
-    except (OSError, ValueError, RecursionError):
+        return _is_whole(path.read_bytes(), indent=1)
+    except OSError:
         return False
-    return is_as_written(text)
+
+
+def mended(text: bytes, indent: int | None = 1) -> bytes | None:
+    """Return JSON with its one flipped bit put right; None if that is not what is wrong with it.
+
+    Takes seconds for 10 kB, so longer files are not tried.
+    """
+    data = bytearray(text)
+    for place in range(8 * len(data) if len(data) <= MOST_MENDED else 0):
+        data[place // 8] ^= 1 << place % 8
+        if b'"checksum"' in data and _is_whole(bytes(data), indent):
+            return bytes(data)
+        data[place // 8] ^= 1 << place % 8
+    return None
+
+
+def _is_whole(text: bytes, indent: int | None) -> bool:
+    try:
+        unsealed(text)
+    except (ValueError, RecursionError):
+        return False
+    return is_as_written(text, indent)
 
 
 def _is_near(key: str) -> bool:

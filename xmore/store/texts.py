@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.digests import digest_of, digest_text
+from xmore.files.errors import ArtifactError
 from xmore.files.locks import locked
 from xmore.files.paths import sweep, write_whole
 from xmore.files.sealed import sealed
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
-from xmore.store.artifacts import write_part
+from xmore.store.artifacts import move_aside, write_part
 from xmore.store.checks import MANIFEST, is_whole, read_manifest
 from xmore.store.made_by import made_by, warn_if_other
 
@@ -97,8 +98,7 @@ class CaptionStore:
 
     def _refresh(self) -> None:
         """Read the keys of the parts that are whole; the texts of others are encoded again."""
-        parts = read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
-        parts = [part for part in parts if self._usable(part)]
+        parts = [part for part in self._recorded() if self._usable(part)]
         for part in parts[len(self._parts) :]:
             warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
         if parts != self._parts:
@@ -108,6 +108,15 @@ class CaptionStore:
             ]
             self._parts = parts
             self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
+
+    def _recorded(self) -> list[dict[str, Any]]:
+        if not (self.path / MANIFEST).exists():
+            return []
+        try:
+            return read_manifest(self.path)["parts"]
+        except ArtifactError as error:
+            log.warning("%s: all texts are encoded again", error)
+            return []
 
     def _usable(self, part: dict[str, Any]) -> bool:
         file = self.path / part["file"]
@@ -139,6 +148,8 @@ class CaptionStore:
                 "files of its tokenizer",
                 self._older,
             )
+        if (self.path / MANIFEST).exists() and not self._recorded():
+            move_aside(self.path)  # nothing in it can be told
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         table = pa.table(
