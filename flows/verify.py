@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from index_build.sources.tars import is_whole_listing
 from index_build.verify import verify_snapshot
 from xmore.files.digests import compare_again, holds_facts
-from xmore.files.errors import ModelError, SnapshotError
+from xmore.files.errors import ArtifactError, ModelError, SnapshotError
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
@@ -17,8 +18,9 @@ from xmore.memory.adopt import open_memory
 from xmore.results.runs import Run, all_runs
 from xmore.results.views import VIEWS, are_whole, write_views
 from xmore.store.artifacts import move_aside
-from xmore.store.checks import DIFFERS, MANIFEST, check_hashes
+from xmore.store.checks import MANIFEST, check_hashes, is_whole, read_manifest
 from xmore.store.contracts import RunFile, read_contract
+from xmore.store.texts import drop_part
 
 
 @dataclass
@@ -43,10 +45,8 @@ class Verified:
             found = [f"{path / MANIFEST}: its bytes are not those that were written"]
         self.problems += found
         self.read(*path.glob("*"))
-        # The text store encodes a damaged part again by itself, and keeps the others.
-        texts = path.parents[1].name == "caption_embeddings" and DIFFERS in "".join(found)
-        if found and repair and path.exists() and not texts:
-            self.moved.append(move_aside(path))
+        if found and repair and path.exists():
+            self.moved += _set_aside(path)
 
     def json(self, path: Path, problem: str, repair: bool) -> bool:
         """Read a file that has a checksum -> whether it is whole; repair puts one bit right."""
@@ -59,6 +59,19 @@ class Verified:
             write_whole(path, whole)
             self.mended.append(path)
         return whole is not None
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """Move a damaged artifact aside; of a model's texts, only the parts that are damaged."""
+    if path.parents[1].name == "caption_embeddings":
+        with suppress(ArtifactError):
+            parts = read_manifest(path)["parts"]
+            names = [part["file"] for part in parts if not is_whole(path, part)]
+            for name in names:
+                drop_part(path, name)
+            if names:
+                return [move_aside(path / name) for name in names if (path / name).exists()]
+    return [move_aside(path)]
 
 
 def verify_run(run: Run, repair: bool) -> Verified:
@@ -129,8 +142,8 @@ def _verify_checkpoints(done: Verified, results: Path) -> None:
 def _damaged_caches(done: Verified, cache: Path) -> Iterator[Path]:
     """Yield damaged caches: facts of files, and listings of tars. They are made again."""
     checks = {"*.json": holds_facts, "shard-*.parquet": is_whole_listing}
-    for pattern, is_whole in checks.items():
+    for pattern, holds in checks.items():
         for path in sorted(cache.glob(pattern)):
             done.read(path)
-            if not is_whole(path):
+            if not holds(path):
                 yield path

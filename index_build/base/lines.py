@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from xmore.files.sealed import is_as_written, mended, sealed, unsealed
+from xmore.files.sealed import is_whole, mended, sealed, unsealed
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -37,18 +37,19 @@ def damaged_lines(path: Path) -> list[int]:
 
 
 def repaired(path: Path) -> tuple[bytes, list[int]]:
-    """Return a file's content, with each flipped bit put right, and the lines left out: numbers.
+    """Return a file's content with its flipped bit put right, and the numbers of lines left out.
 
-    Lines are left out that are damaged otherwise.
+    If that is not what is wrong, all damaged lines are left out.
     """
-    kept, left_out = [], []
-    for number, line in _lines(path):
-        whole = line if _is_whole(line) else mended(line, indent=None)
-        if whole is None:
-            left_out.append(number)
-        else:
-            kept.append(whole + b"\n")
-    return b"".join(kept), left_out
+    lines, numbers = path.read_bytes().split(b"\n"), damaged_lines(path)
+    if not numbers:
+        return path.read_bytes(), []
+    first, last = numbers[0] - 1, numbers[-1]  # the bit may be that of an end of a line
+    whole = mended(b"\n".join(lines[first:last]), _are_whole)
+    if whole is not None:
+        return b"\n".join([*lines[:first], whole, *lines[last:]]), []
+    kept = [line for number, line in _lines(path) if number not in numbers]
+    return b"".join(line + b"\n" for line in kept), numbers
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:
@@ -57,7 +58,9 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
 
 
 def _is_whole(line: bytes) -> bool:
-    try:
-        return isinstance(unsealed(line), dict) and is_as_written(line, indent=None)
-    except (ValueError, RecursionError):
-        return False
+    return line.startswith(b"{") and is_whole(line, indent=None)
+
+
+def _are_whole(text: bytes) -> bool:
+    lines = [line for line in text.split(b"\n") if line]
+    return all(b'"checksum"' in line and _is_whole(line) for line in lines)

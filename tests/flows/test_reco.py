@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reco_literal import fuse
+from sharing import unsealed
 from typer.testing import CliRunner
 
 from flows.benchmark import xmore_benchmark
@@ -226,7 +227,7 @@ def another_model(world, again, trained, folder):
 
 def snapshot_gone(world, again, trained, folder):
     shutil.copytree(trained.output, folder / "out")
-    facts = json.loads((folder / "out" / "reco.json").read_text())
+    facts = unsealed(json.loads((folder / "out" / "reco.json").read_text()))
     facts["snapshot"]["name"] = "gone"
     (folder / "out" / "reco.json").write_text(json.dumps(facts))
     return config_of(world, again, folder / "out"), SnapshotError, "on which `reco` was trained"

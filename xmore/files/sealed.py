@@ -6,6 +6,7 @@ Files of older versions lack it, and are read as they are.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,34 +48,35 @@ def is_as_written(text: bytes | str, indent: int | None = 1) -> bool:
         return False
 
 
-def is_whole_json(path: Path) -> bool:
-    """Return whether a file is JSON as `sealed` wrote it, or of an older version."""
-    try:
-        return _is_whole(path.read_bytes(), indent=1)
-    except OSError:
-        return False
-
-
-def mended(text: bytes, indent: int | None = 1) -> bytes | None:
-    """Return JSON with its one flipped bit put right; None if that is not what is wrong with it.
-
-    Takes seconds for 10 kB, so longer files are not tried.
-    """
-    data = bytearray(text)
-    for place in range(8 * len(data) if len(data) <= MOST_MENDED else 0):
-        data[place // 8] ^= 1 << place % 8
-        if b'"checksum"' in data and _is_whole(bytes(data), indent):
-            return bytes(data)
-        data[place // 8] ^= 1 << place % 8
-    return None
-
-
-def _is_whole(text: bytes, indent: int | None) -> bool:
+def is_whole(text: bytes, indent: int | None = 1) -> bool:
+    """Return whether JSON is as `sealed` wrote it, or of an older version."""
     try:
         unsealed(text)
     except (ValueError, RecursionError):
         return False
     return is_as_written(text, indent)
+
+
+def is_whole_json(path: Path) -> bool:
+    """Return whether a file is JSON as `sealed` wrote it, or of an older version."""
+    try:
+        return is_whole(path.read_bytes())
+    except OSError:
+        return False
+
+
+def mended(text: bytes, judge: Callable[[bytes], bool] = is_whole) -> bytes | None:
+    """Return sealed JSON with its one flipped bit put right; None if that is not what is wrong.
+
+    Takes seconds for 10 kB, so longer texts are not tried.
+    """
+    data = bytearray(text)
+    for place in range(8 * len(data) if len(data) <= MOST_MENDED else 0):
+        data[place // 8] ^= 1 << place % 8
+        if b'"checksum"' in data and judge(bytes(data)):
+            return bytes(data)
+        data[place // 8] ^= 1 << place % 8
+    return None
 
 
 def _is_near(key: str) -> bool:
