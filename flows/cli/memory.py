@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ConfigFile
+from flows.cli.options import RESULTS, ConfigFile, Results
 
 commands = typer.Typer(
     help="Plan, list, show, compare, verify, roll back and clean up memories.",
@@ -105,7 +105,10 @@ def take_down(
 
     for value, known in add(memory, values, reason):
         say(safe(f"{'already taken down' if known else 'taken down'}: {value}"))
-    say(safe("Next: `xmore reindex CONFIG` removes them, `xmore memory gc` deletes their bytes."))
+    say(
+        safe("Next: `xmore reindex CONFIG` removes them, `xmore memory takedown traces` lists what")
+    )
+    say(safe("results still hold of them, `xmore memory gc` deletes their bytes."))
 
 
 @take_downs.command("list")
@@ -115,6 +118,24 @@ def list_take_downs(memory: MemoryFolder) -> None:
     from index_build.base.takedown import current
 
     show_take_downs(list(current(memory).values()))
+
+
+@take_downs.command("traces")
+def traces(
+    memory: MemoryFolder,
+    results: Results = RESULTS,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete them; the next run makes them again.")
+    ] = False,
+) -> None:
+    """List what results still hold of rows that were taken down: artifacts, pages, caches."""
+    from flows.cli.terminal.memory import show_traces
+    from index_build.upkeep.traces import find_traces, remove_traces
+
+    found = find_traces(memory, results)
+    if remove:
+        remove_traces(results, found)
+    show_traces(found, str(results), remove)
 
 
 @take_downs.command("reinstate")
