@@ -105,10 +105,8 @@ def take_down(
 
     for value, known in add(memory, values, reason):
         say(safe(f"{'already taken down' if known else 'taken down'}: {value}"))
-    say(
-        safe("Next: `xmore reindex CONFIG` removes them, `xmore memory takedown traces` lists what")
-    )
-    say(safe("results still hold of them, `xmore memory gc` deletes their bytes."))
+    say("Next: `xmore memory takedown traces` lists what results still hold of them,")
+    say("`xmore reindex CONFIG` removes them, and `xmore memory gc` deletes their bytes.")
 
 
 @take_downs.command("list")

@@ -64,7 +64,7 @@ def holders(folder, row) -> list:
     return found
 
 
-@pytest.mark.parametrize("after_gc", [False, True])
+@pytest.mark.parametrize("after_gc", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, after_gc):
     memory, config, name, row, other = copied
     page = config.results / "leaks.html"

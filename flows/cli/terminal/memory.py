@@ -52,15 +52,10 @@ def show_traces(found: list[Trace], results: str, removed: bool) -> None:
         say(safe(f"{'removed' if removed else 'holds some'}: {trace.path} ({trace.what})"))
     runs = sorted({name for trace in found for name in trace.runs})
     if runs:
-        say(
-            safe(f"{'can no longer' if removed else 'could no longer'} be drawn: {', '.join(runs)}")
-        )
+        can = "can" if removed else "could"
+        say(safe(f"these runs {can} no longer be drawn: {', '.join(runs)}"))
     if not removed:
-        say(
-            safe(
-                "`--remove` deletes all of these. The next run makes them again, without the rows."
-            )
-        )
+        say("`--remove` deletes all of these. The next run makes them again, without the rows.")
 
 
 def show_card(snapshot: Snapshot) -> None:
