@@ -134,6 +134,8 @@ def _verify_checkpoints(done: Verified, results: Path) -> None:
 
         try:
             read_checkpoint(folder)
+            if not is_whole_json(folder / FACTS):
+                done.problems.append(f"{folder / FACTS}: its bytes are not those that were written")
         except ModelError as error:
             done.problems.append(str(error))
         done.read(folder / FACTS, folder / WEIGHTS)

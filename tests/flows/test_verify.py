@@ -1,5 +1,6 @@
 """A flipped bit, anywhere: both verify commands see it, and no run gives other numbers for it."""
 
+import json
 import os
 import random
 import shutil
@@ -215,3 +216,57 @@ def test_the_next_reindex_makes_the_same_rows(indexed, changed, web, xmore, tmp_
     left = xmore("memory", "verify", memory, "--all")
     assert left.returncode == 0, (ran, left)
     assert not list((memory / "batches").rglob("*.broken-*"))
+
+
+def without_checksums(folder: Path) -> None:
+    """Rewrite what older versions wrote without checksums, as they did."""
+    for pattern in ("*.json", "*.jsonl"):
+        for path in folder.rglob(pattern):
+            if path.parent.name == "outcomes":
+                path.unlink()
+                continue
+            text = path.read_text()
+            lines = text.split("\n")[1:] if path.parent.name == "cache" else [text]
+            lines = text.splitlines() if pattern == "*.jsonl" else lines
+            data = [json.loads(line) for line in lines]
+            for each in data:
+                each.pop("checksum", None)
+                if path.name == "selection.json":
+                    each.pop("sums")
+            path.unlink()
+            path.write_text("".join(json.dumps(each) + "\n" for each in data))
+    for path in folder.glob("runs/*/views.sql"):
+        path.write_text(path.read_text().partition("\n")[2])
+    for path in folder.glob("cache/shard-*.parquet"):
+        path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}.parquet"))
+
+
+def test_what_older_versions_made_is_intact_and_unchanged(indexed, results, done, xmore, tmp_path):
+    config = indexed.model_copy(update={"memory": linked(indexed.memory, tmp_path / "memory")})
+    without_checksums(config.memory)
+    answer = xmore("memory", "verify", config.memory, "--all")
+    assert answer.returncode == 0, answer
+    assert xmore_reindex.fn(config).skipped
+    config = config.model_copy(
+        update={"index": config.index.model_copy(update={"target_recall": 0.9})}
+    )
+    assert xmore_reindex.fn(config).embedded == 0
+    config = done.config.model_copy(update={"results": linked(results, tmp_path / "results")})
+    without_checksums(config.results)
+    answer = xmore("verify", "--all", "--results", config.results)
+    assert answer.returncode == 0, answer
+    run = load_run(config.results, xmore_benchmark.fn(config))
+    assert all(ref.skipped for ref in run.artifacts)
+
+
+def test_a_damaged_cache_of_a_tar_is_read_again(results, tmp_path, monkeypatch):
+    tars, cache = results.with_name("tars"), tmp_path / "cache"
+    shutil.copytree(results / "cache", cache)
+    source, content = TarsConfig(folder=tars), list_tars(tars)
+    monkeypatch.setattr("index_build.sources.tars._read", lambda *_: pytest.fail("read again"))
+    ((_, whole),) = listings(content, source, cache, 1 << 20)
+    monkeypatch.undo()
+    for n in range(FLIPS):
+        path, before = flipped(cache, "shard-*.parquet", n)
+        ((_, listed),) = listings(content, source, cache, 1 << 20)
+        assert listed.equals(whole) and path.read_bytes() == before
