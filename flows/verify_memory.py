@@ -24,7 +24,7 @@ from index_build.embed import (
     set_features_aside,
     set_shard_aside,
 )
-from index_build.sources.urls import damaged_selection
+from index_build.sources.selection import SELECTION, damaged_selection
 from index_build.verify import check_rows, verify_snapshot
 from xmore.files.digests import compare_again
 from xmore.files.errors import LockedError, SnapshotError
@@ -152,8 +152,8 @@ def _verify_features(done: Verified, folder: Path, number: int, repair: bool) ->
 def _verify_selection(done: Verified, folder: Path, repair: bool) -> None:
     done.read(*folder.glob("*"))
     found = list(damaged_selection(folder))
-    if not found and not is_whole_json(folder / "selection.json"):
-        found = [folder / "selection.json"]
+    if not found and not is_whole_json(folder / SELECTION):
+        found = [folder / SELECTION]
     done.problems += [f"{path}: {WRITTEN}" for path in found]
     if found and repair:
         shutil.rmtree(folder)  # it is listed again

@@ -123,6 +123,16 @@ def read_record(folder: Path, number: int) -> dict[str, Any]:
         ) from error
 
 
+def read_whole_record(folder: Path, number: int) -> dict[str, Any]:
+    """Read a shard's record. Raises SnapshotError if the shard is not as it was embedded."""
+    for path in damaged_features(folder, number):
+        raise SnapshotError(
+            f"{path}: its bytes are not those that were embedded. Run the same command again: it "
+            "embeds them again."
+        )
+    return read_record(folder, number)
+
+
 def write_record(folder: Path, number: int, record: dict[str, Any]) -> None:
     """Record that a shard is embedded."""
     write_whole(record_path(folder, number), sealed(record))

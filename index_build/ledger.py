@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 
 from index_build.base import takedown
-from index_build.base.batches import Batch, check_outcomes, list_batches
+from index_build.base.batches import Batch, list_batches, whole_outcomes
 from index_build.base.tables import parquet, scratch_db
 from index_build.download.fetch import PRIVATE, RETRYABLE
 from index_build.embed import read_record
@@ -110,8 +110,7 @@ class Ledger:
         self.db.execute("create or replace table rejected (row_key varchar, cause varchar)")
         for batch in batches:
             for record in sorted((batch.features(model) / "done").glob("*.json")):
-                causes = read_record(record.parents[1], int(record.stem))["rejected"]
-                if causes:
+                if causes := read_record(record.parents[1], int(record.stem))["rejected"]:
                     self.db.executemany("insert into rejected values (?, ?)", list(causes.items()))
         self.db.execute(_KEPT)
 
@@ -187,10 +186,7 @@ def bounds_of(download: DownloadConfig) -> dict[str, object]:
 
 
 def _outcomes(batches: list[Batch]) -> str:
-    for batch in batches:
-        for number in batch.attempted():
-            check_outcomes(batch, number)
-    files = [path for batch in batches for path in sorted(batch.outcomes.glob("*.parquet"))]
+    files = [path for batch in batches for path in whole_outcomes(batch)]
     if not files:
         return (
             "select null::varchar as row_key, null::varchar as memory_key, null::varchar as cause, "

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from index_build.base import history
 from index_build.base.batches import features_name
 from index_build.base.tables import write_table
-from index_build.embed import KINDS, damaged_features, part, read_record, save_array
+from index_build.embed import KINDS, part, read_whole_record, save_array
 from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
 from xmore.files.digests import digest_file, digest_of, has_digest
@@ -75,7 +75,7 @@ def assemble(
     makers: list[dict[str, str]] = []
     for batch, number, positions in track(kept, "memory assembling", "shard", count):
         folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
-        record = _whole_record(folder, number)
+        record = read_whole_record(folder, number)
         shard: dict[str, Any] = {
             "batch": batch,
             "number": number,
@@ -267,16 +267,6 @@ def _lay_out(
             facts = {"bytes": target.stat().st_size, "sha256": digest_file(target)}
         laid[kind] = {"file": name, "bytes": facts["bytes"], "sha256": facts["sha256"]}
     return laid
-
-
-def _whole_record(folder: Path, number: int) -> dict[str, Any]:
-    """Read a shard's record. Raises SnapshotError if the shard is not as it was embedded."""
-    for path in damaged_features(folder, number):
-        raise SnapshotError(
-            f"{path}: its bytes are not those that were embedded. Run the same command again: it "
-            "embeds them again."
-        )
-    return read_record(folder, number)
 
 
 def _are_whole(snapshot: Snapshot, files: Iterable[dict[str, Any]]) -> bool:

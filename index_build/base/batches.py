@@ -163,6 +163,13 @@ def check_outcomes(batch: Batch, number: int, *, images: bool = False) -> None:
         )
 
 
+def whole_outcomes(batch: Batch) -> list[Path]:
+    """Return the files of a batch's outcomes. Raises SnapshotError if one is damaged."""
+    for number in batch.attempted():
+        check_outcomes(batch, number)
+    return [batch.outcomes / f"{number:05d}.parquet" for number in batch.attempted()]
+
+
 def close(batch: Batch) -> None:
     """Close a batch with its attempted shards. Its other rows count as never attempted."""
     if batch.closed:

@@ -23,6 +23,7 @@ from index_build.sources import lists, urls
 from index_build.sources.condition import check_condition
 from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
+from index_build.sources.selection import Selected, publish_selection, read_selection
 from index_build.sources.tars import OTHER, digest_listings, list_tars, listings
 from xmore.config.memory import ReindexConfig
 from xmore.config.sources import SourceConfig, TarsConfig
@@ -98,7 +99,7 @@ def want(listed: Listed, config: ReindexConfig) -> Wanted:
     """Write a source's wanted rows, unless they exist. Memory: one file of rows, and all keys."""
     folder = config.memory / "making" / f"wanted-{listed.digest[:16]}"
     source = listed.source
-    selected = urls.read_selection(folder)
+    selected = read_selection(folder)
     if selected is None and source.urls:
         found = listed.found
         selected = urls.select_rows(source.urls, source.filters, found, config.shard_rows, folder)
@@ -160,7 +161,7 @@ def _embedded(adopted: Snapshot) -> Iterator[dict[str, Any]]:
 
 def _write(
     rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path
-) -> urls.Selected:
+) -> Selected:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     source = listed.source
@@ -190,8 +191,8 @@ def _write(
     first_bad = ""
     if source.images and listed.found.bad:
         first_bad = f"{source.images.captions}, {listed.found.bad[0]}"
-    selected = urls.Selected(asked, dict(failures), dict(filtered), shards, first_bad)
-    urls.publish_selection(partial, folder, selected)
+    selected = Selected(asked, dict(failures), dict(filtered), shards, first_bad)
+    publish_selection(partial, folder, selected)
     return selected
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -24,11 +21,10 @@ from index_build.sources.lists import (
     was_guessed,
     write_texts,
 )
+from index_build.sources.selection import Selected, publish_selection, read_selection
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
-from xmore.files.digests import cached_digest, digest_file, digest_of, has_digest
+from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import fsync_dir, write_whole
-from xmore.files.sealed import sealed, unsealed
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 
@@ -38,21 +34,7 @@ RESERVED = ("row_key", "url", "caption", "cause", "tries", "host", "filename", "
 CAUSES = (BAD_LINE, NOT_UTF8, "no URL", "empty caption")
 # Our columns beside the list's own.
 URL, CAPTION = '"xmore url"', '"xmore caption"'
-SELECTION = "selection.json"
 VERSION = 2  # of the selection's arithmetic
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Selected:
-    """The result of the selection."""
-
-    asked: int  # requested rows, each (url, caption) once
-    failures: dict[str, int]  # requested rows that cannot be downloaded, by cause
-    filtered: dict[str, int]  # rows that the filters excluded, by filter; not in `asked`
-    shards: int
-    first_bad: str = ""  # the first line of the list that cannot be read
 
 
 def rows_digest(
@@ -112,43 +94,6 @@ def _write_selection(
     failures = {cause: counts[cause] for cause in CAUSES if cause in counts}
     filtered = dict(db.execute("from filtered order by all").fetchall())
     return Selected(asked, failures, filtered, shards)
-
-
-def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
-    """Mark `partial` as complete, and rename it to `folder`."""
-    sums = {path.name: digest_file(path) for path in sorted(partial.glob("*.parquet"))}
-    write_whole(partial / SELECTION, sealed(asdict(selected) | {"sums": sums}))
-    os.rename(partial, folder)
-    fsync_dir(folder.parent)
-
-
-def read_selection(folder: Path) -> Selected | None:
-    """Read what `publish_selection` wrote; None if it is absent, or damaged and therefore deleted.
-
-    Each file is read once a process. Older selections have no checksums.
-    """
-    if not (folder / SELECTION).exists():
-        return None
-    problem = next(damaged_selection(folder), None)
-    if problem:
-        log.warning("%s: its bytes are not those that were written; listing again", problem)
-        shutil.rmtree(folder)
-        return None
-    facts = unsealed((folder / SELECTION).read_bytes())
-    facts.pop("sums", None)
-    return Selected(**facts)
-
-
-def damaged_selection(folder: Path) -> Iterator[Path]:
-    """Yield which files of a selection are not as they were written; read once a process."""
-    try:
-        sums = unsealed((folder / SELECTION).read_bytes()).get("sums", {}).items()
-    except (ValueError, AttributeError):
-        yield folder / SELECTION
-        return
-    for name, sha256 in sums:
-        if not has_digest(folder / name, sha256):
-            yield folder / name
 
 
 def _read_list(

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from markupsafe import escape
 
 from index_build.base import takedown
-from index_build.base.batches import list_batches
+from index_build.base.batches import list_batches, whole_outcomes
 from index_build.base.changes import changing
 from index_build.ledger import followers
 from xmore.files.digests import digest_text
@@ -94,7 +94,7 @@ def remove_traces(results: Path, traces: list[Trace]) -> None:
     if running:
         raise LockedError(f"{results}: run {running[0]} is running. Wait for it to end.")
     for trace in traces:
-        if trace.path.parents[2].name == TEXTS:
+        if TEXTS in trace.path.parts and trace.path.is_file():
             with suppress(XmoreError):  # damaged: its parts are not read
                 drop_part(trace.path.parent, trace.path.name)
         if trace.path.is_dir():
@@ -112,8 +112,7 @@ def _taken(memory: Path) -> _Rows:
         rows.keys |= set(images)
     wanted = pa.array(sorted(rows.keys), pa.string())
     for batch in list_batches(memory) if known else ():
-        for number in batch.attempted():
-            path = batch.outcomes / f"{number:05d}.parquet"
+        for path in whole_outcomes(batch):
             names = pq.read_schema(path).names
             names = [n for n in ("memory_key", "row_key", "caption", "url") if n in names]
             table = pq.read_table(path, columns=names, partitioning=None)
