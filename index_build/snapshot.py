@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from index_build.base import history
 from index_build.base.batches import features_name
+from index_build.base.metadata import whole_metadata
 from index_build.base.tables import write_table
 from index_build.embed import KINDS, part, read_whole_record, save_array
 from index_build.plan import ReindexPlan
@@ -201,21 +202,19 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
 def newest(memory: Path) -> Snapshot | None:
     """Return the newest snapshot whose manifest and metadata are whole, if there is one."""
     for name in history.names(memory):
+        path = memory / "snapshots" / name
         try:
-            found = read_snapshot(memory / "snapshots" / name)
+            whole_metadata(path)
+            return read_snapshot(path)
         except SnapshotError as error:
             log.warning("%s It is passed over.", error)
-            continue
-        files = found.manifest["files"]
-        if _are_whole(found, (f for f in files if f["file"].startswith("metadata/"))):
-            return found
-        log.warning("%s: its metadata are damaged; it is passed over", found.path)
     return None
 
 
 def _is_complete(path: Path) -> bool:
     try:
-        return bool(read_snapshot(path))
+        found = read_snapshot(path)
+        return _are_whole(found, found.manifest["files"])
     except SnapshotError:
         return False
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build.base.lines import read_lines, with_events
+from index_build.base.metadata import whole_metadata
 from index_build.base.web import encoded
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.paths import write_whole
@@ -144,10 +145,13 @@ def all_forms(values: Iterable[str]) -> dict[str, str]:
 
 
 def holds(snapshot: Path, values: Iterable[str]) -> int:
-    """Return how many rows of a snapshot are taken down. Memory: one shard's keys."""
+    """Return how many rows of a snapshot are taken down. Memory: one shard's keys.
+
+    Raises SnapshotError if its metadata are damaged.
+    """
     forms, count = all_forms(values), 0
     wanted = pa.array(list(forms), pa.string())
-    for path in sorted((snapshot / "metadata").glob("*.parquet")) if forms else ():
+    for path in whole_metadata(snapshot) if forms else ():
         schema = pq.read_schema(path)
         names = [n for n in ("memory_key", "row_key", "url") if n in schema.names]
         names = [name for name in names if pa.types.is_string(schema.field(name).type)]

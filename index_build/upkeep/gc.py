@@ -31,6 +31,7 @@ from index_build.base.batches import (
     sums_of,
 )
 from index_build.base.changes import Change, beside, changing, clear_removed, commit, remove
+from index_build.base.metadata import whole_metadata
 from index_build.base.tables import parquet, scratch_db, write_table
 from index_build.download.job import TAKEN_DOWN
 from index_build.embed import (
@@ -73,6 +74,11 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
         taken = list(takedown.current(memory))
         kept, going = _choose(memory, keep, taken, held)
         used = {_features_of(memory / "snapshots" / name) for name in kept}
+        files = [file for name in kept for file in whole_metadata(memory / "snapshots" / name)]
+        if not files:
+            raise SnapshotError(
+                f"{memory}: no complete snapshot would be left. Nothing is deleted."
+            )
         freed = _bytes_of([memory / "snapshots" / name for name in going])
         if not dry_run:
             for name in going:
@@ -82,7 +88,7 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
                 path.unlink()
             shutil.rmtree(memory / "making", ignore_errors=True)
         rows = files = 0
-        with _referenced(memory, list(kept)) as db:
+        with _referenced(memory, files) as db:
             batches = [batch for batch in list_batches(memory) if batch.closed]
             for batch in track(batches, "memory freeing", "batch"):
                 for folder in sorted(batch.path.glob("features-*")):
@@ -131,15 +137,8 @@ def _choose(
 
 
 @contextmanager
-def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB with the table `used` of the memory_keys that the snapshots hold."""
-    files = [
-        path
-        for name in names
-        for path in sorted((memory / "snapshots" / name / "metadata").glob("*.parquet"))
-    ]
-    if not files:
-        raise SnapshotError(f"{memory}: no complete snapshot would be left. Nothing was deleted.")
+def _referenced(memory: Path, files: list[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB with the table `used` of the memory_keys in the snapshots' metadata."""
     with scratch_db(memory / "making" / "gc") as db:
         db.execute(f"create table used as select distinct memory_key from {parquet(files)}")
         yield db

@@ -13,6 +13,7 @@ import pytest
 
 from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
+from flows.verify_memory import verify_memory
 from index_build.sources.tars import list_tars, listings
 from index_build.upkeep.gc import collect
 from xmore.config.sources import TarsConfig
@@ -216,6 +217,18 @@ def test_the_next_reindex_makes_the_same_rows(indexed, changed, web, xmore, tmp_
     left = xmore("memory", "verify", memory, "--all")
     assert left.returncode == 0, (ran, left)
     assert not list((memory / "batches").rglob("*.broken-*"))
+
+
+@pytest.mark.parametrize("n", NEXT)
+@pytest.mark.parametrize("kind", ["metadata", "features", "rows of features", "tars", "outcomes"])
+def test_gc_builds_on_no_damage(indexed, tmp_path, kind, n):
+    memory = linked(indexed.memory, tmp_path / "memory")
+    path, _ = flipped(memory, MEMORY[kind], n)
+    try:
+        collect(memory, keep=1, dry_run=False)
+    except XmoreError as error:
+        assert "\n" not in str(error)
+    assert not path.exists() or any(path.name in told for told in verify_memory(memory).problems)
 
 
 def without_checksums(folder: Path) -> None:
