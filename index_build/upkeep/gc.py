@@ -74,11 +74,9 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
         taken = list(takedown.current(memory))
         kept, going = _choose(memory, keep, taken, held)
         used = {_features_of(memory / "snapshots" / name) for name in kept}
-        files = [file for name in kept for file in whole_metadata(memory / "snapshots" / name)]
-        if not files:
-            raise SnapshotError(
-                f"{memory}: no complete snapshot would be left. Nothing is deleted."
-            )
+        metadata = [file for name in kept for file in whole_metadata(memory / "snapshots" / name)]
+        if not metadata:
+            raise SnapshotError(f"{memory}: no snapshot would be left. Nothing was deleted.")
         freed = _bytes_of([memory / "snapshots" / name for name in going])
         if not dry_run:
             for name in going:
@@ -88,7 +86,7 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
                 path.unlink()
             shutil.rmtree(memory / "making", ignore_errors=True)
         rows = files = 0
-        with _referenced(memory, files) as db:
+        with _referenced(memory, metadata) as db:
             batches = [batch for batch in list_batches(memory) if batch.closed]
             for batch in track(batches, "memory freeing", "batch"):
                 for folder in sorted(batch.path.glob("features-*")):
