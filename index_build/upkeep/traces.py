@@ -120,8 +120,8 @@ def _taken(memory: Path) -> _Rows:
             for row in table.filter(hit).to_pylist():
                 rows.keys |= {row["memory_key"] or row["row_key"]}
                 rows.urls |= {row["url"]} if row.get("url") else set()
-                if row.get("caption"):
-                    rows.captions.add(row["caption"])
+                if row.get("caption") is not None:  # gc deletes it
+                    rows.captions |= {row["caption"]} - {""}
                     rows.told.add(row["memory_key"])
     return rows
 
