@@ -228,10 +228,11 @@ def retrieve(
 
 def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
     """Return each method with each M, or once if it reads no captions."""
+    cache = config.results / "cache"
     return [
         MethodRun(
             name,
-            MethodRequest(dataset, config.retrieval.candidates, m, config.options),
+            MethodRequest(dataset, config.retrieval.candidates, m, config.options, cache),
             tuple(config.adjustments),
             tuple(config.seeds),
         )

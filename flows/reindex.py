@@ -13,7 +13,7 @@ from flows.prefect_ui import show_snapshot
 from index_build.base import history, takedown
 from index_build.base.batches import Batch, clear_unfinished, close, list_batches
 from index_build.base.changes import changing
-from index_build.embed import to_embed
+from index_build.embed import set_damaged_aside, to_embed
 from index_build.ledger import followers
 from index_build.plan import ReindexPlan, already_published, make_plan
 from index_build.snapshot import changes, clean_up, newest, point_current
@@ -136,9 +136,12 @@ def _build(plan: ReindexPlan) -> Reindexed:
 def _embed(plan: ReindexPlan, batch: Batch) -> int:
     """Embed a batch on this machine in one call, or on a cluster in one call per shard.
 
+    What was embedded before and is damaged is embedded again.
+
     Returns the number of rows embedded.
     """
     execution, folder = plan.config.execution, batch.features(plan.model)
+    set_damaged_aside(batch, folder)
     numbers = to_embed(batch, folder)
     sweep(folder)  # before workers write there: no worker may remove another's temporary files
     groups = [numbers] if execution.runner == "local" else [[number] for number in numbers]

@@ -1,48 +1,82 @@
-"""Verify results and memories: read every byte, and say what is not as it was written."""
+"""Verify results: read every byte, say what is not as it was written, and repair it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from index_build.base import history
-from index_build.base.batches import list_batches
-from index_build.embed import part, read_record
-from index_build.verify import check_rows, verify_snapshot
-from xmore.files.digests import digest_file
-from xmore.files.errors import ArtifactError, SnapshotError
+from index_build.sources.tars import is_whole_listing
+from index_build.verify import verify_snapshot
+from xmore.files.digests import compare_again, holds_facts
+from xmore.files.errors import ArtifactError, ModelError, SnapshotError
+from xmore.files.paths import write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import is_whole_json, mended
 from xmore.memory.adopt import open_memory
-from xmore.memory.snapshot import open_snapshot
 from xmore.results.runs import Run, all_runs
-from xmore.results.views import VIEWS, views_of
+from xmore.results.views import VIEWS, are_whole, write_views
 from xmore.store.artifacts import move_aside
-from xmore.store.checks import MANIFEST, check_hashes
+from xmore.store.checks import MANIFEST, check_hashes, is_whole, read_manifest
 from xmore.store.contracts import RunFile, read_contract
+from xmore.store.texts import drop_part
 
 
 @dataclass
 class Verified:
     """What was read, and what is damaged."""
 
-    things: int = 0  # artifacts, runs, snapshots or shards
+    things: int = 0  # artifacts, runs, caches, snapshots or shards
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
     moved: list[Path] = field(default_factory=list)  # where damage was moved to
+    mended: list[Path] = field(default_factory=list)  # what is whole again, or was deleted
+
+    def read(self, *files: Path) -> None:
+        """Count what was read."""
+        self.things += 1
+        self.bytes += sum(file.stat().st_size for file in files if file.is_file())
 
     def artifact(self, path: Path, repair: bool) -> None:
         """Read an artifact; with `repair`, move a damaged one aside."""
         found = check_hashes(path)
+        if not found and not is_whole_json(path / MANIFEST):
+            found = [f"{path / MANIFEST}: its bytes are not those that were written"]
         self.problems += found
-        self.things += 1
-        self.bytes += sum(file.stat().st_size for file in path.glob("*") if file.is_file())
-        # The text store encodes a damaged part again by itself, and keeps the others.
-        if found and repair and path.exists() and path.parents[1].name != "caption_embeddings":
-            self.moved.append(move_aside(path))
+        self.read(*path.glob("*"))
+        if found and repair and path.exists():
+            self.moved += _set_aside(path)
+
+    def json(self, path: Path, problem: str, repair: bool) -> bool:
+        """Read a file that has a checksum -> whether it is whole; repair puts one bit right."""
+        self.read(path)
+        if is_whole_json(path):
+            return True
+        whole = mended(path.read_bytes()) if repair and path.is_file() else None
+        self.problems.append(f"{path}: {problem}")
+        if whole is not None:
+            write_whole(path, whole)
+            self.mended.append(path)
+        return whole is not None
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """Move a damaged artifact aside; of a model's texts, only the parts that are damaged."""
+    if path.parents[1].name == "caption_embeddings":
+        with suppress(ArtifactError):
+            parts = read_manifest(path)["parts"]
+            names = [part["file"] for part in parts if not is_whole(path, part)]
+            for name in names:
+                drop_part(path, name)
+            if names:
+                return [move_aside(path / name) for name in names if (path / name).exists()]
+    return [move_aside(path)]
 
 
 def verify_run(run: Run, repair: bool) -> Verified:
     """Read a run's artifacts and its snapshot."""
+    compare_again()
     done = Verified()
     for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
         done.artifact(Path(path), repair)
@@ -50,66 +84,68 @@ def verify_run(run: Run, repair: bool) -> Verified:
         memory = Path(run.snapshot["memory"])
         with open_memory(memory, run.results / "cache", run.snapshot["name"]) as snapshot:
             done.problems += verify_snapshot(snapshot)
+            done.read(*(snapshot.path / file["file"] for file in snapshot.manifest["files"]))
     except SnapshotError as error:
         done.problems.append(str(error))
     return done
 
 
 def verify_results(results: Path, repair: bool) -> Verified:
-    """Read the whole store, the text store, and the files of all runs."""
+    """Read the whole store, the text store, the files of all runs, and the caches."""
+    compare_again()
     done = Verified()
     places = sorted(path.parent for path in (results / "store").glob(f"*/*/*/{MANIFEST}"))
     whole = [path for path in places if "." not in path.name]  # neither .partial nor .broken-<n>
     for path in track(whole, "verifying", "artifact"):
         done.artifact(path, repair)
     for file in sorted((results / "runs").glob("*/run.json")):
-        done.things += 1
-        done.bytes += file.stat().st_size
-        try:
-            read_contract(file, RunFile)
-        except (OSError, ValueError) as error:
-            done.problems.append(f"{file}: {error}. The run is not listed; its artifacts are kept")
+        what = "damaged. The run is not listed; its artifacts are kept"
+        if done.json(file, what, repair):
+            try:
+                read_contract(file, RunFile)
+            except (OSError, ValueError) as error:
+                done.problems.append(f"{file}: {error}. The run is not listed")
     for run in all_runs(results):
-        views = run.path / VIEWS
-        try:
-            same = not views.exists() or views.read_text(encoding="utf-8") == views_of(run)
-        except (OSError, ValueError, ArtifactError):
-            same = False
-        if not same:
-            again = f"xmore sql {run.name} --write-views"
-            done.problems.append(f"{views}: is not this run's, or of another place; see `{again}`")
+        _verify_views(done, run, repair)
+    _verify_checkpoints(done, results)
+    for path in _damaged_caches(done, results / "cache"):
+        done.problems.append(f"{path}: its bytes are not those that were written")
+        if repair:
+            path.unlink()
+            done.mended.append(path)
     return done
 
 
-def verify_memory(memory: Path) -> Verified:
-    """Read all snapshots of a memory, its batches' features, and its history."""
-    done = Verified()
-    names = history.names(memory)  # raises SnapshotError where the history cannot be read
-    for name in names:
+def _verify_views(done: Verified, run: Run, repair: bool) -> None:
+    views = run.path / VIEWS
+    done.read(views)
+    if views.exists() and not are_whole(views):
+        done.problems.append(f"{views}: damaged. `xmore sql {run.name} --write-views` mends it")
+        if repair:
+            done.mended.append(write_views(run))
+
+
+def _verify_checkpoints(done: Verified, results: Path) -> None:
+    """Read the layers that runs of `reco` used, as far as they still exist."""
+    options = (run.config.get("options", {}).get("reco") or {} for run in all_runs(results))
+    folders = {Path(each["checkpoint"]) for each in options if each.get("checkpoint")}
+    for folder in sorted(folder for folder in folders if folder.is_dir()):
+        from xmore.methods.reco.checkpoint import FACTS, read_checkpoint  # torch
+
         try:
-            snapshot = open_snapshot(memory, name)
-        except SnapshotError as error:
+            read_checkpoint(folder)
+            if not is_whole_json(folder / FACTS):
+                done.problems.append(f"{folder / FACTS}: its bytes are not those that were written")
+        except ModelError as error:
             done.problems.append(str(error))
-            continue
-        done.things += 1
-        done.bytes += sum(file["bytes"] for file in snapshot.manifest["files"])
-        done.problems += verify_snapshot(snapshot) or check_rows(snapshot)
-    records = [
-        record
-        for batch in list_batches(memory)
-        for record in sorted(batch.path.glob("features-*/done/*.json"))
-    ]
-    for record in track(records, "memory verifying", "shard"):
-        folder, number = record.parents[1], int(record.stem)
-        done.things += 1
-        try:
-            files = read_record(folder, number)["files"].items()
-        except (SnapshotError, KeyError, AttributeError) as error:
-            done.problems.append(str(error))
-            continue
-        for kind, facts in files:
-            path = part(folder, kind, number)
-            done.bytes += facts["bytes"]
-            if not path.is_file() or digest_file(path) != facts["sha256"]:
-                done.problems.append(f"{path}: its bytes are not those that were embedded")
-    return done
+        done.read(folder / FACTS, *folder.glob("reco*.safetensors"))
+
+
+def _damaged_caches(done: Verified, cache: Path) -> Iterator[Path]:
+    """Yield damaged caches: facts of files, and listings of tars. They are made again."""
+    checks = {"*.json": holds_facts, "shard-*.parquet": is_whole_listing}
+    for pattern, holds in checks.items():
+        for path in sorted(cache.glob(pattern)):
+            done.read(path)
+            if not holds(path):
+                yield path

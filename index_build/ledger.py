@@ -19,14 +19,14 @@ from pathlib import Path
 import duckdb
 
 from index_build.base import takedown
-from index_build.base.batches import Batch, list_batches
+from index_build.base.batches import Batch, list_batches, whole_outcomes
 from index_build.base.tables import parquet, scratch_db
 from index_build.download.fetch import PRIVATE, RETRYABLE
+from index_build.embed import read_record
 from index_build.sources.look_up import Wanted
 from xmore.config.memory import DownloadConfig
 from xmore.files.sql import quote, quote_all
 from xmore.models.spec import ModelCard
-from xmore.store.contracts import unsealed
 
 BOUNDED = ("too many bytes", "too many pixels", "forbidden by the server's X-Robots-Tag")
 HOSTS = 20
@@ -110,8 +110,7 @@ class Ledger:
         self.db.execute("create or replace table rejected (row_key varchar, cause varchar)")
         for batch in batches:
             for record in sorted((batch.features(model) / "done").glob("*.json")):
-                causes = unsealed(record.read_bytes())["rejected"]
-                if causes:
+                if causes := read_record(record.parents[1], int(record.stem))["rejected"]:
                     self.db.executemany("insert into rejected values (?, ?)", list(causes.items()))
         self.db.execute(_KEPT)
 
@@ -187,7 +186,7 @@ def bounds_of(download: DownloadConfig) -> dict[str, object]:
 
 
 def _outcomes(batches: list[Batch]) -> str:
-    files = [path for batch in batches for path in sorted(batch.outcomes.glob("*.parquet"))]
+    files = [path for batch in batches for path in whole_outcomes(batch)]
     if not files:
         return (
             "select null::varchar as row_key, null::varchar as memory_key, null::varchar as cause, "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_build.base.batches import Batch, new_path, write_batch
-from index_build.base.tables import write_table, write_tables
+from index_build.base.batches import Batch, new_path, write_batch, write_outcomes
+from index_build.base.tables import write_tables
 from index_build.ledger import bounds_of, open_ledger
 from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
@@ -53,4 +53,4 @@ def _settle(batch: Batch) -> None:
         tries = table.column_names.index("tries")
         table = table.set_column(tries, "tries", pa.array([1] * len(table), pa.int32()))
         table = table.append_column("cause", nothing).append_column("host", nothing)
-        write_table(batch.outcomes / rows.name, table)
+        write_outcomes(batch, int(rows.stem), table)

@@ -7,6 +7,7 @@ snapshots link to the rewritten file as long as the same rows are kept.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -20,18 +21,21 @@ import pyarrow.parquet as pq
 
 from index_build.base import history
 from index_build.base.batches import features_name
+from index_build.base.metadata import whole_metadata
 from index_build.base.tables import write_table
-from index_build.embed import KINDS, part, read_record, save_array
+from index_build.embed import KINDS, part, read_whole_record, save_array
 from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
-from xmore.files.digests import digest_file, digest_of
+from xmore.files.digests import digest_file, digest_of, has_digest
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, remove_folder, sweep, write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import sealed
 from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
 from xmore.store.artifacts import move_aside
-from xmore.store.contracts import sealed
 from xmore.store.made_by import warn_if_other
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def assemble(
     makers: list[dict[str, str]] = []
     for batch, number, positions in track(kept, "memory assembling", "shard", count):
         folder = plan.config.memory / "batches" / batch / features_name(plan.model.identity)
-        record = read_record(folder, number)
+        record = read_whole_record(folder, number)
         shard: dict[str, Any] = {
             "batch": batch,
             "number": number,
@@ -87,7 +91,7 @@ def assemble(
         known = before.get(identity(shard))
         if shard["kept"] is None:
             source = {kind: (part(folder, kind, number), f) for kind, f in record["files"].items()}
-        elif previous and known:
+        elif previous and known and _are_whole(previous, known["files"].values()):
             source = {kind: (previous.path / f["file"], f) for kind, f in known["files"].items()}
         else:
             source = {}
@@ -197,18 +201,21 @@ def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
 
 
 def newest(memory: Path) -> Snapshot | None:
-    """Return the newest snapshot that can be read, if there is one."""
+    """Return the newest snapshot whose manifest and metadata are whole, if there is one."""
     for name in history.names(memory):
+        path = memory / "snapshots" / name
         try:
-            return read_snapshot(memory / "snapshots" / name)
-        except SnapshotError:
-            continue
+            whole_metadata(path)
+            return read_snapshot(path)
+        except SnapshotError as error:
+            log.warning("%s It is passed over.", error)
     return None
 
 
 def _is_complete(path: Path) -> bool:
     try:
-        return bool(read_snapshot(path))
+        found = read_snapshot(path)
+        return _are_whole(found, found.manifest["files"])
     except SnapshotError:
         return False
 
@@ -260,6 +267,11 @@ def _lay_out(
             facts = {"bytes": target.stat().st_size, "sha256": digest_file(target)}
         laid[kind] = {"file": name, "bytes": facts["bytes"], "sha256": facts["sha256"]}
     return laid
+
+
+def _are_whole(snapshot: Snapshot, files: Iterable[dict[str, Any]]) -> bool:
+    """Return whether files of a snapshot are as they were published; read once a process."""
+    return all(has_digest(snapshot.path / file["file"], file["sha256"]) for file in files)
 
 
 def _link(path: Path, target: Path, ours: bool) -> None:

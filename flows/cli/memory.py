@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ConfigFile
+from flows.cli.options import RESULTS, ConfigFile, Results
 
 commands = typer.Typer(
     help="Plan, list, show, compare, verify, roll back and clean up memories.",
@@ -105,7 +105,8 @@ def take_down(
 
     for value, known in add(memory, values, reason):
         say(safe(f"{'already taken down' if known else 'taken down'}: {value}"))
-    say(safe("Next: `xmore reindex CONFIG` removes them, `xmore memory gc` deletes their bytes."))
+    say("Next: `xmore memory takedown traces` lists what results still hold of them,")
+    say("`xmore reindex CONFIG` removes them, and `xmore memory gc` deletes their bytes.")
 
 
 @take_downs.command("list")
@@ -115,6 +116,24 @@ def list_take_downs(memory: MemoryFolder) -> None:
     from index_build.base.takedown import current
 
     show_take_downs(list(current(memory).values()))
+
+
+@take_downs.command("traces")
+def traces(
+    memory: MemoryFolder,
+    results: Results = RESULTS,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete them; the next run makes them again.")
+    ] = False,
+) -> None:
+    """List what results still hold of rows that were taken down: artifacts, pages, caches."""
+    from flows.cli.terminal.memory import show_traces
+    from index_build.upkeep.traces import find_traces, remove_traces
+
+    found = find_traces(memory, results)
+    if remove:
+        remove_traces(results, found)
+    show_traces(found, str(results), remove)
 
 
 @take_downs.command("reinstate")
@@ -138,21 +157,24 @@ def verify(
     everything: Annotated[
         bool, typer.Option("--all", help="Verify all snapshots, all batches and the history.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="With --all: repair it, or let `xmore reindex` do so."),
+    ] = False,
 ) -> None:
     """Read every byte of a snapshot, check each row, and print what is damaged."""
     from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.memory import size
     from flows.upkeep import check, find
+    from xmore.files.errors import SnapshotError
 
+    if repair and not everything:
+        raise SnapshotError("--repair needs --all.")
     if everything:
-        from flows.cli.terminal.memory import size
-        from flows.verify import verify_memory
+        from flows.cli.terminal.upkeep import MEMORY_NEXT, show_verified
+        from flows.verify_memory import verify_memory
 
-        done = verify_memory(memory)
-        for problem in done.problems:
-            say(safe(f"damaged: {problem}"))
-        state = "damaged" if done.problems else "intact"
-        say(safe(f"{memory}: {state} ({done.things:,} snapshots and shards, {size(done.bytes)})."))
-        if done.problems:
+        if show_verified(verify_memory(memory, repair), str(memory), repair, MEMORY_NEXT):
             raise typer.Exit(1)
         return
     found = find(memory, snapshot)
@@ -163,8 +185,9 @@ def verify(
         roll_back = f"xmore memory rollback {memory}"
         say(safe(f"Roll back to another snapshot ({roll_back}), or rebuild the memory."))
         raise typer.Exit(1)
-    files = len(found.manifest["files"])
-    say(safe(f"{found.name}: {found.rows:,} rows in {files} files are intact."))
+    files = found.manifest["files"]
+    read = size(sum(file["bytes"] for file in files))
+    say(safe(f"{found.name}: {found.rows:,} rows in {len(files)} files are intact ({read} read)."))
 
 
 @commands.command("gc")

@@ -7,11 +7,11 @@ Times and costs are recorded here and not in a snapshot, so that equal content h
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from index_build.base.lines import read_lines, with_events
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import write_whole
 
@@ -24,13 +24,14 @@ def read(memory: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        events = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        events = read_lines(path)
         if any(not isinstance(e.get("seconds", {}), dict) for e in events):
             raise ValueError("`seconds` is no object")
         return [{"event": str(e["event"]), "snapshot": str(e["snapshot"]), **e} for e in events]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(
-            f"{path}: cannot be read ({error}). Move it away and try again."
+            f"{path}: cannot be read ({error}). `xmore memory verify {memory} --all --repair` "
+            "moves damaged lines aside."
         ) from error
 
 
@@ -40,11 +41,10 @@ def append(memory: Path, event: str, snapshot: str, **facts: Any) -> None:
 
 
 def with_event(memory: Path, event: str, snapshot: str, **facts: Any) -> bytes:
-    """Return the file's content with an event that happens now at its end."""
+    """Return the file's content with an event that happens now at its end. Raises SnapshotError."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = {"event": event, "snapshot": snapshot, "at": now, **facts}
-    lines = [*read(memory), line]
-    return "".join(json.dumps(item, sort_keys=True) + "\n" for item in lines).encode()
+    read(memory)  # nothing is added to a file that cannot be read
+    return with_events(memory / FILE, [{"event": event, "snapshot": snapshot, "at": now, **facts}])
 
 
 def names(memory: Path) -> list[str]:

@@ -1,13 +1,32 @@
-"""The metadata of a folder made by clip-retrieval: files whose columns may differ in type."""
+"""Metadata: those of a snapshot are whole; those of clip-retrieval may differ in types."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmore.files.digests import has_digest
 from xmore.files.errors import SnapshotError, first_line
 from xmore.files.tables import as_text
-from xmore.memory.snapshot import Snapshot
+from xmore.memory.snapshot import Snapshot, read_snapshot
+
+
+def whole_metadata(snapshot: Path) -> list[Path]:
+    """Return the metadata files of the snapshot in a folder; each is read once a process.
+
+    Raises SnapshotError if one is not as it was published: what it says of a row may be wrong.
+    """
+    files = read_snapshot(snapshot).manifest["files"]
+    files = [file for file in files if file["file"].startswith("metadata/")]
+    for file in files:
+        if not has_digest(snapshot / file["file"], file["sha256"]):
+            raise SnapshotError(
+                f"{snapshot / file['file']}: its bytes are not those that were published. `xmore "
+                f"memory verify {snapshot.parents[1]} --all --repair` moves its snapshot aside."
+            )
+    return sorted(snapshot / file["file"] for file in files)
 
 
 def check_metadata(adopted: Snapshot) -> None:

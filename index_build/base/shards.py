@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index_build.base.batches import Batch
+from index_build.base.batches import Batch, check_outcomes
 from index_build.base.metadata import plain
 from xmore.images.readers import Files, ListedImages, Tars
 from xmore.memory.snapshot import numbered, open_array
@@ -40,7 +40,11 @@ class Features:
 
 
 def load_shard(batch: Batch, number: int) -> PairShard | Features:
-    """Load shard `number` of a batch: the rows of its outcomes that have an image."""
+    """Load shard `number` of a batch: the rows of its outcomes that have an image.
+
+    Raises SnapshotError if its outcomes or its tar are not as they were written.
+    """
+    check_outcomes(batch, number, images=True)
     outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
     rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
     rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
@@ -61,9 +65,9 @@ def load_shard(batch: Batch, number: int) -> PairShard | Features:
 
 
 def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
-    tar = f"{number:05d}.tar"
-    with tarfile.open(batch.images / tar) as archive:
-        places = {m.name: (tar, m.offset_data, m.size) for m in archive if m.isreg()}
+    tar = batch.tar(number)
+    with tarfile.open(tar) as archive:
+        places = {m.name: (tar.name, m.offset_data, m.size) for m in archive if m.isreg()}
     names = rows["image_path"].to_pylist()
     # An image that was scaled down no longer has the bytes that its memory_key is the hash of.
     return ListedImages(Tars(batch.images, places), names, [None] * len(names))

@@ -52,9 +52,14 @@ def parquet(paths: list[Path], options: str = "", hive: bool = False) -> str:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file atomically."""
+    write_whole(path, as_parquet(table))
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
-    write_whole(path, sink.getvalue().to_pybytes())
+    return sink.getvalue().to_pybytes()
 
 
 def write_tables(db: duckdb.DuckDBPyConnection, query: str, rows: int, folder: Path) -> int:

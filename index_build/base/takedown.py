@@ -9,7 +9,6 @@ value that it follows from.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index_build.base.lines import read_lines, with_events
+from index_build.base.metadata import whole_metadata
 from index_build.base.web import encoded
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.paths import write_whole
@@ -86,7 +87,8 @@ def current(memory: Path) -> dict[str, TakeDown]:
                 found[event["value"]] = TakeDown(**event)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SnapshotError(
-            f"{path}: cannot be read ({error}). Restore it: without it, rows come back."
+            f"{path}: cannot be read ({error}). Restore it: without it, rows come back. Or remove "
+            f"the line, and add its value again: `xmore memory takedown add {memory} VALUE`."
         ) from error
     return found
 
@@ -146,10 +148,13 @@ def all_forms(values: Iterable[str]) -> dict[str, str]:
 
 
 def holds(snapshot: Path, values: Iterable[str]) -> int:
-    """Return how many rows of a snapshot are taken down. Memory: one shard's keys."""
+    """Return how many rows of a snapshot are taken down. Memory: one shard's keys.
+
+    Raises SnapshotError if its metadata are damaged.
+    """
     forms, count = all_forms(values), 0
     wanted = pa.array(list(forms), pa.string())
-    for path in sorted((snapshot / "metadata").glob("*.parquet")) if forms else ():
+    for path in whole_metadata(snapshot) if forms else ():
         schema = pq.read_schema(path)
         names = [n for n in ("memory_key", "row_key", "url") if n in schema.names]
         names = [name for name in names if pa.types.is_string(schema.field(name).type)]
@@ -167,13 +172,9 @@ def holds(snapshot: Path, values: Iterable[str]) -> int:
 
 
 def _events(memory: Path) -> list[dict[str, Any]]:
-    path = memory / FILE
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines if line]
+    return read_lines(memory / FILE)
 
 
 def _append(memory: Path, events: list[dict[str, str | None]]) -> None:
     if events:
-        path = memory / FILE
-        lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in events)
-        write_whole(path, (path.read_bytes() if path.exists() else b"") + lines.encode())
+        write_whole(memory / FILE, with_events(memory / FILE, events))

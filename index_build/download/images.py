@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index_build.base import batches
 from index_build.base.batches import Batch
-from index_build.base.tables import write_table
 from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
 from xmore.files.errors import SnapshotError
 from xmore.files.progress import counting
@@ -83,7 +83,7 @@ def write_outcomes(batch: Batch) -> tuple[int, int]:
         table = rows.set_column(rows.column_names.index("tries"), "tries", tries)
         for column, values in columns.items():
             table = table.append_column(column, values)
-        write_table(batch.outcomes / name, table)
+        batches.write_outcomes(batch, number, table)
         attempted += len(table)
         images += table["cause"].null_count
     return attempted, images
@@ -101,6 +101,7 @@ def forget_failed(batch: Batch, share: float) -> None:
         path = batch.outcomes / f"{number:05d}.parquet"
         causes = pq.read_table(path, columns=["cause"])["cause"]
         if len(causes) - causes.null_count > share * len(causes):
+            batch.sums(number).unlink(missing_ok=True)
             path.unlink()
             forget(batch.images, number)
 

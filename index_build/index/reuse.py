@@ -9,6 +9,7 @@ from typing import Any
 from index_build.index.build import add_rows, build_index, can_add, tune_index, unpublished
 from index_build.plan import ReindexPlan
 from index_build.snapshot import Assembled, identity
+from xmore.files.digests import has_digest
 from xmore.files.errors import SnapshotError
 from xmore.files.paths import link_or_copy
 from xmore.memory.rows import embedding_blocks
@@ -35,7 +36,7 @@ def make_index(
 ) -> dict[str, Any]:
     """Put one index into `plan.work` -> its facts. Raises SnapshotError."""
     old = seen_by(previous, kind) if previous else None
-    if old and _of_the_same_kind(plan, old):
+    if old and _of_the_same_kind(plan, old) and _is_whole(old):
         before = [identity(shard) for shard in old.manifest["shards"]]
         if before == made.identities():
             return _keep(plan, old)
@@ -54,6 +55,13 @@ def _settings(plan: ReindexPlan) -> dict[str, Any]:
 def _of_the_same_kind(plan: ReindexPlan, previous: Snapshot) -> bool:
     same_model = previous.manifest["model"]["identity"] == plan.model.identity
     return same_model and (previous.index or {}).get("asked") == _settings(plan)["asked"]
+
+
+def _is_whole(previous: Snapshot) -> bool:
+    whole = has_digest(previous.index_path, (previous.index or {}).get("sha256", ""))
+    if not whole:
+        log.warning("%s: damaged; building another", previous.index_path)
+    return whole
 
 
 def _keep(plan: ReindexPlan, previous: Snapshot) -> dict[str, Any]:

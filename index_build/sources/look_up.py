@@ -8,7 +8,6 @@ path, caption and bytes. A row of a local source also has its memory_key and its
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from index_build.sources import lists, urls
 from index_build.sources.condition import check_condition
 from index_build.sources.folder import FolderPairs, read_pairs
 from index_build.sources.language import language_of
+from index_build.sources.selection import Selected, publish_selection, read_selection
 from index_build.sources.tars import OTHER, digest_listings, list_tars, listings
 from xmore.config.memory import ReindexConfig
 from xmore.config.sources import SourceConfig, TarsConfig
@@ -101,11 +101,12 @@ def want(listed: Listed, config: ReindexConfig) -> Wanted:
     """Write a source's wanted rows, unless they exist. Memory: one file of rows, and all keys."""
     folder = config.memory / "making" / f"wanted-{listed.digest[:16]}"
     source = listed.source
-    if source.urls:
-        urls.select_rows(source.urls, source.filters, listed.found, config.shard_rows, folder)
-    elif not (folder / "selection.json").exists():
-        _write(_local_rows(listed, config), listed, config.shard_rows, folder)
-    selected = urls.Selected(**json.loads((folder / "selection.json").read_bytes()))
+    selected = read_selection(folder)
+    if selected is None and source.urls:
+        found = listed.found
+        selected = urls.select_rows(source.urls, source.filters, found, config.shard_rows, folder)
+    elif selected is None:
+        selected = _write(_local_rows(listed, config), listed, config.shard_rows, folder)
     files = [folder / f"{number:05d}.parquet" for number in range(selected.shards)]
     failures, filtered = Counter(selected.failures), Counter(selected.filtered)
     return Wanted(listed, files, selected.asked, failures, filtered, selected.first_bad)
@@ -160,7 +161,9 @@ def _embedded(adopted: Snapshot) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path) -> None:
+def _write(
+    rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path
+) -> Selected:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     source = listed.source
@@ -190,8 +193,9 @@ def _write(rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, fold
     first_bad = ""
     if source.images and listed.found.bad:
         first_bad = f"{source.images.captions}, {listed.found.bad[0]}"
-    selected = urls.Selected(asked, dict(failures), dict(filtered), shards, first_bad)
-    urls.publish_selection(partial, folder, selected)
+    selected = Selected(asked, dict(failures), dict(filtered), shards, first_bad)
+    publish_selection(partial, folder, selected)
+    return selected
 
 
 def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index_build.base.tables import write_table
+from index_build.base.tables import as_parquet
 from xmore.config.sources import TarsConfig
-from xmore.files.digests import digest_of
+from xmore.files.digests import digest_file, digest_of
 from xmore.files.errors import DatasetError
-from xmore.files.paths import is_text
+from xmore.files.paths import is_text, write_whole
 from xmore.files.progress import track
 from xmore.images.decode import IMAGE_SUFFIXES
 from xmore.images.webdataset import Member, Shard
@@ -66,20 +66,34 @@ def listings(
 ) -> Iterator[tuple[Path, pa.Table]]:
     """Yield each tar with one row per image or fault (COUNTED), in its order.
 
-    Unchanged tars are cached. Raises DatasetError.
+    Unchanged tars are cached, in a file named by its own checksum. Raises DatasetError.
     """
     how = [max_bytes, sorted(_image_extensions(source)), source.captions]
     for path in track(tars, "memory reading", "tar"):
         stat = path.stat()
         stamp = digest_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns, *how])
-        kept = cache / f"shard-{stamp[:16]}.parquet"
-        table = None
-        with suppress(OSError, pa.ArrowInvalid):
-            table = pq.read_table(kept, partitioning=None)
-        if table is None or table.schema != COUNTED:
+        kept = f"shard-{stamp[:16]}"
+        table = _kept(cache, kept)
+        if table is None:
             table = _read(path, source, max_bytes)
-            write_table(kept, table)
+            data = as_parquet(table)
+            write_whole(cache / f"{kept}-{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
         yield path, table
+
+
+def is_whole_listing(path: Path) -> bool:
+    """Return whether a cached listing is as it was written; older names have no checksum."""
+    _, _, checksum = path.stem.removeprefix("shard-").partition("-")
+    return not checksum or digest_file(path).startswith(checksum)
+
+
+def _kept(cache: Path, name: str) -> pa.Table | None:
+    for path in sorted(cache.glob(f"{name}*.parquet")):
+        with suppress(OSError, pa.ArrowInvalid):
+            table = pq.read_table(path, partitioning=None) if is_whole_listing(path) else None
+            if table is not None and table.schema == COUNTED:
+                return table
+    return None
 
 
 def digest_listings(content: Iterator[tuple[Path, pa.Table]], folder: Path) -> list[list[str]]:

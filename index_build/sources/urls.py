@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -23,10 +21,11 @@ from index_build.sources.lists import (
     was_guessed,
     write_texts,
 )
+from index_build.sources.selection import Selected, publish_selection, read_selection
 from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError, first_line
-from xmore.files.paths import fsync_dir, remove_folder, write_whole
+from xmore.files.paths import remove_folder
 from xmore.files.sql import allow_only, identifier, quote, quote_all
 from xmore.files.tables import BAD_LINE, kind_of
 
@@ -37,17 +36,6 @@ CAUSES = (BAD_LINE, NOT_UTF8, "no URL", "empty caption")
 # Our columns beside the list's own.
 URL, CAPTION = '"xmore url"', '"xmore caption"'
 VERSION = 2  # of the selection's arithmetic
-
-
-@dataclass(frozen=True)
-class Selected:
-    """The result of the selection."""
-
-    asked: int  # requested rows, each (url, caption) once
-    failures: dict[str, int]  # requested rows that cannot be downloaded, by cause
-    filtered: dict[str, int]  # rows that the filters excluded, by filter; not in `asked`
-    shards: int
-    first_bad: str = ""  # the first line of the list that cannot be read
 
 
 def rows_digest(
@@ -71,9 +59,9 @@ def select_rows(
     by row_key, so hosts are mixed within a shard, and a sample or limit is part of a larger one.
     Memory: MEMORY_LIMIT and one shard. Raises DatasetError and ConfigError.
     """
-    done = folder / "selection.json"
-    if done.exists():
-        return Selected(**json.loads(done.read_bytes()))
+    done = read_selection(folder)
+    if done:
+        return done
     partial = folder.with_name(f"{folder.name}.partial")
     remove_folder(partial)
     partial.mkdir(parents=True)
@@ -107,13 +95,6 @@ def _write_selection(
     failures = {cause: counts[cause] for cause in CAUSES if cause in counts}
     filtered = dict(db.execute("from filtered order by all").fetchall())
     return Selected(asked, failures, filtered, shards)
-
-
-def publish_selection(partial: Path, folder: Path, selected: Selected) -> None:
-    """Mark `partial` as complete, and rename it to `folder`."""
-    write_whole(partial / "selection.json", json.dumps(asdict(selected)).encode())
-    os.rename(partial, folder)
-    fsync_dir(folder.parent)
 
 
 def _read_list(

@@ -22,18 +22,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from index_build.base import history, takedown
-from index_build.base.batches import Batch, features_name, list_batches
+from index_build.base.batches import (
+    Batch,
+    check_outcomes,
+    features_name,
+    list_batches,
+    sums_of,
+)
 from index_build.base.changes import Change, beside, changing, clear_removed, commit, remove
+from index_build.base.metadata import whole_metadata
 from index_build.base.tables import parquet, scratch_db, write_table
 from index_build.download.job import TAKEN_DOWN
-from index_build.embed import KINDS, describe, part, read_record, record_path, save_array
+from index_build.embed import (
+    KINDS,
+    damaged_features,
+    describe,
+    part,
+    read_record,
+    record_path,
+    save_array,
+)
 from xmore.files.errors import LockedError, SnapshotError
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_file, remove_folder, write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import sealed
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import read_snapshot, resolve_current
-from xmore.store.contracts import sealed
 
 
 @dataclass(frozen=True)
@@ -58,14 +73,19 @@ def collect(memory: Path, keep: int, dry_run: bool) -> Freed:
         taken = list(takedown.current(memory))
         kept, going = _choose(memory, keep, taken, held)
         used = {_features_of(memory / "snapshots" / name) for name in kept}
+        metadata = [file for name in kept for file in whole_metadata(memory / "snapshots" / name)]
+        if not metadata:
+            raise SnapshotError(f"{memory}: no snapshot would be left. Nothing was deleted.")
         freed = _bytes_of([memory / "snapshots" / name for name in going])
         if not dry_run:
             for name in going:
                 remove(memory / "snapshots" / name)
             clear_removed(memory)
+            for path in sorted((memory / "batches").rglob("*.broken-*")):  # it may be of any row
+                path.unlink()
             remove_folder(memory / "making")
         rows = files = 0
-        with _referenced(memory, list(kept)) as db:
+        with _referenced(memory, metadata) as db:
             batches = [batch for batch in list_batches(memory) if batch.closed]
             for batch in track(batches, "memory freeing", "batch"):
                 for folder in sorted(batch.path.glob("features-*")):
@@ -114,15 +134,8 @@ def _choose(
 
 
 @contextmanager
-def _referenced(memory: Path, names: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB with the table `used` of the memory_keys that the snapshots hold."""
-    files = [
-        path
-        for name in names
-        for path in sorted((memory / "snapshots" / name / "metadata").glob("*.parquet"))
-    ]
-    if not files:
-        raise SnapshotError(f"{memory}: no complete snapshot would be left. Nothing was deleted.")
+def _referenced(memory: Path, files: list[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB with the table `used` of the memory_keys in the snapshots' metadata."""
     with scratch_db(memory / "making" / "gc") as db:
         db.execute(f"create table used as select distinct memory_key from {parquet(files)}")
         yield db
@@ -141,11 +154,12 @@ def _free(
     All files of the shard change at once: `commit`.
     """
     path = batch.outcomes / f"{number:05d}.parquet"
+    check_outcomes(batch, number)
     rows = pq.read_table(path, partitioning=None)
     stays, outcomes = _split(db, batch, number, rows, taken)
     if outcomes.equals(rows):
         return 0, 0
-    paths = [batch.images / f"{number:05d}.tar"]
+    paths = [batch.tar(number)]
     features = sorted(batch.path.glob("features-*"))
     paths += [part(folder, kind, number) for folder in features for kind in KINDS]
     before = _bytes_of(paths)
@@ -153,6 +167,7 @@ def _free(
     dead = came - stays.count(True)
     if dry_run:
         return dead, before * dead // max(came, 1)
+    _check_shard(batch, number, features)
     live = rows.filter(pa.array(stays))
     changes = [
         change
@@ -164,10 +179,24 @@ def _free(
         changes.append(_new_tar(paths[0], set(live["image_path"].to_pylist())))
     elif batch.kind == "urls":
         changes.append(Change(paths[0], None))
+    sums = batch.sums(number)
     if len(outcomes):
         write_table(beside(path), outcomes)
-    commit(memory, [*changes, Change(path, beside(path) if len(outcomes) else None)])
+        write_whole(beside(sums), sums_of(beside(path), beside(batch.tar(number))))
+    changes += [Change(each, beside(each) if len(outcomes) else None) for each in (path, sums)]
+    commit(memory, changes)
     return dead, before - _bytes_of(paths)
+
+
+def _check_shard(batch: Batch, number: int, features: list[Path]) -> None:
+    """Raise SnapshotError if a shard's files are damaged: else the new ones would be, unseen."""
+    check_outcomes(batch, number, images=True)
+    for path in (path for folder in features for path in damaged_features(folder, number)):
+        raise SnapshotError(
+            f"{path}: its bytes are not those that were embedded. `xmore memory verify "
+            f"{batch.path.parents[1]} --all --repair` moves its shard's features aside; then "
+            "run `xmore reindex`, and gc again."
+        )
 
 
 def _split(

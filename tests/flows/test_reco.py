@@ -1,7 +1,10 @@
 """RECO from a memory to a leaderboard: trained by its flow, then a method of a benchmark."""
 
+import contextlib
 import json
 import math
+import os
+import random
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reco_literal import fuse
+from sharing import unsealed
 from typer.testing import CliRunner
 
-from flows.benchmark import xmore_benchmark
+from flows.benchmark import look_up, xmore_benchmark
 from flows.cli.main import commands
 from flows.reco_train import xmore_reco_train
 from flows.reindex import xmore_reindex
@@ -22,7 +26,9 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
 from xmore.config.reco import RecoTrainConfig
 from xmore.files.errors import ConfigError, LockedError, ModelError, SnapshotError
-from xmore.files.locks import locked
+from xmore.files.locks import is_locked, locked
+from xmore.memory import adopt
+from xmore.memory.locks import lock_of
 from xmore.memory.rows import captions_of, embeddings_of
 from xmore.memory.snapshot import open_snapshot, resolve_current, seen_by
 from xmore.methods.reco.checkpoint import read_checkpoint
@@ -227,7 +233,7 @@ def another_model(world, again, trained, folder):
 
 def snapshot_gone(world, again, trained, folder):
     shutil.copytree(trained.output, folder / "out")
-    facts = json.loads((folder / "out" / "reco.json").read_text())
+    facts = unsealed(json.loads((folder / "out" / "reco.json").read_text()))
     facts["snapshot"]["name"] = "gone"
     (folder / "out" / "reco.json").write_text(json.dumps(facts))
     return config_of(world, again, folder / "out"), SnapshotError, "on which `reco` was trained"
@@ -249,6 +255,57 @@ def test_what_cannot_work_is_refused_before_the_run(case, world, done_again, tra
     with pytest.raises(kind, match=says) as refused:
         xmore_benchmark.fn(config)
     assert "\n" not in str(refused.value) and [*(config.results / "runs").glob("*")] == before
+
+
+def test_its_memory_is_locked_then_compared_then_read(
+    world, done_again, trained, memory, tmp_path, monkeypatch
+):
+    shutil.copytree(memory, tmp_path / "memory")
+    config = config_of(world, done_again, trained.output)
+    options = {"reco": {"checkpoint": trained.output, "memory": tmp_path / "memory"}}
+    config = BenchmarkConfig.model_validate(config.model_dump() | {"options": options})
+    opened, open_it = [], adopt.open_snapshot
+
+    def locked_first(folder, name):
+        opened.append((folder, is_locked(lock_of(folder, name))))
+        return open_it(folder, name)
+
+    monkeypatch.setattr(adopt, "open_snapshot", locked_first)
+    look_up_methods(config)
+    assert (tmp_path / "memory", True) in opened and all(was for _, was in opened)
+    path = min((tmp_path / "memory" / "snapshots").glob("*/text_emb/*.npy"))
+    flip_a_bit(path, 0)
+    with pytest.raises(SnapshotError, match="its bytes differ from those that were published"):
+        look_up_methods(config)
+
+
+@pytest.mark.parametrize("n", range(20 if int(os.environ.get("XMORE_KILLS", 1)) > 1 else 3))
+@pytest.mark.parametrize("name", ["reco.json", "reco-*.safetensors"])
+def test_a_flip_in_a_checkpoint_is_seen(world, done, trained, xmore, tmp_path, name, n):
+    shutil.copytree(trained.output, tmp_path / "out")
+    shutil.copytree(done.config.results / "runs" / done.name, tmp_path / "runs" / "of-reco")
+    run = load_run(tmp_path, "of-reco")
+    run.config["options"]["reco"] = {"checkpoint": str(tmp_path / "out")}
+    run.save()
+    verify = ("verify", "--all", "--results", tmp_path)
+    assert xmore(*verify).returncode == 0
+    flip_a_bit(next((tmp_path / "out").glob(name)), n)
+    answer = xmore(*verify)
+    assert answer.returncode == 1 and str(tmp_path / "out") in answer.stdout, answer
+    with contextlib.suppress(ModelError):  # or it says the same, as with 1E-05
+        facts = read_checkpoint(tmp_path / "out").facts
+        assert facts == read_checkpoint(trained.output).facts
+
+
+def look_up_methods(config) -> None:
+    with adopt.open_memory(config.memory, config.results / "cache") as snapshot:
+        look_up(config, snapshot)
+
+
+def flip_a_bit(path: Path, n: int) -> None:
+    chosen, data = random.Random(f"{path.name} {n}"), bytearray(path.read_bytes())
+    data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
+    path.write_bytes(data)
 
 
 def test_training_refuses_in_one_line(world, training, tmp_path):

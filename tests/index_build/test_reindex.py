@@ -13,6 +13,7 @@ import webdataset
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
 from index_build.base import history
+from index_build.embed import describe, part, read_record, write_record
 from index_build.index.tune import IMAGES
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
@@ -247,6 +248,10 @@ def test_a_faulty_snapshot_is_not_published(copy, monkeypatch):
     rows = np.load(path)
     rows[3] = np.nan
     np.save(path, rows)
+    folder = path.parents[1]  # recorded so: else it would be embedded again
+    record = read_record(folder, 1)
+    files = {kind: part(folder, kind, 1) for kind in record["files"]}
+    write_record(folder, 1, record | {"files": describe(files)})
     with pytest.raises(SnapshotError, match="not a unit vector"):
         xmore_reindex.fn(config)
     assert not (config.memory / "CURRENT").exists()

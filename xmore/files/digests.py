@@ -35,11 +35,32 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def has_digest(path: Path, sha256: str) -> bool:
+    """Return whether a file has this sha256. It is read once a process: see `_compared`."""
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    stamp = (str(path), stat.st_size, stat.st_mtime_ns, sha256)
+    if stamp not in _compared:
+        if digest_file(path) != sha256:
+            return False
+        _compared.add(stamp)
+    return True
+
+
+def compare_again() -> None:
+    """Let `has_digest` read all files again, also those that have the same size and time."""
+    _compared.clear()
+
+
+_compared = set[tuple[str, int, int, str]]()  # path, size, time and sha256 of files that were whole
+
+
 class FactCache:
     """Facts about files (hash, verdict), valid while size and modification time stay the same.
 
-    One JSON file per folder of files. If it is lost, damaged or cannot be written, the facts are
-    computed again. Memory: about 200 bytes per file.
+    One file per folder of files: the sha256 of the rest, and JSON. If it is lost, damaged or
+    cannot be written, the facts are computed again. Memory: about 200 bytes per file.
     """
 
     def __init__(
@@ -88,10 +109,11 @@ class FactCache:
         if self.changed:
             kept = {name: self.facts[name] for name in names if name in self.facts}
             try:
+                text = json.dumps(kept)
                 with locked(self.path.with_suffix(".lock")):
                     for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
                         leftover.unlink()  # of a killed writer
-                    write_whole(self.path, json.dumps(kept).encode())
+                    write_whole(self.path, f"{digest_text(text)}\n{text}".encode())
             except OSError as error:
                 what = "%s: cannot be written (%s); its files are read again next time"
                 log.warning(what, self.path, error.strerror)
@@ -109,9 +131,28 @@ class FactCache:
         return [stat.st_size, stat.st_mtime_ns]
 
 
+def holds_facts(path: Path) -> bool:
+    """Return whether the file of a FactCache is as it was written; an older one has no checksum."""
+    try:
+        _parsed(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parsed(data: bytes) -> Any:
+    """Return the JSON of a FactCache's file. Raises ValueError."""
+    if data.startswith(b"{"):
+        return json.loads(data)  # of an older version
+    checksum, _, text = data.partition(b"\n")
+    if hashlib.sha256(text).hexdigest().encode() != checksum:
+        raise ValueError("its content differs from its checksum")
+    return json.loads(text)
+
+
 def _read_facts(path: Path) -> dict[str, list[Any]]:
     try:
-        facts = json.loads(path.read_bytes())
+        facts = _parsed(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(facts, dict):

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from xmore.files.paths import PROJECT_ROOT
 from xmore.methods.options import MethodOptions, Source
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class MethodRequest:
     candidates: int  # K
     m: int | None  # None if the method reads no captions
     options: MethodOptions = field(default_factory=MethodOptions)
+    cache: Path = PROJECT_ROOT / "results" / "cache"  # of files' hashes
 
 
 @dataclass(frozen=True)

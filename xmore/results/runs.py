@@ -20,8 +20,9 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import RunError, cause_of
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import write_whole
+from xmore.files.sealed import sealed
 from xmore.store.artifacts import ArtifactRef, path_of
-from xmore.store.contracts import RunFile, read_contract, sealed
+from xmore.store.contracts import RunFile, read_contract
 
 log = logging.getLogger(__name__)
 

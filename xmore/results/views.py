@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from hashlib import sha256
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from xmore.files.digests import digest_text
 from xmore.files.errors import ArtifactError, RunError
 from xmore.files.paths import PROJECT_ROOT, real, write_whole
 from xmore.files.progress import track
@@ -20,6 +22,7 @@ from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import check_once, read_manifest
 
 VIEWS = "views.sql"
+HEADER = "-- Views over the artifacts of run "
 FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
 RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
@@ -43,10 +46,20 @@ WITH_MODEL = (
 
 
 def write_views(run: Run) -> Path:
-    """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql."""
-    path = run.path / VIEWS
-    write_whole(path, views_of(run).encode())
+    """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql.
+
+    Its first line has the sha256 of the others.
+    """
+    path, text = run.path / VIEWS, views_of(run)
+    write_whole(path, f"-- {digest_text(text)}\n{text}".encode())
     return path
+
+
+def are_whole(path: Path) -> bool:
+    """Return whether a views.sql is as it was written; older ones have no checksum."""
+    text = path.read_bytes()
+    first, _, rest = text.partition(b"\n")
+    return text.startswith(HEADER.encode()) or first == b"-- " + sha256(rest).hexdigest().encode()
 
 
 def open_views(run: Run) -> duckdb.DuckDBPyConnection:
@@ -87,7 +100,7 @@ def views_of(run: Run) -> str:
     by_stage = defaultdict(list)
     for record in run.artifacts:
         by_stage[record.stage].append(record)
-    header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
+    header = f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
     return "\n".join([header, *stages, flat_views(run.path)])

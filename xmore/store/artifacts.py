@@ -24,9 +24,9 @@ from xmore.files.errors import ArtifactError
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_dir, fsync_file, write_whole
 from xmore.files.progress import track
+from xmore.files.sealed import sealed
 from xmore.store import schemas
 from xmore.store.checks import DIFFERS, MANIFEST, check_once, is_whole, read_manifest
-from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xmore.files.digests import digest_file
+from xmore.files.digests import digest_file, has_digest
 from xmore.files.errors import ArtifactError
 from xmore.store.contracts import ArtifactManifest, read_contract
 
 MANIFEST = "manifest.json"
 DIFFERS = "its bytes differ from those that were written (sha256)"
-_whole = set[tuple[str, int, int, str]]()  # parts that were compared: path, size, time, sha256
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -59,11 +58,4 @@ def _problems(path: Path, differs: Callable[[dict[str, Any]], bool]) -> list[str
 
 def is_whole(path: Path, part: dict[str, Any]) -> bool:
     """Return whether a part has the bytes that were written; it is read once a process."""
-    file = path / part["file"]
-    stat = file.stat()
-    stamp = (str(file), stat.st_size, stat.st_mtime_ns, part["sha256"])
-    if stamp not in _whole:
-        if digest_file(file) != part["sha256"]:
-            return False
-        _whole.add(stamp)
-    return True
+    return has_digest(path / part["file"], part["sha256"])

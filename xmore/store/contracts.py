@@ -1,12 +1,10 @@
 """The required keys of our JSON files, checked when they are read: manifests and run.json.
 
-Additional keys are allowed. Values are not converted: a number in quotes is refused. A file has a
-`checksum` of its other values, so that no flipped bit in it is believed; older files lack it.
+Additional keys are allowed. Values are not converted: a number in quotes is refused.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -15,9 +13,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from xmore.files.digests import digest_of
-
-CHECKSUM = "checksum"
+from xmore.files.sealed import unsealed
 
 
 def _inside(name: str) -> str:
@@ -209,21 +205,6 @@ def read_contract(path: Path, kind: Any) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # includes pydantic's and json's errors
         raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
     return data
-
-
-def unsealed(text: bytes) -> Any:
-    """Return the content of JSON without its checksum. Raises ValueError if they differ."""
-    data = json.loads(text)
-    if isinstance(data, dict) and data.pop(CHECKSUM, None) not in (None, digest_of(data)):
-        raise ValueError("its content differs from its checksum")
-    return data
-
-
-def sealed(data: dict[str, Any]) -> bytes:
-    """Return JSON for a file that `read_contract` reads; values that JSON lacks become text."""
-    plain = json.loads(json.dumps(data, default=str))
-    text = json.dumps(plain | {CHECKSUM: digest_of(plain)}, indent=1, sort_keys=True)
-    return text.encode()
 
 
 @cache

@@ -19,14 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.digests import digest_of, digest_text
+from xmore.files.errors import ArtifactError
 from xmore.files.locks import locked
 from xmore.files.paths import sweep, write_whole
+from xmore.files.sealed import sealed
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import move_aside, write_part
 from xmore.store.checks import MANIFEST, is_whole, read_manifest
-from xmore.store.contracts import sealed
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class CaptionStore:
         self.path = store / "caption_embeddings" / card.name.replace("/", "-") / self.digest
         self._older = self.path.with_name(_digest(card.image_identity))
         self._device = device
-        self._lock = store / ".locks" / f"caption_embeddings-{self.digest[:16]}.lock"
+        self._lock = _lock_of(self.path)
         self._parts: list[dict] = []
         self._keys = np.zeros(0, "S64")
         self._where = np.zeros((0, 2), np.int32)  # (part, row) of each key
@@ -97,7 +98,7 @@ class CaptionStore:
 
     def _refresh(self) -> None:
         """Read the keys of the parts that are whole; the texts of others are encoded again."""
-        parts = [part for part in self._manifest() if self._usable(part)]
+        parts = [part for part in self._recorded() or () if self._usable(part)]
         for part in parts[len(self._parts) :]:
             warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
         if parts != self._parts:
@@ -108,12 +109,19 @@ class CaptionStore:
             self._parts = parts
             self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
 
-    def _manifest(self) -> list[dict[str, Any]]:
-        return read_manifest(self.path)["parts"] if (self.path / MANIFEST).exists() else []
+    def _recorded(self) -> list[dict[str, Any]] | None:
+        """Return the parts in the manifest, none if there is none; None if it is damaged."""
+        if not (self.path / MANIFEST).exists():
+            return []
+        try:
+            return read_manifest(self.path)["parts"]
+        except ArtifactError as error:
+            log.warning("%s: all texts are encoded again", error)
+            return None
 
     def _usable(self, part: dict[str, Any]) -> bool:
         file = self.path / part["file"]
-        whole = file.is_file() and is_whole(self.path, part)
+        whole = is_whole(self.path, part)
         if not whole:
             log.warning("%s: is absent or damaged; its texts are encoded again", file)
         return whole
@@ -141,6 +149,8 @@ class CaptionStore:
                 "files of its tokenizer",
                 self._older,
             )
+        if (self.path / MANIFEST).exists() and self._recorded() is None:
+            move_aside(self.path)  # which text a part is of cannot be told
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         table = pa.table(
@@ -152,7 +162,7 @@ class CaptionStore:
             },
             schema=schemas.caption_embeddings(features.unit.shape[1]),
         )
-        listed = {part["file"] for part in self._manifest()}
+        listed = {part["file"] for part in self._recorded() or ()}
         for path in self.path.glob("part-*"):
             if ".broken-" not in path.name and path.name not in listed:
                 path.unlink()  # of a killed process, which did not come to list it
@@ -171,6 +181,19 @@ class CaptionStore:
         }
         write_whole(self.path / MANIFEST, sealed(manifest))
         self._refresh()
+
+
+def drop_part(folder: Path, name: str) -> None:
+    """Leave a part out of the manifest of a model's texts, which are encoded again when needed."""
+    with locked(_lock_of(folder)):
+        manifest = read_manifest(folder)
+        parts = [part for part in manifest["parts"] if part["file"] != name]
+        rows = sum(part["rows"] for part in parts)
+        write_whole(folder / MANIFEST, sealed(manifest | {"parts": parts, "rows": rows}))
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parents[2] / ".locks" / f"caption_embeddings-{folder.name[:16]}.lock"
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from flows.upkeep import Difference, Entry
 from index_build.base.takedown import TakeDown
 from index_build.upkeep.estimate import ReindexEstimate
 from index_build.upkeep.gc import Freed
+from index_build.upkeep.traces import Trace
 from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.snapshot import index_name, most_common, recall_line
 
@@ -40,6 +41,21 @@ def show_take_downs(found: list[TakeDown]) -> None:
             if other.follows == down.value:
                 table.add_row(safe(f"  and its image {other.value}"), "", "")
     show_table(table)
+
+
+def show_traces(found: list[Trace], results: str, removed: bool) -> None:
+    """Print what results hold of rows that were taken down, and which runs need it."""
+    if not found:
+        say(safe(f"{results}: nothing of what was taken down is left."))
+        return
+    for trace in found:
+        say(safe(f"{'removed' if removed else 'holds some'}: {trace.path} ({trace.what})"))
+    runs = sorted({name for trace in found for name in trace.runs})
+    if runs:
+        can = "can" if removed else "could"
+        say(safe(f"these runs {can} no longer be drawn: {', '.join(runs)}"))
+    if not removed:
+        say("`--remove` deletes all of these. The next run makes them again, without the rows.")
 
 
 def show_card(snapshot: Snapshot) -> None:

@@ -23,17 +23,35 @@ def show_up(api: str, logs: Path) -> None:
         console.print(safe(line), soft_wrap=True, highlight=False)
 
 
-def show_verified(done: Verified, what: str, repair: bool) -> bool:
-    """Print what is damaged, or that nothing is. Returns whether something is damaged."""
+RESULTS_NEXT = (
+    "Run the benchmark again: it rebuilds what is absent.",
+    "`--repair` moves damaged artifacts aside, and the next run rebuilds them; it puts single "
+    "flipped bits of run.json right, and deletes damaged caches.",
+)
+MEMORY_NEXT = (
+    "Run `xmore reindex`: it makes again what is absent. `xmore memory gc` deletes what was moved "
+    "aside in batches.",
+    "`--repair` puts single flipped bits of small files right, and moves what else is damaged "
+    "aside; the next `xmore reindex` makes it again.",
+)
+
+
+def show_verified(
+    done: Verified, what: str, repair: bool, to_do: tuple[str, str] = RESULTS_NEXT
+) -> bool:
+    """Print what is damaged, or that nothing is. Returns whether something is damaged.
+
+    `to_do` is what to do next after a repair, and without one.
+    """
     for problem in done.problems:
         console.print(f"damaged: {safe(problem)}", soft_wrap=True, highlight=False)
     for path in done.moved:
         console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
+    for path in done.mended:
+        console.print(f"repaired: {safe(str(path))}", soft_wrap=True, highlight=False)
     read = f"{done.things:,} artifacts and files, {size(done.bytes)} read"
     if not done.problems:
         say(safe(f"{what}: intact ({read})."))
-    elif repair:
-        say(safe(f"{read}. Run the benchmark again: it rebuilds what is absent."))
     else:
-        say(safe(f"{read}. `--repair` moves damaged artifacts aside; the next run rebuilds them."))
+        say(safe(f"{read}. {to_do[0] if repair else to_do[1]}"))
     return bool(done.problems)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load, save
 from xmore.files.digests import digest_file
 from xmore.files.errors import ModelError
 from xmore.files.paths import write_whole
+from xmore.files.sealed import sealed
 from xmore.methods.reco.layers import Reco
 from xmore.methods.reco.recipe import SIDES
 from xmore.store.contracts import RecoFile, read_contract
@@ -61,8 +61,7 @@ def write_checkpoint(folder: Path, model: torch.nn.Module, facts: dict[str, Any]
     data = save(tensors)
     sha256 = hashlib.sha256(data).hexdigest()
     write_whole(folder / _name(sha256), data)
-    facts = facts | {"weights_sha256": sha256}
-    write_whole(folder / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+    write_whole(folder / FACTS, sealed(facts | {"weights_sha256": sha256}))
 
 
 def weights_of(folder: Path, sha256: str) -> Path:

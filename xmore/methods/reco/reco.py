@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class RecoMethod(Scorer):
                 f"not the inference model `{model.name}`. Change `roles.inference`, or train it "
                 "on a memory embedded by this model."
             )
-        searchers_of(found, memory_of(found, request))
+        with memory_of(found, request) as memory:
+            searchers_of(found, memory)
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:
         parameters = checkpoint_of(request).facts["parameters"]
@@ -57,25 +59,22 @@ class RecoMethod(Scorer):
 
     def identity(self, request: MethodRequest) -> dict[str, Any]:
         found = checkpoint_of(request)
-        memory = memory_of(found, request)
-        searches = searchers_of(found, memory).items()
-        return {
-            "weights_sha256": found.facts["weights_sha256"],
-            "parameters": found.facts["parameters"],
-            "memory": memory.image.digest,
-            "indices": {side: search.index_sha256 for side, search in searches},
-        }
+        with memory_of(found, request) as memory:
+            searches = searchers_of(found, memory).items()
+            return {
+                "weights_sha256": found.facts["weights_sha256"],
+                "parameters": found.facts["parameters"],
+                "memory": memory.image.digest,
+                "indices": {side: search.index_sha256 for side, search in searches},
+            }
 
     def prepare(self, context: ScoringContext) -> Callable[[QueryShard], np.ndarray]:
-        from xmore.memory.locks import in_use
         from xmore.methods.scoring import class_probabilities
 
         found = checkpoint_of(context.request)
-        memory = memory_of(found, context.request)
-        path = memory.image.path
-        held = in_use(path.parents[1], path.name)
-        held.__enter__()  # held until `score` is freed, which closes the locked file
-        refiner = Refiner(found, memory)
+        held = memory_of(found, context.request)
+        # Held until `score` is freed, which closes the locked file.
+        refiner = Refiner(found, held.__enter__())
         classes = refiner("text", context.class_features)
 
         def score(shard: QueryShard, held: object = held) -> np.ndarray:
@@ -132,12 +131,15 @@ def checkpoint_of(request: MethodRequest) -> RecoCheckpoint:
     return read_checkpoint(folder)
 
 
-def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> JointMemory:
-    """Return the memory on which it was trained, or the CURRENT one of `options.reco.memory`.
+@contextmanager
+def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> Iterator[JointMemory]:
+    """Open the memory on which it was trained, or the CURRENT one of `options.reco.memory`.
 
-    Raises SnapshotError if it no longer exists, or was embedded by another model.
+    It cannot be deleted while open, and its bytes are compared as `open_memory` does. Raises
+    SnapshotError if it no longer exists, is damaged, or was embedded by another model.
     """
-    from xmore.memory.snapshot import open_snapshot, resolve_current
+    from xmore.memory.adopt import open_memory
+    from xmore.memory.snapshot import resolve_current
     from xmore.methods.reco.neighbours import joint_memory
 
     other = request.options.reco.memory
@@ -148,7 +150,8 @@ def memory_of(checkpoint: RecoCheckpoint, request: MethodRequest) -> JointMemory
             "`options.reco.memory` to the memory to retrieve from, or train it again."
         )
     theirs = checkpoint.facts["model"]
-    return joint_memory(open_snapshot(memory, name), theirs["name"], theirs["identity"])
+    with open_memory(memory, request.cache, name) as snapshot:
+        yield joint_memory(snapshot, theirs["name"], theirs["identity"])
 
 
 def searchers_of(checkpoint: RecoCheckpoint, memory: JointMemory) -> dict[str, Searcher]:
