@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from prefect import flow
@@ -46,10 +47,11 @@ class BenchmarkPlan:
     cards: list[DatasetCard]
     models: dict[str, ModelCard]
     snapshot: Snapshot
+    record: Callable[[ArtifactRef], None] | None = None  # told of each artifact of the run
 
     @property
     def work(self) -> Workspace:
-        return Workspace(self.config.results, self.config.execution)
+        return Workspace(self.config.results, self.config.execution, self.record)
 
     @property
     def distinct_models(self) -> list[ModelCard]:
@@ -80,15 +82,17 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
             "memory": str(config.memory),
         }
         run = old or start_run(config, facts)
-        with under_way(run):
+        with under_way(run) as record:
             if config.execution.runner != "local":
                 retrieve_on_cluster(plan)
-            compared = []
+            plan = replace(plan, record=record)
+            used, compared = [], []
             for card in plan.cards:
                 refs, predicted = run_dataset(plan, card)
-                run.artifacts += refs
+                used += refs
+                run.artifacts = used.copy()  # without those that led to others, as `drop_short`
                 compared.append(predicted)
-            run.artifacts.append(comparisons(plan.work, compared))
+            run.artifacts = [*used, comparisons(plan.work, compared)]
             run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
         # The run is complete: an error while the report is drawn must not fail it.

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -141,21 +141,36 @@ def config_of(run: Run) -> BenchmarkConfig:
 
 
 @contextmanager
-def under_way(run: Run) -> Iterator[None]:
-    """Mark `run` as running while this process lives, and record how it ends."""
+def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
+    """Mark `run` as running while this process lives, and record how it ends.
+
+    Yields a function that records an artifact of this attempt at once. What an earlier attempt of
+    the run has made stays recorded as made by it.
+    """
     begun = time.perf_counter()  # unlike the clock, it is never set back
     with locked(run.path / "run.lock"):
+        made = {ref.path: ref for ref in run.artifacts if not ref.skipped}
         run.error, run.finished, run.artifacts, run.costs = None, None, [], []
+
+        def record(ref: ArtifactRef) -> None:
+            run.artifacts.append(_as_made(ref, made))
+            run.save()
+
         try:
-            yield
+            yield record
         except Exception as error:  # a signal leaves no error: the run is interrupted
             run.error = f"{type(error).__name__}: {error}"
             with suppress(OSError):  # a full disk must not hide the original error
                 run.save()
             raise
+        run.artifacts = [_as_made(ref, made) for ref in run.artifacts]
         run.finished = datetime.now(UTC).isoformat(timespec="seconds")
         run.seconds = round(time.perf_counter() - begun, 1)
         run.save()
+
+
+def _as_made(ref: ArtifactRef, made: dict[str, ArtifactRef]) -> ArtifactRef:
+    return made.get(ref.path, ref) if ref.skipped else ref
 
 
 def _read(path: Path) -> Run:

@@ -54,7 +54,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
 
     Raises RunError if the run has no results yet, or if an artifact is damaged or absent.
     """
-    if not run.artifacts:
+    if not any(ref.stage == "metrics" for ref in run.artifacts):
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
     for path in track(sorted({ref.path for ref in run.artifacts}), "checking", "artifact"):
         problems = check_once(Path(path))
@@ -81,10 +81,12 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
 
 
 def views_of(run: Run) -> str:
-    """Return the SQL of `<run>/views.sql`. Raises ArtifactError."""
+    """Return the SQL of `<run>/views.sql`, over complete datasets. Raises ArtifactError."""
+    complete = {ref.dataset for ref in run.artifacts if ref.stage in ("metrics", "comparisons")}
     by_stage = defaultdict(list)
     for record in run.artifacts:
-        by_stage[record.stage].append(record)
+        if record.dataset in complete:
+            by_stage[record.stage].append(record)
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]

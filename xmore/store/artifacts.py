@@ -1,6 +1,6 @@
 """Artifacts: immutable directories of Parquet, addressed by their inputs and parameters.
 
-    <root>/<stage>/<dataset>/<digest>/part-00000.parquet ... manifest.json
+    <root>/<stage>/<dataset>/<digest>/part-00000.parquet ... manifest.json, cost.json
 
 A stage's parts are committed one by one in `<digest>.partial/`, under a lock. The manifest there
 names the complete ones, so a killed run is resumed and not repeated. A final rename publishes the
@@ -27,6 +27,7 @@ from xmore.files.progress import track
 from xmore.store import schemas
 from xmore.store.checks import DIFFERS, MANIFEST, check_once, is_whole, read_manifest
 from xmore.store.contracts import sealed
+from xmore.store.cost import COST, Meter
 from xmore.store.made_by import made_by, warn_if_other
 
 log = logging.getLogger(__name__)
@@ -111,15 +112,18 @@ class ArtifactStore:
             path = self._path(key)
             partial = path.with_name(f"{path.name}.partial")
             manifest = _resume(partial, key, list(part_rows), self.device)
+            cost = Meter(partial, resumed=bool(manifest["parts"]))
             stops = [sum(part_rows[: i + 1]) for i in range(len(part_rows))]
             todo = range(len(manifest["parts"]), len(part_rows))
             for i in track(todo, f"{key.dataset} {key.stage}", "part"):
                 table = make_part(stops[i] - part_rows[i], stops[i])
                 part = write_part(partial / f"part-{i:05d}.parquet", table)
                 manifest["parts"].append(part)
+                cost.charge()
                 _write_manifest(partial, manifest)
             manifest["rows"] = sum(part["rows"] for part in manifest["parts"])
             manifest["facts"] = facts()
+            cost.charge()
             _write_manifest(partial, manifest)
             partial.rename(path)
             fsync_dir(path.parent)
@@ -239,7 +243,7 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) 
         if not file.is_file() or digest_file(file) != part["sha256"]:
             break
         fresh["parts"].append(part)
-    complete = {MANIFEST, *(part["file"] for part in fresh["parts"])}
+    complete = {MANIFEST, COST, *(part["file"] for part in fresh["parts"])}
     for stray in [path for path in partial.iterdir() if path.name not in complete]:
         stray.unlink()
     if fresh["parts"]:

@@ -61,6 +61,14 @@ class ArtifactManifest(TypedDict):
 
 
 @with_config(_STRICT)
+class CostFile(TypedDict):
+    """cost.json of an artifact; older artifacts lack it."""
+
+    seconds: float | None  # over all attempts; None if one of them was not recorded
+    peak_rss_mb: float | None
+
+
+@with_config(_STRICT)
 class _Model(TypedDict):
     name: str
     identity: dict[str, Any]
