@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from xmore.store import schemas
 from xmore.store.checks import DIFFERS, MANIFEST, check_once, is_whole, read_manifest
 from xmore.store.contracts import sealed
 from xmore.store.cost import COST, Meter
-from xmore.store.made_by import made_by, warn_if_other
+from xmore.store.made_by import made_by, warn_if_edited, warn_if_other
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class ArtifactKey:
     params: dict[str, Any]  # the stage's own part of the config, model identities
     inputs: tuple[str, ...] = ()  # digests of the artifacts and snapshots it reads
     model: str | None = None  # its display name; not in the digest
+    source: dict[str, str] = field(default_factory=dict)  # of a method; not in the digest
 
     @property
     def digest(self) -> str:
@@ -90,6 +91,7 @@ class ArtifactStore:
             return None
         manifest = read_manifest(path)
         warn_if_other(manifest.get("made_by"), self.device, path)
+        warn_if_edited(manifest.get("source"), key.source, path)
         return self._ref(key, manifest["rows"], skipped=True)
 
     def write(
@@ -227,11 +229,14 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) 
         "facts": {},
         "made_by": made_by(device),
     }
+    if key.source:
+        fresh["source"] = key.source
     try:
         begun = read_manifest(partial)
     except ArtifactError:
         begun = {}
-    if begun.get("part_rows") != part_rows:
+    edited = begun.get("source", key.source) != key.source
+    if begun.get("part_rows") != part_rows or edited:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)

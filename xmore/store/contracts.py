@@ -58,6 +58,7 @@ class ArtifactManifest(TypedDict):
     part_rows: NotRequired[list[_Count]]  # items of each part; absent if parts are appended
     facts: NotRequired[dict[str, Any]]
     made_by: NotRequired[dict[str, str]]  # versions and device; older artifacts lack it
+    source: NotRequired[dict[str, str]]  # of the method: sha256 by file; older artifacts lack it
 
 
 @with_config(_STRICT)
