@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from xmore.config.benchmark import BenchmarkConfig
+from xmore.files.code import code, version
 from xmore.files.errors import RunError, cause_of
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import write_whole
@@ -26,7 +27,6 @@ from xmore.store.contracts import RunFile, read_contract, sealed
 log = logging.getLogger(__name__)
 
 VERSIONS_OF = (
-    "xmore",
     "torch",
     "open_clip_torch",
     "timm",
@@ -51,6 +51,7 @@ class Run:
     seconds: float | None = None
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)  # commit, dirty; older runs: empty
     artifacts: list[ArtifactRef] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(
         default_factory=list
@@ -96,7 +97,7 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
             n += 1
             path = runs / f"{stem}-{n}"
     run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
-    run.versions = versions()
+    run.versions, run.code = versions(), dict(code())
     run.save()
     return run
 
@@ -197,9 +198,9 @@ def _located(record: dict[str, Any], results: Path) -> ArtifactRef:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
+    """Return our version, and those of Python and of the packages that results depend on."""
     packages = {name: _version(name) for name in VERSIONS_OF}
-    return packages | {"python": platform.python_version()}
+    return packages | {"xmore": version()} | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:

@@ -178,6 +178,7 @@ class RunFile(TypedDict):
     seconds: float | None
     error: str | None
     versions: dict[str, str]
+    code: NotRequired[dict[str, str | bool | None]]  # commit, dirty
     artifacts: list[_Ref]
     costs: NotRequired[list[_Cost]]
 
