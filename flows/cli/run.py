@@ -43,22 +43,52 @@ def benchmark(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of CONFIG for this run, as in retrieval.candidates=64; the value is "
+            "YAML. Repeatable.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Inference model to use instead of CONFIG's. Repeatable."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(help="Run to resume, with its own config and snapshot.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Results folder of the run to resume.")] = RESULTS,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results folder to use instead of CONFIG's, or that of the run to resume.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the benchmark of CONFIG and print its leaderboard; complete stages are skipped."""
     from flows.cli.terminal.runs import show_run
     from xmore.config.benchmark import BenchmarkConfig
-    from xmore.config.load import load_config
+    from xmore.config.load import change_config, load_config, read_changes
     from xmore.results.runs import config_of, load_run
 
+    wanted = read_changes(changes or [])
+    if model:
+        wanted["roles.inference"] = model
+    if resume and wanted:
+        raise ConfigError("a resumed run keeps its config: leave out --set and --model.")
     if config is None and resume is None:
         raise ConfigError("name a config (see configs/), or a run to resume: --resume RUN.")
-    used = load_config(config, BenchmarkConfig) if config else None
-    if used is None:
-        used = config_of(load_run(results, str(resume))).model_copy(update={"results": results})
+    if config is None:
+        place = results or RESULTS
+        used = config_of(load_run(place, str(resume))).model_copy(update={"results": place})
+    else:
+        if results:
+            wanted["results"] = str(results)
+        used = load_config(config, BenchmarkConfig)
+        if wanted:
+            used = change_config(config, wanted, Path.cwd())
     show_run(used.results, _start(used, resume))
 
 

@@ -119,6 +119,12 @@ class BenchmarkConfig(Section):
     datasets: list[AnchoredCard] = Field(
         min_length=1, description="Cards: names in data/, or paths of YAML files."
     )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="For a trial run: test images per dataset, a fixed sample in proportion to the "
+        "classes; its tables say so. Default: all.",
+    )
     memory: AnchoredPath = Field(description="Folder of the memory, which contains CURRENT.")
     models: dict[str, ModelSpec] = Field(
         default_factory=dict,

@@ -67,6 +67,12 @@ class Run:
         return self.path.parents[1]
 
     @property
+    def trial(self) -> str:
+        """` (limit 200)` for a trial run on so many images of each dataset, else empty."""
+        limit = self.config.get("limit")
+        return f" (limit {limit})" if limit else ""
+
+    @property
     def status(self) -> str:
         """`completed`, `failed`, `running`, or `interrupted` if its process is gone."""
         if self.finished:
@@ -84,9 +90,10 @@ class Run:
 
 
 def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
-    """Create a run's folder, named after its config and the time in UTC."""
+    """Create a run's folder, named after its config, its limit and the time in UTC."""
     now = datetime.now(UTC)
-    stem = f"{config.name}-{now:%Y%m%d-%H%M%S}"
+    trial = f"-limit{config.limit}" if config.limit else ""
+    stem = f"{config.name}{trial}-{now:%Y%m%d-%H%M%S}"
     runs = config.results / "runs"
     path, n = runs / stem, 1
     while True:

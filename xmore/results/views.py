@@ -90,13 +90,19 @@ def views_of(run: Run) -> str:
     header = f"-- Views over the artifacts of run {run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
-    return "\n".join([header, *stages, flat_views(run.path)])
+    return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"))])
 
 
-def flat_views(run: Path) -> str:
+def flat_views(run: Path, limit: int | None = None) -> str:
     """Return the SQL of all views that build on the stages' views, for the run in folder `run`."""
     return "\n".join(
-        [_place_macros(), _costs_view(run), _runs_view(run.parent), FLAT_VIEWS.read_text("utf-8")]
+        [
+            _place_macros(),
+            _trial_macro(limit),
+            _costs_view(run),
+            _runs_view(run.parent),
+            FLAT_VIEWS.read_text("utf-8"),
+        ]
     )
 
 
@@ -107,6 +113,12 @@ def _place_macros() -> str:
         f"list_position([{quote_all(known)}], {kind});"
         for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
     )
+
+
+def _trial_macro(limit: int | None) -> str:
+    """Return a macro of the run's `limit`, by which its leaderboard is known as a trial."""
+    value = "null" if limit is None else str(int(limit))
+    return f"create or replace macro trial_limit() as {value}::integer;\n"
 
 
 def _costs_view(run: Path) -> str:
