@@ -34,7 +34,15 @@ from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard, describe_model
 from xmore.report.page import write_report
 from xmore.results.costs import costs
-from xmore.results.runs import all_runs, config_of, load_run, start_run, under_way
+from xmore.results.removal import remove_run
+from xmore.results.runs import (
+    all_runs,
+    config_of,
+    load_run,
+    same_as_before,
+    start_run,
+    under_way,
+)
 from xmore.results.views import write_views
 from xmore.store.artifacts import ArtifactRef
 
@@ -60,14 +68,16 @@ class BenchmarkPlan:
 
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
-def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
+def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: bool = False) -> str:
     """Run the benchmark and return the run's name.
 
-    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT.
+    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT. If a
+    completed run has the same config, snapshot and artifacts, no run is added: it is returned.
 
     Args:
         params: Datasets, memory, models, retrieval and methods.
         resume: An interrupted run to finish, by its name or `latest`.
+        again: Add a run even if a completed one is the same.
     """
     params = absolute(params)
     check_runner(params.execution)
@@ -95,9 +105,15 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
             run.artifacts = [*used, comparisons(plan.work, compared)]
             run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
+        same = None if old or again else same_as_before(run)
+        if same:
+            remove_run(run.results, run.name)
+            run = same
         # The run is complete: an error while the report is drawn must not fail it.
-        page = write_report(run, run.path / "report") if config.report else None
-        show_results(run, page)
+        page = run.path / "report" / "report.html"
+        if config.report and not (same and page.exists()):
+            page = write_report(run, page.parent)
+        show_results(run, page if config.report else None)
     return run.name
 
 

@@ -40,7 +40,7 @@ def run_with(done_again, tmp_path, monkeypatch):
         spec.loader.exec_module(module)
         monkeypatch.setitem(METHODS, "mine", module.METHOD)
         config = done_again.model_copy(update={"methods": ["clip", "mine"], "name": "mine"})
-        found = load_run(config.results, xmore_benchmark.fn(config))
+        found = load_run(config.results, xmore_benchmark.fn(config, again=True))
         *_, ref = (ref for ref in found.artifacts if ref.stage == "predictions")
         query = "select top1 from leaderboard where method = 'mine'"
         return ref.skipped, open_views(found).execute(query).fetchone()[0]

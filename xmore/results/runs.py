@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.code import code, version
 from xmore.files.errors import RunError, cause_of
-from xmore.files.locks import is_locked, locked
+from xmore.files.locks import is_locked, locked, read_locked
 from xmore.files.paths import write_whole
 from xmore.store.artifacts import ArtifactRef, path_of
 from xmore.store.contracts import RunFile, read_contract, sealed
@@ -115,17 +115,21 @@ def load_run(results: Path, name: str) -> Run:
     `latest` is the newest completed run; if there is none, the newest. Raises RunError.
     """
     if (path := results / "runs" / name / "run.json").is_file() and name:
-        return _read(path)
+        return read_run(path)
     runs = all_runs(results)
     if not runs:
         raise RunError(
-            f"no runs in {results / 'runs'} yet. Start one with `xmore benchmark CONFIG`."
+            f"no runs in {results / 'runs'} yet. Start one with `xmore benchmark CONFIG`, or name "
+            "the folder of its config's `results`: --results DIR."
         )
     if name == "latest":
         return ([run for run in runs if run.status == "completed"] or runs)[-1]
     matches = [run for run in runs if run.name.startswith(name)]
     if not matches:
-        raise RunError(f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them.")
+        raise RunError(
+            f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them; those of another "
+            "results folder need --results DIR."
+        )
     return matches[-1]
 
 
@@ -134,10 +138,32 @@ def all_runs(results: Path) -> list[Run]:
     found = []
     for path in sorted((results / "runs").glob("*/run.json")):
         try:
-            found.append(_read(path))
+            found.append(read_run(path))
         except RunError as error:
             log.warning("%s It is passed over.", error)
     return sorted(found, key=lambda run: (run.started, run.name))
+
+
+def same_as_before(run: Run) -> Run | None:
+    """Return an earlier completed run with the same config, snapshot and artifacts as `run`.
+
+    How it was executed, and whether it was reported, plays no part. None if `run` made something.
+    """
+    if not all(ref.skipped for ref in run.artifacts):
+        return None
+    wanted = _identity(run)
+    for other in reversed(all_runs(run.results)):
+        if other.name != run.name and other.status == "completed" and _identity(other) == wanted:
+            return other
+    return None
+
+
+def _identity(run: Run) -> list[Any] | None:
+    try:
+        config = config_of(run).model_dump(mode="json", exclude={"execution", "report", "results"})
+    except RunError:
+        return None
+    return [config, run.snapshot, [(ref.dataset, ref.digest) for ref in run.artifacts]]
 
 
 def config_of(run: Run) -> BenchmarkConfig:
@@ -156,7 +182,7 @@ def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
     the run has made stays recorded as made by it.
     """
     begun = time.perf_counter()  # unlike the clock, it is never set back
-    with locked(run.path / "run.lock"):
+    with read_locked(gc_lock(run.results)), locked(run.path / "run.lock"):
         made = {ref.path: ref for ref in run.artifacts if not ref.skipped}
         run.error, run.finished, run.artifacts, run.costs = None, None, [], []
 
@@ -177,12 +203,17 @@ def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
         run.save()
 
 
+def gc_lock(results: Path) -> Path:
+    """Return the path of the lock that running benchmarks share, and that gc holds alone."""
+    return results / "store" / ".locks" / "gc.lock"
+
+
 def _as_made(ref: ArtifactRef, made: dict[str, ArtifactRef]) -> ArtifactRef:
     return made.get(ref.path, ref) if ref.skipped else ref
 
 
-def _read(path: Path) -> Run:
-    """Read run.json; keys of a newer version are passed over. Raises RunError."""
+def read_run(path: Path) -> Run:
+    """Read a run.json; keys of a newer version are passed over. Raises RunError."""
     try:
         data = read_contract(path, RunFile)
     except (OSError, ValueError) as error:

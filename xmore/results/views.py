@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from xmore.files.errors import ArtifactError, RunError
-from xmore.files.paths import PROJECT_ROOT, real, write_whole
+from xmore.files.paths import real, write_whole
 from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
@@ -20,7 +20,7 @@ from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import check_once, read_manifest
 
 VIEWS = "views.sql"
-FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
+FLAT_VIEWS = Path(__file__).with_name("views.sql")
 RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
@@ -43,7 +43,7 @@ WITH_MODEL = (
 
 
 def write_views(run: Run) -> Path:
-    """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql."""
+    """Write `<run>/views.sql`: a view per stage, then the flat views of our own views.sql."""
     path = run.path / VIEWS
     write_whole(path, views_of(run).encode())
     return path

@@ -33,7 +33,7 @@ def show_paper(run: Run, rows: list[PaperRow]) -> None:
         safe(
             f"Run {run.name}{run.trial}, top-1 in %. The paper's text describes `minmax`; its "
             "authors' code has `running-sum`, which probably made its tables "
-            "(results/reference/README.md)."
+            "(data/reference/README.md)."
         )
     )
 
