@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from prefect import flow
@@ -33,7 +34,15 @@ from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard, describe_model
 from xmore.report.page import write_report
 from xmore.results.costs import costs
-from xmore.results.runs import all_runs, config_of, load_run, start_run, under_way
+from xmore.results.removal import remove_run
+from xmore.results.runs import (
+    all_runs,
+    config_of,
+    load_run,
+    same_as_before,
+    start_run,
+    under_way,
+)
 from xmore.results.views import write_views
 from xmore.store.artifacts import ArtifactRef
 
@@ -46,10 +55,11 @@ class BenchmarkPlan:
     cards: list[DatasetCard]
     models: dict[str, ModelCard]
     snapshot: Snapshot
+    record: Callable[[ArtifactRef], None] | None = None  # told of each artifact of the run
 
     @property
     def work(self) -> Workspace:
-        return Workspace(self.config.results, self.config.execution)
+        return Workspace(self.config.results, self.config.execution, self.record)
 
     @property
     def distinct_models(self) -> list[ModelCard]:
@@ -58,14 +68,16 @@ class BenchmarkPlan:
 
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
-def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
+def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: bool = False) -> str:
     """Run the benchmark and return the run's name.
 
-    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT.
+    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT. If a
+    completed run has the same config, snapshot and artifacts, no run is added: it is returned.
 
     Args:
         params: Datasets, memory, models, retrieval and methods.
         resume: An interrupted run to finish, by its name or `latest`.
+        again: Add a run even if a completed one is the same.
     """
     params = absolute(params)
     check_runner(params.execution)
@@ -80,20 +92,28 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None) -> str:
             "memory": str(config.memory),
         }
         run = old or start_run(config, facts)
-        with under_way(run):
+        with under_way(run) as record:
             if config.execution.runner != "local":
                 retrieve_on_cluster(plan)
-            compared = []
+            plan = replace(plan, record=record)
+            used, compared = [], []
             for card in plan.cards:
                 refs, predicted = run_dataset(plan, card)
-                run.artifacts += refs
+                used += refs
+                run.artifacts = used.copy()  # without those that led to others, as `drop_short`
                 compared.append(predicted)
-            run.artifacts.append(comparisons(plan.work, compared))
+            run.artifacts = [*used, comparisons(plan.work, compared)]
             run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
+        same = None if old or again else same_as_before(run)
+        if same:
+            remove_run(run.results, run.name)
+            run = same
         # The run is complete: an error while the report is drawn must not fail it.
-        page = write_report(run, run.path / "report") if config.report else None
-        show_results(run, page)
+        page = run.path / "report" / "report.html"
+        if config.report and not (same and page.exists()):
+            page = write_report(run, page.parent)
+        show_results(run, page if config.report else None)
     return run.name
 
 

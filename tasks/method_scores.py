@@ -15,6 +15,7 @@ from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
 from xmore.methods.registry import METHODS
+from xmore.methods.source import method_key, source_of
 from xmore.models.spec import TOKENIZER, ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
@@ -58,7 +59,7 @@ def method_scores(
     if not isinstance(scorer, Scorer):
         raise TypeError(f"`{method}` has no scores of its own")
     params: dict[str, Any] = {
-        "method": [scorer.name, scorer.version],
+        "method": method_key(scorer),
         "asked": scorer.identity(request),
     }
     if TOKENIZER in model.identity:  # the embeddings stand for the rest of the model
@@ -66,7 +67,8 @@ def method_scores(
     if request.m is not None:
         params["m"] = request.m
     digests = tuple(ref.digest for ref in inputs.of(scorer))
-    key = ArtifactKey("method_scores", inputs.queries.dataset, params, digests, model.name)
+    source = source_of(type(scorer))
+    key = ArtifactKey("method_scores", inputs.queries.dataset, params, digests, model.name, source)
     found = work.store.find(key)
     if found:
         return found

@@ -14,6 +14,7 @@ from tasks.stage import Workspace, stage
 from xmore.files.errors import DatasetError
 from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
 from xmore.methods.registry import METHODS
+from xmore.methods.source import method_key, source_of
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -59,13 +60,14 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     """
     method, scores = METHODS[run.method], source.scores
     params = {
-        "method": [method.name, method.version],
+        "method": method_key(method),
         "model": scores.model,
         "m": run.m,
         "variants": [[v.adjustment, v.seed] for v in run.variants],
     }
     inputs = tuple(ref.digest for ref in (scores, source.own, source.left_out) if ref)
-    key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model)
+    made_of = source_of(type(method))
+    key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model, made_of)
     found = work.store.find(key)
     if found:
         return found

@@ -27,7 +27,7 @@ def queries(
 
     Raises DatasetError if none or too few of them can be used.
     """
-    found = scan(card, work.cache, config.max_rejected)
+    found = scan(card, work.cache, config.max_rejected, config.limit)
     if not found.queries:
         uri, cause = found.rejected[0]
         raise DatasetError(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from prefect.context import FlowRunContext
 from tasks.progress import shown_progress
 from xmore.config.execution import ExecutionConfig
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
+from xmore.store.cost import measuring
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Workspace:
 
     results: Path
     execution: ExecutionConfig
+    record: Callable[[ArtifactRef], None] | None = None  # told of each artifact once it is there
 
     @property
     def store(self) -> ArtifactStore:
@@ -52,19 +52,22 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     """Turn a function that returns ArtifactRefs into a task whose runs are named by `run_name`.
 
     `run_name` is a format string over the parameters. The returned ref has the seconds and the
-    peak resident memory of the call; if there are several refs, the first has them.
+    peak resident memory of the call; if there are several refs, the first has them. The workspace,
+    its first parameter, records the refs.
     """
 
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            begun = time.perf_counter()
-            _reset_peak()
-            result = function(*args, **kwargs)
-            seconds, peak = round(time.perf_counter() - begun, 3), _peak()
-            if isinstance(result, ArtifactRef):
-                return replace(result, seconds=seconds, peak_rss_mb=peak)
-            return (replace(result[0], seconds=seconds, peak_rss_mb=peak), *result[1:])
+        def measured(work: Workspace, *args: Any, **kwargs: Any) -> Any:
+            with measuring() as watch:
+                result = function(work, *args, **kwargs)
+            alone = isinstance(result, ArtifactRef)
+            first, *others = (result,) if alone else result
+            first = replace(first, seconds=watch.seconds, peak_rss_mb=watch.peak)
+            if work.record:
+                for ref in (first, *others):
+                    work.record(ref)
+            return first if alone else (first, *others)
 
         return step(run_name)(measured)
 
@@ -89,18 +92,3 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
-
-
-def _reset_peak() -> None:
-    # Not Linux, or not allowed: the peak is then the process's since its start.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> float | None:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return round(int(line.split()[1]) / 1024, 1)

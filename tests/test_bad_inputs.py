@@ -723,7 +723,7 @@ def test_a_clock_set_back(case, xmore, monkeypatch):
 
     monkeypatch.setattr(runs, "datetime", Back)
     for _ in range(2):
-        code, _, error = xmore("benchmark", case.config)
+        code, _, error = xmore("benchmark", case.config, "--again")
         assert code == 0, error
     assert [run.status for run in all_runs(case.results)] == ["completed"] * 2
     assert all(run.seconds >= 0 for run in all_runs(case.results))

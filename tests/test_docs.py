@@ -31,9 +31,8 @@ COMMANDS = {
 @pytest.fixture
 def checkout(done, warm, tmp_path) -> Path:
     """A checkout of its own, whose demo is the tiny world and has been run already."""
-    for folder in ("flows", "tasks", "index_build", "xmore", "results/reference"):
+    for folder in ("flows", "tasks", "index_build", "xmore"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / "results" / "views.sql", tmp_path / "results")
     shutil.copytree(done.config.results / "store", tmp_path / "results" / "store")
     config = done.config.model_copy(update={"name": "demo", "results": tmp_path / "results"})
     (tmp_path / "configs").mkdir()

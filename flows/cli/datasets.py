@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import RESULTS
 
 if TYPE_CHECKING:
     from xmore.datasets.card import DatasetCard
@@ -87,7 +87,7 @@ def check(
     from xmore.files.errors import printable
 
     card = _card(name, root, class_names)
-    found = scan(card, PROJECT_ROOT / "results" / "cache", max_rejected=1)
+    found = scan(card, RESULTS / "cache", max_rejected=1)
     per_class = Counter(query.label for query in found.queries).values()
     say(
         safe(

@@ -12,8 +12,11 @@ from flows.cli.options import RESULTS, Results, RunName
 from xmore.files.errors import ConfigError
 
 
-def runs(results: Results = RESULTS) -> None:
+def runs(context: typer.Context, results: Results = RESULTS) -> None:
     """List all runs: status, datasets, snapshot, start and duration."""
+    context.obj = results  # of `rm` and `gc`, too
+    if context.invoked_subcommand:
+        return
     from flows.cli.terminal.runs import show_runs
     from xmore.results.runs import all_runs
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import datasets, look, memory, run, texts, upkeep
+from flows.cli import datasets, look, memory, run, runs, texts, upkeep
 from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
 from xmore.files.paths import is_text, shown
 
@@ -27,7 +27,6 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         look.explain,
         look.compare,
         look.leaks,
-        look.runs,
     ),
     MAKE: (run.reindex, texts.texts),
     UPKEEP: (upkeep.up, upkeep.down, upkeep.doctor, upkeep.verify),
@@ -42,6 +41,7 @@ commands = typer.Typer(
 for panel, functions in COMMANDS.items():
     for function in functions:
         commands.command(rich_help_panel=panel)(function)
+commands.add_typer(runs.commands, name="runs", rich_help_panel=LOOK)
 commands.add_typer(memory.commands, name="memory", rich_help_panel=MAKE)
 commands.add_typer(datasets.commands, name="datasets", rich_help_panel=MAKE)
 

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xmore.files.paths import PROJECT_ROOT
-
-RESULTS = PROJECT_ROOT / "results"
+from xmore.files.paths import RESULTS as RESULTS
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)

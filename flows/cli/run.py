@@ -20,7 +20,6 @@ def demo() -> None:
     """Build the demo's models and memory, run its benchmark, and print the leaderboard."""
     from flows.cli.demo_server import demo_server
     from flows.cli.terminal.console import step
-    from flows.cli.terminal.runs import show_run
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
     from xmore.config.memory import ReindexConfig
@@ -35,31 +34,65 @@ def demo() -> None:
     memory = load_config(PROJECT_ROOT / "configs" / "demo-memory.yaml", ReindexConfig)
     with step("memory") as note, demo_server():
         note(_reindex(memory))
-    config = load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig)
-    show_run(config.results, _start(config, None))
+    _benchmark(load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig))
 
 
 def benchmark(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of CONFIG for this run, as in retrieval.candidates=64; the value is "
+            "YAML. Repeatable.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Inference model to use instead of CONFIG's. Repeatable."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(help="Run to resume, with its own config and snapshot.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Results folder of the run to resume.")] = RESULTS,
+    again: Annotated[
+        bool, typer.Option("--again", help="Add a run even if a completed one is the same.")
+    ] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results folder to use instead of CONFIG's, or that of the run to resume.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Run the benchmark of CONFIG and print its leaderboard; complete stages are skipped."""
-    from flows.cli.terminal.runs import show_run
+    """Run the benchmark of CONFIG and print its leaderboard; complete stages are skipped.
+
+    If a completed run has the same config, memory, images and artifacts, that one is shown.
+    """
     from xmore.config.benchmark import BenchmarkConfig
-    from xmore.config.load import load_config
+    from xmore.config.load import change_config, load_config, read_changes
     from xmore.results.runs import config_of, load_run
 
+    wanted = read_changes(changes or [])
+    if model:
+        wanted["roles.inference"] = model
+    if resume and wanted:
+        raise ConfigError("a resumed run keeps its config: leave out --set and --model.")
     if config is None and resume is None:
         raise ConfigError("name a config (see configs/), or a run to resume: --resume RUN.")
-    used = load_config(config, BenchmarkConfig) if config else None
-    if used is None:
-        used = config_of(load_run(results, str(resume))).model_copy(update={"results": results})
-    show_run(used.results, _start(used, resume))
+    if config is None:
+        place = results or RESULTS
+        used = config_of(load_run(place, str(resume))).model_copy(update={"results": place})
+    else:
+        if results:
+            wanted["results"] = str(results)
+        used = load_config(config, BenchmarkConfig)
+        if wanted:
+            used = change_config(config, wanted, Path.cwd())
+    _benchmark(used, resume, again)
 
 
 def sweep(
@@ -72,7 +105,7 @@ def sweep(
     from flows.cli.terminal.runs import show_sweep
     from flows.sweep import run_sweep
 
-    show_sweep(run_sweep(config, base, lambda member: _start(member, None)))
+    show_sweep(run_sweep(config, base, _start))
 
 
 def classify(
@@ -148,11 +181,24 @@ def reco_train(config: ConfigFile) -> None:
     show_trained(_call(xmore_reco_train, load_config(config, RecoTrainConfig)))
 
 
-def _start(config: Any, resume: str | None) -> str:
+def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> None:
+    """Run the flow and print its run, or the one that has it all."""
+    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.runs import show_run
+
+    runs = config.results / "runs"
+    before = {path.name for path in runs.iterdir()} if runs.is_dir() and not resume else set()
+    name = _start(config, resume, again)
+    show_run(config.results, name)
+    if name in before:
+        say(safe(f"Nothing to do: {name} has it all. To add a run nevertheless: --again."))
+
+
+def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
     """Run the flow and return the run's name."""
     from flows.benchmark import xmore_benchmark
 
-    return _call(xmore_benchmark, config, resume)
+    return _call(xmore_benchmark, config, resume, again)
 
 
 def _reindex(config: Any) -> str:

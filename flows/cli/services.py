@@ -22,9 +22,9 @@ from pathlib import Path
 from flows.cli.demo_server import FOLDER, PORT
 from xmore.files.errors import ServiceError
 from xmore.files.locks import is_locked, locked
-from xmore.files.paths import PROJECT_ROOT, write_whole
+from xmore.files.paths import PROJECT_ROOT, RESULTS, write_whole
 
-HOME = PROJECT_ROOT / "results" / "prefect"
+HOME = RESULTS / "prefect"
 MARK = "XMORE_UP"  # in the environment of all processes that `up` starts, and of their children
 PATIENCE = 90.0  # seconds for the server to respond
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL

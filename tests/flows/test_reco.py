@@ -173,7 +173,7 @@ def test_the_method_equals_its_formula(world, trained, memory, done_again):
     settings = json.loads(told["reco"]["hyperparameters"])
     assert settings["k"] == {"value": K, "source": "fixed"}
 
-    again = load_run(config.results, xmore_benchmark.fn(config))
+    again = load_run(config.results, xmore_benchmark.fn(config, again=True))
     assert all(ref.skipped for ref in again.artifacts)
 
 

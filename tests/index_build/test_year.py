@@ -19,7 +19,7 @@ from index_build.upkeep.gc import collect
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file
 from xmore.files.errors import ConfigError, LockedError, SnapshotError
-from xmore.files.locks import locked
+from xmore.files.locks import locked, read_locked
 from xmore.memory.locks import lock_of
 from xmore.memory.pictures import memory_pictures
 from xmore.memory.rows import places_of
@@ -203,7 +203,7 @@ def test_gc_says_and_does_and_leaves_no_byte_of_what_was_taken_down(year, steps,
     needles += [(world.images / r["url"].rpartition("/")[2]).read_bytes()[300:500] for r in gone]
     places = found_in(year.memory, needles)
     assert places and len(gone) == 8
-    with locked(lock_of(year.memory, before.name), shared=True):  # as a benchmark does
+    with read_locked(lock_of(year.memory, before.name)):  # as a benchmark does
         held = collect(year.memory, keep=1, dry_run=True)
         assert "in use" in held.kept[before.name]
     files = sorted(year.memory.rglob("*"))

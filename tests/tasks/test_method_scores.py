@@ -98,7 +98,7 @@ def test_the_leaderboard_has_costs_and_hides_what_has_seen_labels(run, config, t
 
 
 def test_a_second_run_does_nothing_and_another_limit_nothing_but_its_views(run, config, encoded):
-    again = load_run(config.results, xmore_benchmark.fn(config))
+    again = load_run(config.results, xmore_benchmark.fn(config, again=True))
     assert all(ref.skipped for ref in again.artifacts)
     assert encoded == {"texts": 0, "images": 0}
     more = changed(config, options={"views": VIEWS["views"] | {"keep": 0.9}})

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from xmore.config.execution import ExecutionConfig
 from xmore.files.anchored import AnchoredPath, from_base
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import RESULTS
 from xmore.files.yaml import NAME, Section
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.options import MethodOptions
@@ -119,6 +119,12 @@ class BenchmarkConfig(Section):
     datasets: list[AnchoredCard] = Field(
         min_length=1, description="Cards: names in data/, or paths of YAML files."
     )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="For a trial run: test images per dataset, a fixed sample in proportion to the "
+        "classes; its tables say so. Default: all.",
+    )
     memory: AnchoredPath = Field(description="Folder of the memory, which contains CURRENT.")
     models: dict[str, ModelSpec] = Field(
         default_factory=dict,
@@ -159,7 +165,9 @@ class BenchmarkConfig(Section):
         0.05, ge=0, le=1, description="Maximum share of unreadable images; more stop the run."
     )
     results: AnchoredPath = Field(
-        PROJECT_ROOT / "results", description="Folder for artifacts (store/) and runs (runs/)."
+        RESULTS,
+        description="Folder for artifacts (store/) and runs (runs/). Commands look for runs in the "
+        "default one, or where `--results` says.",
     )
     report: bool = Field(True, description="Write an HTML page at the end of the run: `report/`.")
     execution: ExecutionConfig = ExecutionConfig()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.memory import ReindexConfig
 from xmore.files.errors import ConfigError
-from xmore.files.yaml import explain, load_yaml
+from xmore.files.yaml import explain, load_yaml, yaml_value
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,6 +45,25 @@ def change_config(path: Path, changes: dict[str, Any], folder: Path) -> Benchmar
         return BenchmarkConfig.model_validate(data, context={"base": folder})
     except ValidationError as error:
         raise ConfigError(f"{path}, changed: {explain(error, BenchmarkConfig)}") from error
+
+
+def read_changes(texts: list[str]) -> dict[str, Any]:
+    """Return the changes that `--set` asks for: texts `KEY=VALUE` -> dotted key to value.
+
+    Raises ConfigError.
+    """
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"--set {text}: write KEY=VALUE, as in retrieval.candidates=64.")
+        if key in changes:
+            raise ConfigError(f"--set: the key `{key}` is there twice. Name it once.")
+        try:
+            changes[key] = yaml_value(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {text}: {error}.") from error
+    return changes
 
 
 def _merge(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from xmore.config.execution import ExecutionConfig
 from xmore.config.sources import SourceConfig
 from xmore.files.anchored import AnchoredPath
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import RESULTS
 from xmore.files.yaml import NAME, Section
 from xmore.models.spec import ModelSpec
 
@@ -149,9 +149,7 @@ class ReindexConfig(Section):
     max_rejected: float = Field(
         0.5, ge=0, le=1, description="Maximum share of failed rows; with more nothing is published."
     )
-    cache: AnchoredPath = Field(
-        PROJECT_ROOT / "results" / "cache", description="Folder for file hashes."
-    )
+    cache: AnchoredPath = Field(RESULTS / "cache", description="Folder for file hashes.")
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from xmore.config.execution import ExecutionConfig
 from xmore.files.anchored import AnchoredPath
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import RESULTS
 from xmore.files.yaml import NAME, Section
 from xmore.methods.reco.recipe import Recipe
 from xmore.models.spec import ModelSpec
@@ -57,9 +57,7 @@ class RecoTrainConfig(Section):
     every: int = Field(
         100, ge=1, description="Steps between two saved states, from which a run resumes."
     )
-    cache: AnchoredPath = Field(
-        PROJECT_ROOT / "results" / "cache", description="Folder for file hashes."
-    )
+    cache: AnchoredPath = Field(RESULTS / "cache", description="Folder for file hashes.")
     execution: ExecutionConfig = ExecutionConfig()
 
     @property

@@ -14,7 +14,7 @@ from xmore.datasets.card import DatasetCard, named_classes
 from xmore.datasets.folders import class_folders, folder_listing
 from xmore.datasets.names import plain
 from xmore.datasets.sources import CoopSource, FolderSource, Listing, TableSource
-from xmore.files.digests import FactCache, digest_file
+from xmore.files.digests import FactCache, digest_file, digest_text
 from xmore.files.errors import DatasetError, is_shortage
 from xmore.files.progress import track
 from xmore.images.decode import DAMAGED, ImageRejected, check_image
@@ -42,13 +42,18 @@ class Scan:
     notes: list[str] = field(default_factory=list)  # what may be meant otherwise, a line each
 
 
-def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
-    """List, hash and check every image of a dataset.
+def scan(card: DatasetCard, cache: Path, max_rejected: float, limit: int | None = None) -> Scan:
+    """List, hash and check every image of a dataset, or those of its `sample` of `limit` images.
 
     Unchanged files are not read again (`cache`). Unusable images are returned with their causes.
     Raises DatasetError if their share is above `max_rejected`.
     """
     names, found = listing(card)
+    listed_uris = sorted(found.labels)
+    if limit is not None and limit < len(found.labels):
+        note = f"a trial run, of {limit} of its {len(found.labels)} test images (`limit`)."
+        labels = sample(found.labels, limit)
+        found = replace(found, labels=labels, rejected=[], notes=[*found.notes, note])
     uris = sorted(found.labels)
     facts = FactCache(cache, card.root, VERDICTS, found.reader.file_of)
     queries, rejected = [], found.rejected.copy()
@@ -59,7 +64,7 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
                 rejected.append((uri, fact["cause"]))
             else:
                 queries.append(QueryImage(uri, found.labels[uri], fact["sha256"]))
-    facts.save(uris)
+    facts.save(listed_uris)  # also what is known of images that are not in a sample
     rejected.sort()
     listed = len(queries) + len(rejected)
     if len(rejected) > max_rejected * listed:
@@ -70,6 +75,21 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float) -> Scan:
             "Fix them or raise `max_rejected`."
         )
     return Scan(names, queries, rejected, found.notes + _in_two_classes(queries))
+
+
+def sample(labels: dict[str, int], limit: int) -> dict[str, int]:
+    """Return `limit` of the images (uri -> label), nearly in proportion to their classes.
+
+    Within a class they are taken in the order of a hash of their uri: the same images every time,
+    and all those of any smaller sample.
+    """
+    sizes, taken = Counter(labels.values()), Counter[int]()
+    places = []
+    for hashed, uri in sorted((digest_text(uri), uri) for uri in labels):
+        label = labels[uri]
+        places.append(((taken[label] + 0.5) / sizes[label], hashed, uri))
+        taken[label] += 1
+    return {uri: labels[uri] for *_, uri in sorted(places)[:limit]}
 
 
 def set_aside(card: DatasetCard, cache: Path, causes: dict[str, str]) -> None:

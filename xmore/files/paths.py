@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+RESULTS = PROJECT_ROOT / "results"  # where runs go, and are looked for, unless another is named
 
 
 def is_text(name: str) -> bool:

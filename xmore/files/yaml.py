@@ -113,6 +113,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def yaml_value(text: str) -> Any:
+    """Read one YAML value, such as `[1, 4]` or `exact`. Raises ValueError for what is none."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not valid YAML: {cause_of(error)}") from error
+
+
 _END = object()
 
 

@@ -33,6 +33,7 @@ class Calip(Scorer):
     """
 
     name = "calip"
+    version = 1
     needs = frozenset({"pixels"})
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:

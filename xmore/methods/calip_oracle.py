@@ -30,6 +30,7 @@ class CalipOracle(Calip):
     """The CALIP of published tables. It is not zero-shot, so tables omit it by default."""
 
     name = "calip-oracle"
+    version = 1
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         if request.dataset not in PUBLISHED:

@@ -19,6 +19,7 @@ class CaptionEnsemble(Method):
     """Class scores are the text scores; no prediction for a query without captions."""
 
     name = "caption-ensemble"
+    version = 1
     needs = frozenset({"text_scores"})
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:

@@ -11,6 +11,7 @@ class Clip(Method):
     """Class scores are the image scores."""
 
     name = "clip"
+    version = 1
     needs = frozenset({"image_scores"})
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:

@@ -29,6 +29,7 @@ class ConfidentViews(Scorer):
     """
 
     name = "confident-views"
+    version = 1
     needs = frozenset({"view_embeddings"})
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:

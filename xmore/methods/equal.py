@@ -21,6 +21,7 @@ class Equal(Method):
     """Weights 0.5 and 0.5; 1 and 0 without captions."""
 
     name = "equal"
+    version = 1
     needs = frozenset({"image_scores", "text_scores"})
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:

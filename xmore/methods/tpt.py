@@ -37,6 +37,7 @@ class Tpt(Scorer):
     """
 
     name = "tpt"
+    version = 1
     needs = frozenset({"view_embeddings"})
     part_rows = 16
 

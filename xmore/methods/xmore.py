@@ -25,6 +25,7 @@ class Xmore(Method):
     """The method of the paper, under each adjustment and, if the order matters, each seed."""
 
     name = "xmore"
+    version = 1
     needs = frozenset({"image_scores", "text_scores"})
 
     def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:

@@ -16,7 +16,8 @@ from xmore.statistics.intervals import LEVEL
 
 
 def _memory(run: Run) -> str:
-    return f"memory snapshot {run.snapshot['name']}"
+    trial = f", a trial run{run.trial}" if run.trial else ""
+    return f"memory snapshot {run.snapshot['name']}{trial}"
 
 
 def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
@@ -26,11 +27,12 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
     """
     rows = db.execute(
         f"""
-        select dataset, model, n, variant(method, adjustment), m, top1, ci_low, ci_high,
+        select dataset || $trial, model, n, variant(method, adjustment), m, top1, ci_low, ci_high,
                difference, p_holm, top1_std, top1_covered, n_short, top5, ece,
                seconds_per_image, peak_memory_mb
         from leaderboard{"_all" if oracle else ""}
-        """
+        """,
+        {"trial": run.trial},
     ).fetchall()
     return Table(
         "leaderboard",

@@ -81,7 +81,8 @@ class _Drawing:
                 kind,
                 f"{kind}{suffix}",
                 title,
-                f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}",
+                f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}"
+                f"{self.run.trial}",
                 alt,
                 svg,
             )

@@ -18,7 +18,7 @@ from xmore.results.runs import Run
 from xmore.results.views import open_views
 from xmore.statistics.significance import mcnemar_p
 
-REFERENCE = PROJECT_ROOT / "results" / "reference"
+REFERENCE = PROJECT_ROOT / "data" / "reference"
 PAPERS_M = 16
 OURS = (  # the paper's method, ours, its adjustment
     ("CLIP", "clip", None),

@@ -1,7 +1,7 @@
 """The cost of each method: seconds per image and memory, of all stages behind its predictions.
 
-The cost of an existing artifact is that of the newest run that built it. Not counted: listing the
-images, and building the memory.
+The cost of an artifact lies beside it, whichever run built it. Of an older artifact, it is that of
+the newest run that built it. Not counted: listing the images, and building the memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xmore.methods.registry import METHODS
 from xmore.results.runs import Run
 from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import read_manifest
+from xmore.store.cost import read_cost
 
 COUNTED = (
     "query_embeddings",
@@ -30,7 +31,7 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one method on one dataset under one model; None if no run has recorded it."""
+    """The cost of one method on one dataset under one model; None if it was not recorded."""
 
     dataset: str
     model: str
@@ -43,16 +44,19 @@ class Cost:
 def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
     """Return the cost of every method of `run`.
 
-    `earlier` are the runs, oldest first, that built the artifacts it skipped. One of them may be
-    its own record from before it was resumed.
+    `earlier` are the runs, oldest first, that built the artifacts without a cost beside them.
     """
-    paid = {ref.path: ref for one in (*earlier, run) for ref in one.artifacts if not ref.skipped}
+    paid = {
+        ref.path: (ref.seconds, ref.peak_rss_mb)
+        for one in earlier
+        for ref in one.artifacts
+        if not ref.skipped
+    }
     found: dict[str, dict[str, _Artifact]] = defaultdict(dict)  # dataset -> digest -> artifact
     for ref in run.artifacts:
-        manifest = read_manifest(Path(ref.path))
-        artifact = _Artifact(
-            paid.get(ref.path, ref), manifest["params"], manifest.get("inputs", [])
-        )
+        manifest, beside = read_manifest(Path(ref.path)), read_cost(Path(ref.path))
+        cost = (beside["seconds"], beside["peak_rss_mb"]) if beside else paid.get(ref.path)
+        artifact = _Artifact(ref, manifest["params"], manifest.get("inputs", []), *cost or ())
         found[ref.dataset][ref.digest] = artifact
     return [
         _cost(artifact, by_digest)
@@ -69,6 +73,8 @@ class _Artifact:
     ref: ArtifactRef
     params: dict[str, Any]
     inputs: list[str]  # digests
+    seconds: float | None = None
+    peak_rss_mb: float | None = None
 
     @property
     def images(self) -> int:
@@ -85,17 +91,15 @@ def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
     chain = {
         artifact.ref.digest: artifact for artifact in _chain(predictions, by_digest, method)
     }.values()
-    known = all(not artifact.ref.skipped for artifact in chain)
-    seconds = sum(artifact.ref.seconds / max(artifact.images, 1) for artifact in chain)
-    peak = max(
-        (artifact.ref.peak_rss_mb for artifact in chain if artifact.ref.peak_rss_mb), default=None
-    )
+    seconds = [a.seconds / max(a.images, 1) for a in chain if a.seconds is not None]
+    known = len(seconds) == len(chain)
+    peak = max((a.peak_rss_mb for a in chain if a.peak_rss_mb), default=None)
     return Cost(
         predictions.ref.dataset,
         str(predictions.ref.model),
         method,
         predictions.params["m"],
-        seconds if known else None,
+        sum(seconds) if known else None,
         peak if known else None,
     )
 

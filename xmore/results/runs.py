@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -17,8 +17,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from xmore.config.benchmark import BenchmarkConfig
+from xmore.files.code import code, version
 from xmore.files.errors import RunError, cause_of
-from xmore.files.locks import is_locked, locked
+from xmore.files.locks import is_locked, locked, read_locked
 from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed
 from xmore.store.artifacts import ArtifactRef, path_of
@@ -27,7 +28,6 @@ from xmore.store.contracts import RunFile, read_contract
 log = logging.getLogger(__name__)
 
 VERSIONS_OF = (
-    "xmore",
     "torch",
     "open_clip_torch",
     "timm",
@@ -52,6 +52,7 @@ class Run:
     seconds: float | None = None
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)  # commit, dirty; older runs: empty
     artifacts: list[ArtifactRef] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(
         default_factory=list
@@ -65,6 +66,12 @@ class Run:
     def results(self) -> Path:
         """The results folder that the run lies in now; it may have been moved."""
         return self.path.parents[1]
+
+    @property
+    def trial(self) -> str:
+        """` (limit 200)` for a trial run on so many images of each dataset, else empty."""
+        limit = self.config.get("limit")
+        return f" (limit {limit})" if limit else ""
 
     @property
     def status(self) -> str:
@@ -84,9 +91,10 @@ class Run:
 
 
 def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
-    """Create a run's folder, named after its config and the time in UTC."""
+    """Create a run's folder, named after its config, its limit and the time in UTC."""
     now = datetime.now(UTC)
-    stem = f"{config.name}-{now:%Y%m%d-%H%M%S}"
+    trial = f"-limit{config.limit}" if config.limit else ""
+    stem = f"{config.name}{trial}-{now:%Y%m%d-%H%M%S}"
     runs = config.results / "runs"
     with locked(runs / ".locks" / "start.lock"):
         _clear_unfinished(runs)
@@ -95,7 +103,7 @@ def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
             n += 1
             path = runs / f"{stem}-{n}"
         run = Run(path, config.model_dump(mode="json"), snapshot, now.isoformat(timespec="seconds"))
-        run.versions = versions()
+        run.versions, run.code = versions(), dict(code())
         run.save()
     return run
 
@@ -116,17 +124,21 @@ def load_run(results: Path, name: str) -> Run:
     `latest` is the newest completed run; if there is none, the newest. Raises RunError.
     """
     if (path := results / "runs" / name / "run.json").is_file() and name:
-        return _read(path)
+        return read_run(path)
     runs = all_runs(results)
     if not runs:
         raise RunError(
-            f"no runs in {results / 'runs'} yet. Start one with `xmore benchmark CONFIG`."
+            f"no runs in {results / 'runs'} yet. Start one with `xmore benchmark CONFIG`, or name "
+            "the folder of its config's `results`: --results DIR."
         )
     if name == "latest":
         return ([run for run in runs if run.status == "completed"] or runs)[-1]
     matches = [run for run in runs if run.name.startswith(name)]
     if not matches:
-        raise RunError(f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them.")
+        raise RunError(
+            f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them; those of another "
+            "results folder need --results DIR."
+        )
     return matches[-1]
 
 
@@ -135,10 +147,32 @@ def all_runs(results: Path) -> list[Run]:
     found = []
     for path in sorted((results / "runs").glob("*/run.json")):
         try:
-            found.append(_read(path))
+            found.append(read_run(path))
         except RunError as error:
             log.warning("%s It is passed over.", error)
     return sorted(found, key=lambda run: (run.started, run.name))
+
+
+def same_as_before(run: Run) -> Run | None:
+    """Return an earlier completed run with the same config, snapshot and artifacts as `run`.
+
+    How it was executed, and whether it was reported, plays no part. None if `run` made something.
+    """
+    if not all(ref.skipped for ref in run.artifacts):
+        return None
+    wanted = _identity(run)
+    for other in reversed(all_runs(run.results)):
+        if other.name != run.name and other.status == "completed" and _identity(other) == wanted:
+            return other
+    return None
+
+
+def _identity(run: Run) -> list[Any] | None:
+    try:
+        config = config_of(run).model_dump(mode="json", exclude={"execution", "report", "results"})
+    except RunError:
+        return None
+    return [config, run.snapshot, [(ref.dataset, ref.digest) for ref in run.artifacts]]
 
 
 def config_of(run: Run) -> BenchmarkConfig:
@@ -150,25 +184,45 @@ def config_of(run: Run) -> BenchmarkConfig:
 
 
 @contextmanager
-def under_way(run: Run) -> Iterator[None]:
-    """Mark `run` as running while this process lives, and record how it ends."""
+def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
+    """Mark `run` as running while this process lives, and record how it ends.
+
+    Yields a function that records an artifact of this attempt at once. What an earlier attempt of
+    the run has made stays recorded as made by it.
+    """
     begun = time.perf_counter()  # unlike the clock, it is never set back
-    with locked(run.path / "run.lock"):
+    with read_locked(gc_lock(run.results)), locked(run.path / "run.lock"):
+        made = {ref.path: ref for ref in run.artifacts if not ref.skipped}
         run.error, run.finished, run.artifacts, run.costs = None, None, [], []
+
+        def record(ref: ArtifactRef) -> None:
+            run.artifacts.append(_as_made(ref, made))
+            run.save()
+
         try:
-            yield
+            yield record
         except Exception as error:  # a signal leaves no error: the run is interrupted
             run.error = f"{type(error).__name__}: {error}"
             with suppress(OSError):  # a full disk must not hide the original error
                 run.save()
             raise
+        run.artifacts = [_as_made(ref, made) for ref in run.artifacts]
         run.finished = datetime.now(UTC).isoformat(timespec="seconds")
         run.seconds = round(time.perf_counter() - begun, 1)
         run.save()
 
 
-def _read(path: Path) -> Run:
-    """Read run.json; keys of a newer version are passed over. Raises RunError."""
+def gc_lock(results: Path) -> Path:
+    """Return the path of the lock that running benchmarks share, and that gc holds alone."""
+    return results / "store" / ".locks" / "gc.lock"
+
+
+def _as_made(ref: ArtifactRef, made: dict[str, ArtifactRef]) -> ArtifactRef:
+    return made.get(ref.path, ref) if ref.skipped else ref
+
+
+def read_run(path: Path) -> Run:
+    """Read a run.json; keys of a newer version are passed over. Raises RunError."""
     try:
         data = read_contract(path, RunFile)
     except (OSError, ValueError) as error:
@@ -191,9 +245,9 @@ def _located(record: dict[str, Any], results: Path) -> ArtifactRef:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
+    """Return our version, and those of Python and of the packages that results depend on."""
     packages = {name: _version(name) for name in VERSIONS_OF}
-    return packages | {"python": platform.python_version()}
+    return packages | {"xmore": version()} | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from xmore.files.digests import digest_text
 from xmore.files.errors import ArtifactError, RunError
-from xmore.files.paths import PROJECT_ROOT, real, write_whole
+from xmore.files.paths import real, write_whole
 from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
@@ -23,7 +23,7 @@ from xmore.store.checks import check_once, read_manifest
 
 VIEWS = "views.sql"
 HEADER = "-- Views over the artifacts of run "
-FLAT_VIEWS = PROJECT_ROOT / "results" / "views.sql"
+FLAT_VIEWS = Path(__file__).with_name("views.sql")
 RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
@@ -46,7 +46,7 @@ WITH_MODEL = (
 
 
 def write_views(run: Run) -> Path:
-    """Write `<run>/views.sql`: one view per stage, then the flat views of results/views.sql.
+    """Write `<run>/views.sql`: a view per stage, then the flat views of our own views.sql.
 
     Its first line has the sha256 of the others.
     """
@@ -67,7 +67,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
 
     Raises RunError if the run has no results yet, or if an artifact is damaged or absent.
     """
-    if not run.artifacts:
+    if not any(ref.stage == "metrics" for ref in run.artifacts):
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
     for path in track(sorted({ref.path for ref in run.artifacts}), "checking", "artifact"):
         problems = check_once(Path(path))
@@ -96,20 +96,28 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
 
 
 def views_of(run: Run) -> str:
-    """Return the SQL of `<run>/views.sql`. Raises ArtifactError."""
+    """Return the SQL of `<run>/views.sql`, over complete datasets. Raises ArtifactError."""
+    complete = {ref.dataset for ref in run.artifacts if ref.stage in ("metrics", "comparisons")}
     by_stage = defaultdict(list)
     for record in run.artifacts:
-        by_stage[record.stage].append(record)
+        if record.dataset in complete:
+            by_stage[record.stage].append(record)
     header = f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
-    return "\n".join([header, *stages, flat_views(run.path)])
+    return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"))])
 
 
-def flat_views(run: Path) -> str:
+def flat_views(run: Path, limit: int | None = None) -> str:
     """Return the SQL of all views that build on the stages' views, for the run in folder `run`."""
     return "\n".join(
-        [_place_macros(), _costs_view(run), _runs_view(run.parent), FLAT_VIEWS.read_text("utf-8")]
+        [
+            _place_macros(),
+            _trial_macro(limit),
+            _costs_view(run),
+            _runs_view(run.parent),
+            FLAT_VIEWS.read_text("utf-8"),
+        ]
     )
 
 
@@ -120,6 +128,12 @@ def _place_macros() -> str:
         f"list_position([{quote_all(known)}], {kind});"
         for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
     )
+
+
+def _trial_macro(limit: int | None) -> str:
+    """Return a macro of the run's `limit`, by which its leaderboard is known as a trial."""
+    value = "null" if limit is None else str(int(limit))
+    return f"create or replace macro trial_limit() as {value}::integer;\n"
 
 
 def _costs_view(run: Path) -> str:

@@ -1,6 +1,6 @@
 """Artifacts: immutable directories of Parquet, addressed by their inputs and parameters.
 
-    <root>/<stage>/<dataset>/<digest>/part-00000.parquet ... manifest.json
+    <root>/<stage>/<dataset>/<digest>/part-00000.parquet ... manifest.json, cost.json
 
 A stage's parts are committed one by one in `<digest>.partial/`, under a lock. The manifest there
 names the complete ones, so a killed run is resumed and not repeated. A final rename publishes the
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from xmore.files.progress import track
 from xmore.files.sealed import sealed
 from xmore.store import schemas
 from xmore.store.checks import DIFFERS, MANIFEST, check_once, is_whole, read_manifest
-from xmore.store.made_by import made_by, warn_if_other
+from xmore.store.cost import COST, Meter
+from xmore.store.made_by import made_by, warn_if_edited, warn_if_other
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class ArtifactKey:
     params: dict[str, Any]  # the stage's own part of the config, model identities
     inputs: tuple[str, ...] = ()  # digests of the artifacts and snapshots it reads
     model: str | None = None  # its display name; not in the digest
+    source: dict[str, str] = field(default_factory=dict)  # of a method; not in the digest
 
     @property
     def digest(self) -> str:
@@ -89,6 +91,7 @@ class ArtifactStore:
             return None
         manifest = read_manifest(path)
         warn_if_other(manifest.get("made_by"), self.device, path)
+        warn_if_edited(manifest.get("source"), key.source, path)
         return self._ref(key, manifest["rows"], skipped=True)
 
     def write(
@@ -111,15 +114,18 @@ class ArtifactStore:
             path = self._path(key)
             partial = path.with_name(f"{path.name}.partial")
             manifest = _resume(partial, key, list(part_rows), self.device)
+            cost = Meter(partial, resumed=bool(manifest["parts"]))
             stops = [sum(part_rows[: i + 1]) for i in range(len(part_rows))]
             todo = range(len(manifest["parts"]), len(part_rows))
             for i in track(todo, f"{key.dataset} {key.stage}", "part"):
                 table = make_part(stops[i] - part_rows[i], stops[i])
                 part = write_part(partial / f"part-{i:05d}.parquet", table)
                 manifest["parts"].append(part)
+                cost.charge()
                 _write_manifest(partial, manifest)
             manifest["rows"] = sum(part["rows"] for part in manifest["parts"])
             manifest["facts"] = facts()
+            cost.charge()
             _write_manifest(partial, manifest)
             partial.rename(path)
             fsync_dir(path.parent)
@@ -223,11 +229,14 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) 
         "facts": {},
         "made_by": made_by(device),
     }
+    if key.source:
+        fresh["source"] = key.source
     try:
         begun = read_manifest(partial)
     except ArtifactError:
         begun = {}
-    if begun.get("part_rows") != part_rows:
+    edited = begun.get("source", key.source) != key.source
+    if begun.get("part_rows") != part_rows or edited:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
@@ -239,7 +248,7 @@ def _resume(partial: Path, key: ArtifactKey, part_rows: list[int], device: str) 
         if not file.is_file() or digest_file(file) != part["sha256"]:
             break
         fresh["parts"].append(part)
-    complete = {MANIFEST, *(part["file"] for part in fresh["parts"])}
+    complete = {MANIFEST, COST, *(part["file"] for part in fresh["parts"])}
     for stray in [path for path in partial.iterdir() if path.name not in complete]:
         stray.unlink()
     if fresh["parts"]:

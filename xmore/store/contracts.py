@@ -54,6 +54,15 @@ class ArtifactManifest(TypedDict):
     part_rows: NotRequired[list[_Count]]  # items of each part; absent if parts are appended
     facts: NotRequired[dict[str, Any]]
     made_by: NotRequired[dict[str, str]]  # versions and device; older artifacts lack it
+    source: NotRequired[dict[str, str]]  # of the method: sha256 by file; older artifacts lack it
+
+
+@with_config(_STRICT)
+class CostFile(TypedDict):
+    """cost.json of an artifact; older artifacts lack it."""
+
+    seconds: float | None  # over all attempts; None if one of them was not recorded
+    peak_rss_mb: float | None
 
 
 @with_config(_STRICT)
@@ -165,6 +174,7 @@ class RunFile(TypedDict):
     seconds: float | None
     error: str | None
     versions: dict[str, str]
+    code: NotRequired[dict[str, str | bool | None]]  # commit, dirty
     artifacts: list[_Ref]
     costs: NotRequired[list[_Cost]]
 

@@ -1,4 +1,4 @@
-"""What made an artifact: versions and device, on which the last bits of its numbers depend.
+"""What made an artifact: versions and device, on which the last bits of its numbers depend; source.
 
 It is recorded outside of the digest: an artifact of another version is reused, and that is said.
 """
@@ -36,20 +36,30 @@ def warn_if_other(theirs: object, device: str, what: object) -> None:
         if theirs.get(name, value) != value
     ]
     if differ:
-        _warn_once("; ".join(differ), what)
+        told = "it is reused, but new results may differ in their last bits"
+        _warn_once("; ".join(differ), what, told)
+
+
+def warn_if_edited(theirs: object, ours: Mapping[str, str], what: object) -> None:
+    """Log one warning if `what`, which is reused, was made before its method was edited.
+
+    `ours` maps the files of the method's source to their sha256. Reported as by `warn_if_other`.
+    """
+    if not isinstance(theirs, Mapping):
+        return
+    files = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    if files:
+        told = "it is reused; if that changes its numbers, increase the method's `version`"
+        _warn_once(f"another version of {', '.join(files)}", what, told)
 
 
 _warned: set[str] = set()
 
 
-def _warn_once(difference: str, what: object) -> None:
+def _warn_once(difference: str, what: object, told: str) -> None:
     if difference not in _warned:
         _warned.add(difference)
-        log.warning(
-            "%s was made by %s: it is reused, but new results may differ in their last bits",
-            what,
-            difference,
-        )
+        log.warning("%s was made by %s: %s", what, difference, told)
 
 
 @cache

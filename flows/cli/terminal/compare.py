@@ -31,15 +31,16 @@ def show_paper(run: Run, rows: list[PaperRow]) -> None:
         say(safe(f"[{number}] {text}"))
     say(
         safe(
-            f"Run {run.name}, top-1 in %. The paper's text describes `minmax`; its authors' code "
-            "has `running-sum`, which probably made its tables (results/reference/README.md)."
+            f"Run {run.name}{run.trial}, top-1 in %. The paper's text describes `minmax`; its "
+            "authors' code has `running-sum`, which probably made its tables "
+            "(data/reference/README.md)."
         )
     )
 
 
 def show_comparison(a: Run, b: Run, found: Comparison) -> None:
     """Print the differences between two runs' configs and predictions."""
-    say(safe(f"A = {a.name}, B = {b.name}"))
+    say(safe(f"A = {a.name}{a.trial}, B = {b.name}{b.trial}"))
     differences = table_of("config", "A", "B")
     for key, *values in found.differences:
         differences.add_row(safe(key), *(safe(str(value)) for value in values))

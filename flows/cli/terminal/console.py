@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from rich import box
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from xmore.files.paths import RESULTS, real
 from xmore.files.text import visible
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -22,6 +25,11 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 def safe(text: str) -> str:
     """Make untrusted text safe to print: no markup, no control or direction characters."""
     return escape(visible(text, but="\n"))
+
+
+def where(results: Path) -> str:
+    """Return the option that a command needs to find runs in `results`; empty for the default."""
+    return "" if real(results) == real(RESULTS) else f" --results {shlex.quote(str(results))}"
 
 
 @contextmanager

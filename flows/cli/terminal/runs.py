@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from flows.cli.terminal.console import console, safe, say, show_table, table_of
+from flows.cli.terminal.console import console, safe, say, show_table, table_of, where
 from flows.sweep import SweepTable
 from xmore.files.errors import RunError
+from xmore.files.paths import real
 from xmore.report.leaderboard import (
     AVERAGES,
     LEGEND,
@@ -27,7 +28,7 @@ def show_run(results: Path, name: str, oracle: bool = False) -> None:
     """Print the leaderboard, problems, the cost of the stages, and the next commands to run."""
     run = load_run(results, name)
     if run.status != "completed":
-        todo = f"Resume it with `xmore benchmark --resume {run.name}`."
+        todo = f"Resume it with `xmore benchmark --resume {run.name}{where(results)}`."
         raise RunError(f"run {run.name} is {run.status}. {run.error or todo}")
     _show_leaderboard(run, oracle)
     _show_rejected(run)
@@ -39,11 +40,12 @@ def show_run(results: Path, name: str, oracle: bool = False) -> None:
     if not done:
         console.print("Nothing to do: every stage was already complete and was skipped.")
     page = run.path / "report" / "report.html"
-    seen = f"Report: {page}" if page.exists() else f"To write its report: xmore report {run.name}"
+    here = where(results)
+    seen = f"Report: {page}" if page.exists() else f"To write it: xmore report {run.name}{here}"
     for line in (
-        f"Run {run.name}: {run.seconds} s. {seen}",
+        f"Run {run.name}: {run.seconds} s, in {real(results)}. {seen}",
         "Query its results with SQL, or open them in DuckDB:",
-        f'  xmore sql {run.name} "from leaderboard"',
+        f'  xmore sql {run.name} "from leaderboard"{here}',
         f"  duckdb -init {run.path / 'views.sql'}",
     ):
         say(safe(line))
@@ -71,7 +73,7 @@ def show_runs(found: Sequence[Run]) -> None:
         column.justify = "left"
     for run in found:
         seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
-        datasets = ", ".join(Path(name).stem for name in run.config["datasets"])
+        datasets = ", ".join(Path(name).stem for name in run.config["datasets"]) + run.trial
         table.add_row(
             *map(escape, (run.name, run.status, datasets, run.snapshot["name"], run.started)),
             seconds,
@@ -128,6 +130,8 @@ def _show_rejected(run: Run) -> None:
         "select dataset, cause, count(*), min(uri) from rejected group by all order by all"
     ).fetchall():
         say(safe(f"{dataset}: {count} test images rejected: {cause} ({example})"))
+    if run.trial:  # a sample has no image of some classes
+        return
     for dataset, name in views.execute(
         "select dataset, class_name from classes anti join queries using (dataset, label)"
     ).fetchall():
@@ -147,7 +151,7 @@ def _show_leaks(run: Run) -> None:
         .fetchall()
     ):
         found = f"{dataset}: {count} of {n} test images are in the memory{left_out}"
-        say(safe(f"{found}; see: xmore leaks {run.name}"))
+        say(safe(f"{found}; see: xmore leaks {run.name}{where(run.results)}"))
 
 
 def _show_stages(run: Run) -> None:

@@ -64,6 +64,12 @@ def table(page: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def test_it_names_the_commit_of_the_code(tiny):
+    run, page = tiny
+    changed = ", with uncommitted changes" if run.code["dirty"] else ""
+    assert f"<dd>{run.code['commit'] or 'unknown'}{changed}</dd>" in page.read_text()
+
+
 def test_its_tables_are_the_views(tiny):
     run, page = tiny
     rows = open_views(run).execute(

@@ -1,10 +1,13 @@
 """Costs on planted artifacts: what counts for whom, and what an earlier run made."""
 
+from pathlib import Path
+
 import pytest
 
 from xmore.results.costs import costs
 from xmore.results.runs import Run
 from xmore.store.artifacts import ArtifactKey, ArtifactStore
+from xmore.store.contracts import sealed
 
 
 @pytest.fixture
@@ -16,15 +19,19 @@ def planted(tmp_path):
 
     store = ArtifactStore(tmp_path / "store")
 
-    def make(stage, params, inputs, seconds, rows=10, peak=100.0, skipped=False):
+    def make(stage, params, inputs, seconds, rows=10, peak=100.0, beside=True):
         key = ArtifactKey(stage, "d", params, tuple(ref.digest for ref in inputs), "m")
         table = pa.table({"query_id": list(range(rows))})
         ref = store.write(key, [rows], lambda *_: table)
-        return replace(ref, seconds=seconds, peak_rss_mb=peak, skipped=skipped)
+        cost = Path(ref.path) / "cost.json"
+        cost.unlink()  # as of an older artifact, or
+        if beside:
+            cost.write_bytes(sealed({"seconds": seconds, "peak_rss_mb": peak}))
+        return replace(ref, seconds=seconds, peak_rss_mb=peak, skipped=False)
 
     queries = make("queries", {}, [], 99.0)
-    features = make("query_embeddings", {}, [queries], 5.0)
-    coarse = make("query_embeddings", {"other": 1}, [queries], 7.0)
+    features = make("query_embeddings", {}, [queries], 5.0, beside=False)
+    coarse = make("query_embeddings", {"other": 1}, [queries], 7.0, beside=False)
     found = make("candidates", {}, [coarse], 1.0)
     captions = make("captions", {}, [found, features], 20.0, peak=900.0)
     scores = make("scores", {"m": 16}, [features, captions], 10.0)
@@ -59,3 +66,15 @@ def test_each_method_costs_what_its_answers_come_from(planted):
 def test_what_no_run_has_made_is_unknown(planted):
     _, second = planted
     assert {c.seconds_per_image for c in costs(second, [])} == {None}
+
+
+def test_what_lies_beside_an_artifact_is_believed_before_any_run(planted):
+    first, second = planted
+    for ref in first.artifacts:
+        (Path(ref.path) / "cost.json").write_bytes(sealed({"seconds": 1.0, "peak_rss_mb": 7.0}))
+    said = {c.method: c.seconds_per_image for c in costs(second, [first])}
+    assert said["clip"] == pytest.approx((1 + 1) / 10)
+    for text in (b"{", sealed({"seconds": None, "peak_rss_mb": None})):  # damaged; not recorded
+        for ref in second.artifacts:
+            (Path(ref.path) / "cost.json").write_bytes(text)
+        assert {c.seconds_per_image for c in costs(second, [])} == {None}

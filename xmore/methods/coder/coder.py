@@ -33,6 +33,7 @@ class Coder(Scorer):
     """
 
     name = "coder"
+    version = 1
     needs = frozenset({"query_embeddings"})
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:

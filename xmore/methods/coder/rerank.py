@@ -33,6 +33,7 @@ class CoderRerank(Coder):
     """
 
     name = "coder-rerank"
+    version = 1
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         super().check(request, model, class_names)

@@ -38,6 +38,7 @@ class RecoMethod(Scorer):
     """
 
     name = "reco"
+    version = 1
     needs = frozenset({"query_embeddings"})
     part_rows = PART_ROWS
 

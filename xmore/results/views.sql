@@ -1,6 +1,6 @@
 -- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
 -- captions, raw_leaks, scores, raw_predictions, metrics, comparisons), `runs`, `costs` and the macros
--- method_place and adjustment_place; each run's views.sql opens its own.
+-- method_place, adjustment_place and trial_limit; each run's views.sql opens its own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
 create or replace macro wilson(p, n, side) as
@@ -55,7 +55,7 @@ create or replace view by_class as
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
 -- `difference` is to `clip` on the same queries, with its paired bootstrap; `p_holm` is McNemar's,
 -- corrected for all that is compared with `clip` under the same model. `oracle`: a hyper-parameter
--- was searched on the test labels.
+-- was searched on the test labels. `trial_limit`: the run's `limit`, null for a run on all images.
 create or replace view leaderboard_all as
   with told as (
     select dataset, model, method, adjustment, m,
@@ -78,7 +78,7 @@ create or replace view leaderboard_all as
   )
   select told.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm,
          cost.seconds_per_image, cost.peak_memory_mb,
-         told.hyperparameters like '%"oracle"%' as oracle
+         told.hyperparameters like '%"oracle"%' as oracle, trial_limit() as trial_limit
   from told
   left join costs cost
     on cost.dataset = told.dataset and cost.model = told.model and cost.method = told.method
