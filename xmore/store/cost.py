@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmore.files.paths import write_whole
-from xmore.store.contracts import CostFile, read_contract, sealed
+from xmore.files.sealed import sealed
+from xmore.store.contracts import CostFile, read_contract
 
 COST = "cost.json"
 
