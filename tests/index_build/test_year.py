@@ -233,7 +233,7 @@ def test_what_was_taken_down_comes_back_only_when_the_list_lets_it(year, steps, 
     assert len(refused.asked) == 1 and refused.made.added == 0
     assert refused.made.snapshot.manifest["failures"]["taken down"] == 4
     image = next(path for path in world.images.iterdir() if digest_file(path) == gone["memory_key"])
-    assert not found_in(year.memory, [image.read_bytes()[-200:]]), "it was refused, not kept"
+    assert not found_in(year.memory, [image.read_bytes()]), "it was refused, not kept"
     without = year.run(rows, take_down=None)
     assert without.made.skipped and not without.asked, "a list that is left out brings nothing back"
     known = takedown.current(year.memory)
