@@ -623,8 +623,10 @@ def test_every_test_image_leaked(case, done, xmore):
 @pytest.mark.parametrize(
     "stage",
     [
-        "queries", "query_embeddings", "candidates", "captions", "caption_embeddings", "leaks",
-        "scores", "predictions", "metrics",
+        "queries", "caption_embeddings", "predictions",
+        *(pytest.param(stage, marks=pytest.mark.slow) for stage in (
+            "query_embeddings", "candidates", "captions", "leaks", "scores", "metrics",
+        )),
     ],
 )  # fmt: skip
 def test_a_full_disk_at_each_stage_loses_nothing(case, done, xmore, monkeypatch, stage):
@@ -729,7 +731,7 @@ def test_a_clock_set_back(case, xmore, monkeypatch):
     assert all(run.seconds >= 0 for run in all_runs(case.results))
 
 
-@pytest.mark.parametrize("home", [None, "/proc"])
+@pytest.mark.parametrize("home", [None, pytest.param("/proc", marks=pytest.mark.slow)])
 def test_no_home_and_no_network(case, done, warm, home):
     dead = "http://127.0.0.1:1"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "HF_HUB_OFFLINE")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from crash_points import ALL, check_points
+from crash_points import check_points
 
 from flows.benchmark import xmore_benchmark
 from flows.reco_train import xmore_reco_train
@@ -66,7 +66,7 @@ def saved(folder: Path, config) -> Path:
 
 
 def test_benchmark(warm, config, folder):
-    check_points(warm, folder, "benchmark", saved(folder, config), sample=3)
+    check_points(warm, folder, "benchmark", saved(folder, config), sample=2)
 
 
 def test_repair(warm, config, folder):
@@ -80,7 +80,10 @@ def test_repair(warm, config, folder):
     check_points(warm, folder, *words, sample=2)
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["fresh", "over an older one"])
+OLDER = pytest.param(True, marks=pytest.mark.slow, id="over an older one")
+
+
+@pytest.mark.parametrize("older", [pytest.param(False, id="fresh"), OLDER])
 def test_reco_train(warm, world, joint, folder, older):
     values = {"name": "tiny", "memory": joint.memory, "model_name": "lite0", "held_out": 0.2,
               "model": {"folder": world.root / "models" / "lite0"}, "output": folder / "out",
@@ -100,7 +103,8 @@ def parts(results: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("stage", ["queries", *["candidates", "captions"] * ALL])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["queries", "candidates", "captions"])
 def test_gc_beside_a_benchmark(warm, joint, config, folder, stage):
     """gc keeps what a running benchmark reads, though CURRENT has moved on; then it deletes it."""
     memory = shutil.copytree(joint.memory, folder / "memory")

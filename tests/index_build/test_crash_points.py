@@ -53,12 +53,14 @@ def test_reindex_from_nothing(warm, config_of, listed, folder):
     check_points(warm, folder, "reindex", saved(config), sample=2)
 
 
+@pytest.mark.slow
 def test_reindex_of_a_changed_list(warm, config_of, listed, folder):
     xmore_reindex.fn(config_of(listed.slice(0, 30)))
     config = config_of(listed.slice(3))
     check_points(warm, folder, "reindex", saved(config), sample=2)
 
 
+@pytest.mark.slow
 def test_reindex_with_a_take_down(warm, config_of, listed, folder):
     xmore_reindex.fn(config_of(listed))
     taken = folder.parent / "taken.txt"
@@ -82,6 +84,7 @@ def local(world, folder):
     return make
 
 
+@pytest.mark.slow
 def test_take_down_and_reinstate(warm, local, folder):
     memory = local(slice(20))
     for command in ("add", "reinstate"):
@@ -103,11 +106,11 @@ def test_gc(warm, world, config_of, listed, folder):
     taken.write_text(listed["URL"][30].as_py() + "\n")
     config = config_of(listed.slice(6), take_down=taken, **model)
     xmore_reindex.fn(config)
-    check_points(warm, folder, "memory", "gc", config.memory, "--keep", "1", sample=5)
+    check_points(warm, folder, "memory", "gc", config.memory, "--keep", "1", sample=3)
     back = rows(xmore_reindex.fn(config_of(listed, take_down=taken, **model)).snapshot)
     assert len(back) == len(first) - 1 and all(first[key] == back[key] for key in back)
 
 
 def test_roll_back(warm, local, folder):
     memory = local(slice(20), slice(1, 20), slice(2, 20))  # who goes too far finds one there
-    check_points(warm, folder, "memory", "rollback", memory, sample=4)
+    check_points(warm, folder, "memory", "rollback", memory, sample=3)

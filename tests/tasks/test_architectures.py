@@ -24,6 +24,7 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_rn50_and_vit_run_from_local_checkpoints(world, checkpoints, tmp_path):
     for name in ("bird", "tool"):
         shutil.copytree(world.root / "queries" / name, tmp_path / "queries" / name)

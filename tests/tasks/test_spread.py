@@ -15,7 +15,7 @@ from xmore.config.execution import ExecutionConfig
 from xmore.results.runs import load_run
 from xmore.store.artifacts import read_rows
 
-RUNNERS = ("dask", pytest.param("ray", marks=pytest.mark.slow))
+RUNNERS = ("dask", "ray")
 
 
 def by(runner: str) -> ExecutionConfig:
@@ -83,6 +83,7 @@ def few(world, tmp_path_factory):
     return config, made
 
 
+@pytest.mark.slow
 def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
     config, here = few
     spread = config.model_copy(update={"memory": tmp_path / "memory", "execution": by(runner)})
