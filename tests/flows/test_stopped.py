@@ -25,7 +25,7 @@ def stopped(world, tmp_path_factory):
         patch.setattr(benchmark, "metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             xmore_benchmark.fn(config)
-    (path,) = (config.results / "runs").iterdir()
+    (path,) = (config.results / "runs").glob("[!.]*")
     return config, path.name
 
 

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,4 +76,6 @@ def _opened(path: Path) -> IO[Any]:
     try:
         return path.open("a")  # NFS locks only what may be written
     except OSError:
-        return path.open("rb")
+        with suppress(OSError):
+            return path.open("rb")
+        raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from xmore.files.paths import PROJECT_ROOT
+from xmore.files.paths import RESULTS
 from xmore.methods.options import MethodOptions, Source
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class MethodRequest:
     candidates: int  # K
     m: int | None  # None if the method reads no captions
     options: MethodOptions = field(default_factory=MethodOptions)
-    cache: Path = PROJECT_ROOT / "results" / "cache"  # of files' hashes
+    cache: Path = RESULTS / "cache"  # of files' hashes
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from xmore.memory.locks import in_use
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EIO])
 def test_only_a_read_only_memory_is_read_without_a_lock(tmp_path, monkeypatch, number):
-    def fail(path):
+    def fail(path, mode):
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(Path, "touch", fail)
-    if number in (errno.ENOSPC, errno.EIO):
-        with pytest.raises(OSError, match="refused"):
-            in_use(tmp_path, "snapshot")
-    else:
-        assert isinstance(in_use(tmp_path, "snapshot"), nullcontext)
+    monkeypatch.setattr(Path, "open", fail)
+    fails = number in (errno.ENOSPC, errno.EIO)
+    expected = pytest.raises(OSError, match="refused") if fails else nullcontext()
+    with expected, in_use(tmp_path, "snapshot"):
+        assert not fails
