@@ -115,12 +115,10 @@ def test_a_test_dataset(case, one_model, world, xmore, tmp_path):
         assert cause in checked.stdout, checked.stdout
 
 
-MANY = [pytest.param(kind, marks=pytest.mark.slow) for kind in (exports, images, tars)]
+MANY = [pytest.param(kind, marks=pytest.mark.slow) for kind in (exports, images, programs, tars)]
 
 
-@pytest.mark.parametrize(
-    "kind", [lists, programs, tables, texts, *MANY], ids=lambda kind: kind.__name__[4:]
-)
+@pytest.mark.parametrize("kind", [lists, tables, texts, *MANY], ids=lambda kind: kind.__name__[4:])
 def test_a_benchmark_of_all_that_are_read(kind, one_model, world, xmore, tmp_path):
     cases = [case for case in kind.CASES if isinstance(case, Queries) and not case.refused]
     named = {f"odd-{number}": case for number, case in enumerate(cases)}

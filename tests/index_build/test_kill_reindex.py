@@ -84,7 +84,7 @@ def incremental(world, web, folder: Path) -> Case:
     return Case(config.memory, config.model_copy(update=changes))
 
 
-@pytest.mark.parametrize("make", [fresh, incremental])
+@pytest.mark.parametrize("make", [fresh, pytest.param(incremental, marks=pytest.mark.slow)])
 def test_killed_reindexes_end_as_undisturbed_ones(world, web, tmp_path, starter, make):
     starter.cold = KILLS > 1
     case = make(world, web, tmp_path)

@@ -112,6 +112,7 @@ def test_shuffled_labels_change_no_prediction(run, config, unmoved):
     unmoved(run, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["view_embeddings", "method_scores"])
 def test_killed_in_the_middle_of_tpt_the_next_run_goes_on(done, tmp_path, starter, stage):
     config = changed(
