@@ -175,7 +175,7 @@ def publish(plan: ReindexPlan, snapshot: Snapshot) -> str:
 def point_current(memory: Path, name: str) -> None:
     """Make `name` the snapshot that new runs read."""
     current = memory / "CURRENT"
-    if not current.exists() or current.read_text().strip() != name:
+    if not current.exists() or current.read_bytes().strip() != name.encode():
         write_whole(current, f"{name}\n".encode())
 
 
