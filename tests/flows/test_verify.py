@@ -23,7 +23,7 @@ from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
 MANY = int(os.environ.get("XMORE_KILLS", 1)) > 1  # `make test-slow`
-FLIPS = 20 if MANY else 3  # in each kind of file
+FLIPS = 20 if MANY else 1  # in each kind of file
 
 RESULTS = {
     "parts": "store/[!c]*/*/*/part-*.parquet",
