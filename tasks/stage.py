@@ -14,8 +14,9 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from tasks.progress import shown_progress
+from tasks.progress import log_lines, shown_progress
 from xmore.config.execution import ExecutionConfig
+from xmore.files.progress import working
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
 
 
@@ -62,9 +63,10 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
             _reset_peak()
             result = function(*args, **kwargs)
             seconds, peak = round(time.perf_counter() - begun, 3), _peak()
-            if isinstance(result, ArtifactRef):
-                return replace(result, seconds=seconds, peak_rss_mb=peak)
-            return (replace(result[0], seconds=seconds, peak_rss_mb=peak), *result[1:])
+            first, *others = [result] if isinstance(result, ArtifactRef) else result
+            first = replace(first, seconds=seconds, peak_rss_mb=peak)
+            log_lines(map(_line, (first, *others)))
+            return first if isinstance(result, ArtifactRef) else (first, *others)
 
         return step(run_name)(measured)
 
@@ -77,7 +79,7 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
         def listened(*args: Any, **kwargs: Any) -> Any:
-            with shown_progress():
+            with shown_progress(), working(function.__name__):
                 return function(*args, **kwargs)
 
         return StageTask(
@@ -89,6 +91,12 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
+
+
+def _line(ref: ArtifactRef) -> str:
+    of = f"{ref.dataset} {ref.stage}" + (f", {ref.model}" if ref.model else "")
+    done = "complete already, skipped" if ref.skipped else f"{ref.seconds:.1f} s"
+    return f"{of}: {ref.rows:,} rows, {done}"
 
 
 def _reset_peak() -> None:
