@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ConfigFile
+from flows.cli.options import Commands, ConfigFile, with_json
 
-commands = typer.Typer(
+commands = Commands(
     help="Plan, list, show, compare, verify, roll back and clean up memories.",
     no_args_is_help=True,
 )
 
-take_downs = typer.Typer(
+take_downs = Commands(
     help="Take rows down for good, list what is taken down, and let rows come back.",
     no_args_is_help=True,
 )
@@ -32,6 +32,7 @@ SnapshotName = Annotated[
 
 
 @commands.command("plan")
+@with_json
 def plan(config: ConfigFile) -> None:
     """Estimate the rows, bytes and hours of a re-index of CONFIG; nothing is downloaded."""
     from flows.cli.terminal.memory import show_estimate
@@ -43,6 +44,7 @@ def plan(config: ConfigFile) -> None:
 
 
 @commands.command("list")
+@with_json
 def list_(memory: MemoryFolder) -> None:
     """List a memory's snapshots, newest first."""
     from flows.cli.terminal.memory import show_entries
@@ -52,6 +54,7 @@ def list_(memory: MemoryFolder) -> None:
 
 
 @commands.command("show")
+@with_json
 def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
     """Print a snapshot's card: rows, failures by cause, success by host, model, index."""
     from flows.cli.terminal.memory import show_card
@@ -61,6 +64,7 @@ def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
 
 
 @commands.command("diff")
+@with_json
 def diff(
     memory: MemoryFolder,
     a: Annotated[str, typer.Argument(help="Name of a snapshot, or the beginning of it.")],
@@ -109,6 +113,7 @@ def take_down(
 
 
 @take_downs.command("list")
+@with_json
 def list_take_downs(memory: MemoryFolder) -> None:
     """List what is taken down: when, why, and which images follow from a URL."""
     from flows.cli.terminal.memory import show_take_downs
@@ -144,8 +149,8 @@ def verify(
     from flows.upkeep import check, find
 
     if everything:
-        from flows.cli.terminal.memory import size
         from flows.verify import verify_memory
+        from xmore.report.table import size
 
         done = verify_memory(memory)
         for problem in done.problems:

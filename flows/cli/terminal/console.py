@@ -1,22 +1,74 @@
-"""The terminal: safe text, timed steps, aligned tables."""
+"""The terminal: safe text, timed steps, tables that fit it; or the tables as JSON."""
 
 from __future__ import annotations
 
-import sys
+import json
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from contextvars import ContextVar
+from itertools import groupby
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Table as Drawing
 
+from xmore.files.progress import working
 from xmore.files.text import visible
+from xmore.report.table import TEXTS, Kind, Table, records
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+ENDLESS = 100_000  # columns where there is no terminal: a file gets whole lines
+LEAST = 8  # columns that a text needs; its lines are folded to no less
+GAP = 3  # columns between two of a table
+Rows = list[dict[str, Any]]
+
+_json: ContextVar[dict[str, Rows] | None] = ContextVar("json", default=None)
+
+
+@contextmanager
+def tables_as_json() -> Iterator[None]:
+    """Print the block's tables as one JSON object at its end; all other text goes to stderr.
+
+    The object has the name of each table, and as its value the table's rows, each an object.
+    """
+    found: dict[str, Rows] = {}
+    token = _json.set(found)
+    try:
+        yield
+    finally:
+        _json.reset(token)
+    print(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+
+
+def wants_json() -> bool:
+    """Return whether tables are printed as JSON."""
+    return _json.get() is not None
+
+
+def record(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows to a table of the JSON; does nothing without `--json`."""
+    found = _json.get()
+    if found is not None:
+        kept = [{key: _finite(value) for key, value in row.items()} for row in rows]
+        found.setdefault(name, []).extend(kept)
+
+
+def _finite(value: Any) -> Any:
+    """Return null for NaN and infinity, which JSON lacks."""
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def width() -> int:
+    """Return the number of columns of the terminal, or of the variable COLUMNS."""
+    return shutil.get_terminal_size((ENDLESS, 24)).columns
+
+
+def _room() -> int:
+    """Return the columns that a table has within its margins."""
+    return width() - 2
 
 
 def safe(text: str) -> str:
@@ -24,35 +76,107 @@ def safe(text: str) -> str:
     return escape(visible(text, but="\n"))
 
 
+def cut(text: str, taken: int) -> str:
+    """Return text in one line that fits beside columns that take `taken`; a cut ends in `…`."""
+    line, room = " ".join(text.split()), max(20, width() - taken)
+    return line if len(line) <= room else f"{line[: room - 1]}…"
+
+
 @contextmanager
 def step(name: str) -> Iterator[Callable[[str], None]]:
     """Print the block's name and its duration at its end; the value adds a note to the line."""
     notes: list[str] = []
     begun = time.perf_counter()
-    yield notes.append
+    with working(name):
+        yield notes.append
     line = f"{name:<14} {time.perf_counter() - begun:7.1f} s  {'; '.join(notes)}"
-    console.print(safe(line.rstrip()), highlight=False, soft_wrap=True)
+    say(safe(line.rstrip()))
 
 
 def say(line: str) -> None:
     """Print a line without wrapping it."""
-    console.print(line, soft_wrap=True, highlight=False)
+    Console(stderr=wants_json()).print(line, soft_wrap=True, highlight=False)
 
 
-def show_table(table: Table) -> None:
-    """Print a table at its full width: a narrow terminal wraps its lines, no cell is cut."""
-    if table.title:
-        say(f"[bold]{table.title}[/bold]")
-        table.title = None
-    wide = Console(width=1000)
-    width = Measurement.get(wide, wide.options, table).maximum
-    Console(width=width).print(table)
+def show_table(table: Table, by: int = 0) -> None:
+    """Print a table that fits the terminal: texts are folded within their column, nothing is cut.
+
+    The first `by` columns become the titles of groups of rows. With `--json`, only record it.
+    """
+    if wants_json():
+        record(table.name, records(table))
+        return
+    if not by:
+        _draw(table.title, table.columns, table.shown())
+        return
+    heads = table.columns[:by]
+    for values, rows in groupby(table.shown(), lambda row: row[:by]):
+        named = zip(heads, values, strict=True)
+        title = ", ".join(v if kind in TEXTS else f"{name} = {v}" for (name, kind), v in named)
+        _draw(title, table.columns[by:], [row[by:] for row in rows])
 
 
-def table_of(*names: str, first_columns_left: int = 1) -> Table:
-    """Return an empty table: the first columns hold text, the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    for number, name in enumerate(names):
-        side: Literal["left", "right"] = "left" if number < first_columns_left else "right"
-        table.add_column(name, no_wrap=True, justify=side)
-    return table
+def _draw(title: str, columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]]) -> None:
+    if title:
+        say(f"[bold]{safe(title)}[/bold]")
+    names = [name for name, _ in columns]
+    folds = [kind == "text" for _, kind in columns]
+    widths = [max(map(_width_of, cells)) for cells in zip(names, *rows, strict=True)]
+    least = [min(LEAST, wide) if fold else wide for wide, fold in zip(widths, folds, strict=True)]
+    tight = sum(least) + GAP * (len(least) - 1) > _room()
+    drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False)
+    for (name, kind), fold in zip(columns, folds, strict=True):
+        side: Literal["left", "right"] = "left" if kind in TEXTS else "right"
+        fixed = not (fold or tight)
+        drawing.add_column(safe(name), no_wrap=fixed, justify=side, overflow="fold")
+    for row in rows:
+        drawing.add_row(*map(safe, row))
+    Console(width=width()).print(drawing)
+
+
+def show_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print the rows of a query. Columns without room beside the others stand in further blocks."""
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
+    shown = [[_cell(value) for value in column] for column in columns]
+    room = _room()
+    block: list[int] = []
+    taken = 0
+    for i, name in enumerate(names):
+        wide = min(max(map(_width_of, [name, *shown[i]])), room) + GAP
+        if block and taken + wide - GAP > room:
+            _show_block(names, columns, shown, block)
+            block, taken = [], 0
+        block.append(i)
+        taken += wide
+    _show_block(names, columns, shown, block)
+
+
+def _show_block(
+    names: Sequence[str],
+    columns: Sequence[Sequence[Any]],
+    shown: Sequence[Sequence[str]],
+    block: Sequence[int],
+) -> None:
+    cells = [shown[i] for i in block]
+    heads: list[tuple[str, Kind]] = [
+        (names[i], "figure" if _is_number(columns[i]) else "text") for i in block
+    ]
+    _draw("", heads, list(zip(*cells, strict=True)))
+
+
+def _is_number(column: Sequence[Any]) -> bool:
+    return not any(isinstance(value, bool | str | list | dict) for value in column)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as text; a line that is longer than the terminal is cut."""
+    if value is None:
+        return "NULL"
+    text = f"{value:z.6g}" if isinstance(value, float) else str(value)
+    room = _room()
+    lines = text.split("\n")
+    return "\n".join(line if len(line) <= room else f"{line[: room - 1]}…" for line in lines)
+
+
+def _width_of(text: str) -> int:
+    return max(map(len, text.split("\n")))

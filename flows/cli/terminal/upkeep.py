@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.cli.terminal.console import console, safe, say
-from flows.cli.terminal.memory import size
+from flows.cli.terminal.console import safe, say
 from flows.verify import Verified
+from xmore.report.table import size
 
 
 def show_up(api: str, logs: Path) -> None:
@@ -20,15 +20,15 @@ def show_up(api: str, logs: Path) -> None:
         f"  {prefect} deployment run xmore-benchmark/xmore-benchmark --watch",
         f"Stop it with: {xmore} down",
     ):
-        console.print(safe(line), soft_wrap=True, highlight=False)
+        say(safe(line))
 
 
 def show_verified(done: Verified, what: str, repair: bool) -> bool:
     """Print what is damaged, or that nothing is. Returns whether something is damaged."""
     for problem in done.problems:
-        console.print(f"damaged: {safe(problem)}", soft_wrap=True, highlight=False)
+        say(f"damaged: {safe(problem)}")
     for path in done.moved:
-        console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
+        say(f"moved aside: {safe(str(path))}")
     read = f"{done.things:,} artifacts and files, {size(done.bytes)} read"
     if not done.problems:
         say(safe(f"{what}: intact ({read})."))
