@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Commands, ConfigFile, with_json
+from flows.cli.options import AllColumns, Commands, ConfigFile, with_json
 
 commands = Commands(
     help="Plan, list, show, compare, verify, roll back and clean up memories.",
@@ -45,12 +45,12 @@ def plan(config: ConfigFile) -> None:
 
 @commands.command("list")
 @with_json
-def list_(memory: MemoryFolder) -> None:
+def list_(memory: MemoryFolder, all_columns: AllColumns = False) -> None:
     """List a memory's snapshots, newest first."""
     from flows.cli.terminal.memory import show_entries
     from flows.upkeep import entries
 
-    show_entries(entries(memory))
+    show_entries(entries(memory), all_columns)
 
 
 @commands.command("show")

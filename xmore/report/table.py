@@ -14,6 +14,7 @@ from xmore.files.text import visible
 Kind = Literal[
     "text",
     "name",
+    "line",
     "time",
     "count",
     "share",
@@ -25,9 +26,10 @@ Kind = Literal[
     "bytes",
     "figure",
 ]
-"""How a value is displayed; a `name` is a text in one line, a `figure` a text among numbers."""
+"""How a value is displayed; a `line` is a text in one line, a `name` one that names
+its row, a `figure` one among numbers."""
 
-TEXTS: tuple[Kind, ...] = ("text", "name", "time")  # aligned to the left
+TEXTS: tuple[Kind, ...] = ("text", "name", "line", "time")  # aligned to the left
 _KEYS = {  # what a program calls a column whose name is for people
     "M": "m",
     "top-1": "top1",

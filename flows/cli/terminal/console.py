@@ -21,8 +21,9 @@ from xmore.files.text import visible
 from xmore.report.table import TEXTS, Kind, Table, records
 
 ENDLESS = 100_000  # columns where there is no terminal: a file gets whole lines
-LEAST = 8  # columns that a text needs; its lines are folded to no less
+LEAST = 10  # columns that a text needs, such as a date; its lines are folded to no less
 GAP = 3  # columns between two of a table
+FOLDED: tuple[Kind, ...] = ("text", "time")
 Rows = list[dict[str, Any]]
 
 _json: ContextVar[dict[str, Rows] | None] = ContextVar("json", default=None)
@@ -116,52 +117,47 @@ def show_table(table: Table, by: int = 0) -> None:
         _draw(title, table.columns[by:], [row[by:] for row in rows])
 
 
-def _draw(title: str, columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]]) -> None:
+def _draw(
+    title: str,
+    columns: Sequence[tuple[str, Kind]],
+    rows: Sequence[Sequence[str]],
+) -> None:
+    """Draw the columns beside each other, those without room in further blocks below.
+
+    A first column that is a name stands in each block.
+    """
     if title:
         say(f"[bold]{safe(title)}[/bold]")
     names = [name for name, _ in columns]
-    folds = [kind == "text" for _, kind in columns]
     widths = [max(map(_width_of, cells)) for cells in zip(names, *rows, strict=True)]
-    least = [min(LEAST, wide) if fold else wide for wide, fold in zip(widths, folds, strict=True)]
-    tight = sum(least) + GAP * (len(least) - 1) > _room()
-    drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False)
-    for (name, kind), fold in zip(columns, folds, strict=True):
-        side: Literal["left", "right"] = "left" if kind in TEXTS else "right"
-        fixed = not (fold or tight)
-        drawing.add_column(safe(name), no_wrap=fixed, justify=side, overflow="fold")
-    for row in rows:
-        drawing.add_row(*map(safe, row))
-    Console(width=width()).print(drawing)
+    least = [
+        min(LEAST, wide) if kind in FOLDED else wide
+        for wide, (_, kind) in zip(widths, columns, strict=True)
+    ]
+    key = [0] if columns[0][1] == "name" else []
+    blocks, block = list[list[int]](), list(key)
+    for i in range(len(key), len(columns)):
+        if len(block) > len(key) and sum(least[j] + GAP for j in [*block, i]) - GAP > _room():
+            blocks.append(block)
+            block = list(key)
+        block.append(i)
+    for chosen in [*blocks, block]:
+        drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False)
+        for (name, kind), wide in ((columns[i], least[i]) for i in chosen):
+            side: Literal["left", "right"] = "left" if kind in TEXTS else "right"
+            fixed = kind not in FOLDED and wide <= _room()
+            drawing.add_column(safe(name), no_wrap=fixed, justify=side, overflow="fold")
+        for row in rows:
+            drawing.add_row(*(safe(row[i]) for i in chosen))
+        Console(width=width()).print(drawing)
 
 
 def show_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print the rows of a query. Columns without room beside the others stand in further blocks."""
+    """Print the rows of a query, in as many blocks of columns as they need."""
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
-    shown = [[_cell(value) for value in column] for column in columns]
-    room = _room()
-    block: list[int] = []
-    taken = 0
-    for i, name in enumerate(names):
-        wide = min(max(map(_width_of, [name, *shown[i]])), room) + GAP
-        if block and taken + wide - GAP > room:
-            _show_block(names, columns, shown, block)
-            block, taken = [], 0
-        block.append(i)
-        taken += wide
-    _show_block(names, columns, shown, block)
-
-
-def _show_block(
-    names: Sequence[str],
-    columns: Sequence[Sequence[Any]],
-    shown: Sequence[Sequence[str]],
-    block: Sequence[int],
-) -> None:
-    cells = [shown[i] for i in block]
-    heads: list[tuple[str, Kind]] = [
-        (names[i], "figure" if _is_number(columns[i]) else "text") for i in block
-    ]
-    _draw("", heads, list(zip(*cells, strict=True)))
+    kinds: list[Kind] = ["figure" if _is_number(column) else "line" for column in columns]
+    cells = [[_cell(value) for value in row] for row in rows]
+    _draw("", list(zip(names, kinds, strict=True)), cells)
 
 
 def _is_number(column: Sequence[Any]) -> bool:

@@ -15,32 +15,27 @@ from xmore.report.snapshot import index_name, most_common, recall_line
 from xmore.report.table import Kind, Table, size
 
 
-def show_entries(found: list[Entry]) -> None:
+def show_entries(found: list[Entry], every_column: bool = False) -> None:
     """Print one line per snapshot, newest first."""
-    show_table(
-        Table(
-            "snapshots",
-            "",
-            "",
-            [
-                ("snapshot", "name"),
-                ("published", "time"),
-                ("rows", "count"),
-                ("added", "count"),
-                ("removed", "count"),
-                ("size", "bytes"),
-                ("index", "text"),
-                ("marks", "text"),
-            ],
-            [
-                (
-                    *(entry.name, entry.published, entry.rows, entry.added, entry.removed),
-                    *(entry.bytes, entry.index, entry.marks),
-                )
-                for entry in found
-            ],
+    columns: list[tuple[str, Kind]] = [
+        ("snapshot", "name"),
+        ("published", "time"),
+        ("rows", "count"),
+        ("added", "count"),
+        ("removed", "count"),
+        ("marks", "text"),
+        ("size", "bytes"),
+        ("index", "text"),
+    ]
+    rows = [
+        (
+            *(entry.name, entry.published, entry.rows, entry.added, entry.removed),
+            *(entry.marks, entry.bytes, entry.index),
         )
-    )
+        for entry in found
+    ]
+    shown = len(columns) if every_column or wants_json() else -2
+    show_table(Table("snapshots", "", "", columns[:shown], [row[:shown] for row in rows]))
 
 
 def show_take_downs(found: list[TakeDown]) -> None:

@@ -58,11 +58,11 @@ def show_runs(found: Sequence[Run], every_column: bool = False) -> None:
         say("No runs yet. Start one: xmore demo, or xmore benchmark CONFIG.")
     columns: list[tuple[str, Kind]] = [
         ("run", "name"),
-        ("status", "name"),
+        ("status", "line"),
         ("datasets", "text"),
         ("started", "time"),
         ("seconds", "seconds"),
-        ("snapshot", "name"),
+        ("snapshot", "line"),
     ]
     rows = [
         (

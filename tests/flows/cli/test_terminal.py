@@ -99,6 +99,16 @@ def test_texts_fold_and_numbers_do_not(monkeypatch, capsys):
     assert max(map(len, shown.splitlines())) <= 40
 
 
+def test_columns_without_room_stand_below_with_the_name_of_the_row(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = [("method", "name"), *((f"number {i}", "count") for i in range(5))]
+    console.show_table(Table("t", "", "", columns, [("xmore minmax", *range(1000, 1005))]))
+    shown = capsys.readouterr().out
+    rules = [line for line in shown.splitlines() if "──" in line]
+    assert len(rules) == shown.count("xmore minmax") > 1
+    assert all(f"1,00{i}" in shown for i in range(5))
+
+
 @pytest.mark.parametrize("command", TABLES)
 def test_every_table_is_also_json(ask, command):
     tables = json.loads(ask(f"{command} --json").stdout)
