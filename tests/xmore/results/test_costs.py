@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from xmore.files.sealed import sealed
 from xmore.results.costs import costs
 from xmore.results.runs import Run
 from xmore.store.artifacts import ArtifactKey, ArtifactStore
-from xmore.store.contracts import sealed
 
 
 @pytest.fixture
