@@ -39,7 +39,7 @@ NAME = "image"  # of the temporary dataset that holds the image
 def parse_labels(text: str | None, file: Path | None) -> list[str]:
     """Read labels from a comma-separated text or from a file, one per line. Raises ConfigError."""
     if (text is None) == (file is None):
-        raise ConfigError("name the classes: set either --labels or --labels-file.")
+        raise ConfigError("name the classes: set one of --labels, --labels-file and --run.")
     if file is not None:
         labels = [plain(name) for _, name in read_classes(file, ConfigError, "--labels-file")]
     else:
@@ -58,7 +58,7 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
 @contextmanager
 def classified(
     image: Path,
-    labels: list[str],
+    labels: list[str] | None,
     config: BenchmarkConfig,
     like: Run | None,
     dataset: str | None = None,
@@ -67,7 +67,8 @@ def classified(
 
     A single image has no stream, so `xmore` weighs by the raw confidences (adjustment `none`).
     With `like`, it also weighs by the smallest and largest confidence of that run's `dataset`, as
-    if the image came after its queries. Nothing is kept on disk. Raises XmoreError.
+    if the image came after its queries; without `labels`, that dataset's classes are used. Nothing
+    is kept on disk. Raises XmoreError.
     """
     stream = _stream(like, dataset) if like else None
     try:
@@ -82,8 +83,11 @@ def classified(
             plan = look_up(_for_one_image(config), snapshot)
             work = Workspace(results, config.execution)
             card = DatasetCard(name=NAME, root=image.resolve().parent)
+            if labels is None:
+                labels, prompts = _classes_of(like, stream)
+            else:
+                prompts = class_prompts(labels, config.prompt or PAPERS_PROMPT, config.prompts)
             check_methods(plan, card, labels)
-            prompts = class_prompts(labels, config.prompt or PAPERS_PROMPT, config.prompts)
             queries, classes = _inputs(work, image, data, labels, prompts)
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
@@ -114,6 +118,15 @@ def _stream(like: Run, dataset: str | None) -> str:
         f"run `{like.name}` {what}: confidences are compared within one. Set --dataset to one of: "
         f"{', '.join(names)}."
     )
+
+
+def _classes_of(like: Run | None, dataset: str | None) -> tuple[list[str], list[list[str]]]:
+    """Return the names and prompts of a run's classes. Raises ConfigError without a run."""
+    if like is None:
+        raise ConfigError("name the classes: set one of --labels, --labels-file and --run.")
+    query = "select class_name, prompts from classes where dataset = ? order by label"
+    rows = open_views(like).execute(query, [dataset]).fetchall()
+    return [name for name, _ in rows], [prompts for _, prompts in rows]
 
 
 def _for_one_image(config: BenchmarkConfig) -> BenchmarkConfig:

@@ -13,10 +13,12 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
+from tasks.progress import log_lines
 from xmore.memory.snapshot import Snapshot
 from xmore.report.leaderboard import leaderboards
 from xmore.report.snapshot import snapshot_card
 from xmore.report.tables import comparisons
+from xmore.results.notes import notes
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 
@@ -30,6 +32,7 @@ def show_results(run: Run, page: Path | None) -> None:
         return
     _show_leaderboard(run)
     _show_comparisons(run)
+    log_lines([*notes(run), f"Run {run.name}: {run.seconds} s. Report: {page or 'not asked for'}"])
     if page:
         create_link_artifact(
             page.as_uri(),
@@ -64,7 +67,7 @@ def _show_leaderboard(run: Run) -> None:
         description=(
             f"Run **{run.name}**, memory [{run.snapshot['name']}]"
             f"(/artifacts/key/{key_of('snapshot', memory.name)}).\n\n"
-            f"Open it in DuckDB: `duckdb -init {run.path / 'views.sql'}`"
+            f'Query it: `xmore sql {run.name} "from leaderboard"`'
         ),
     )
 

@@ -100,7 +100,7 @@ def retrieval_lines(checkpoint: RecoCheckpoint) -> list[tuple[str, ...]]:
 
 def _interval(shares: list[float], sign: str = "") -> str:
     share, low, high = (100 * value for value in shares)
-    return f"{share:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return f"{share:{sign}z.1f} [{low:{sign}z.1f}, {high:{sign}z.1f}]"
 
 
 def _is_done(training: Training) -> bool:

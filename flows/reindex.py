@@ -18,11 +18,13 @@ from index_build.ledger import followers
 from index_build.plan import ReindexPlan, already_published, make_plan
 from index_build.snapshot import changes, clean_up, newest, point_current
 from tasks import reindex as tasks
+from tasks.progress import log_lines
 from tasks.spread import check_runner, spread
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.paths import sweep
 from xmore.memory.snapshot import Snapshot, open_snapshot
+from xmore.report.snapshot import index_name, most_common, outcome
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,30 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _build(plan)
     show_snapshot(result.snapshot, params.memory)
+    log_lines(summary(result))
     return result
+
+
+def summary(done: Reindexed) -> list[str]:
+    """Return lines of what a re-index did, and of the rows that its snapshot lacks."""
+    facts = done.snapshot.manifest
+    index, name = index_name(facts["index"]), done.snapshot.name
+    requested = f"{done.fetched:,} rows requested, " if done.fetched else ""
+    work = f"{requested}{done.embedded:,} embedded"
+    if done.skipped:
+        work = "unchanged: nothing downloaded, nothing embedded"
+    lines = [f"{facts['rows']} rows, index {index}, snapshot {name} ({work})"]
+    if done.added or done.removed:
+        lines.append(f"{done.added:>20,} rows added and {done.removed:,} removed")
+    if done.withdrawn:
+        memory = done.snapshot.path.parents[1]
+        lines.append(
+            "CURRENT was not moved: this snapshot was rolled back from. Change its sources, or "
+            f"run `xmore memory rollback {memory} --to {name}`"
+        )
+    for cause, count in most_common(facts["failures"]):
+        lines.append(f"{count:>20,} of {facts['asked']:,} rows {outcome(cause)}")
+    return lines
 
 
 def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:

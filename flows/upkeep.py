@@ -22,6 +22,7 @@ from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import Snapshot, card_of, open_snapshot, resolve_current
+from xmore.report.snapshot import outcome
 
 SAMPLES = 5
 
@@ -87,7 +88,8 @@ def find(memory: Path, name: str | None) -> Snapshot:
     if name is None:
         return open_snapshot(memory, resolve_current(memory))
     existing = history.names(memory)
-    matching = [each for each in existing if each.startswith(name)]
+    matching = [each for each in existing if each == name]
+    matching = matching or [each for each in existing if each.startswith(name)]
     if len(matching) != 1:
         what = "no snapshot" if not matching else f"{len(matching)} snapshots"
         have = ", ".join(existing) or "none"
@@ -175,13 +177,14 @@ def _how(event: dict[str, Any]) -> str:
 
 def _facts(one: Snapshot, other: Snapshot) -> list[tuple[str, Any, Any]]:
     a, b = card_of(one), card_of(other)
-    rows = [
+    rows: list[tuple[str, Any, Any]] = [
         ("model", a["model"]["name"], b["model"]["name"]),
         ("index", _key(one), _key(other)),
         ("requested", a["asked"], b["asked"]),
     ]
     for cause in sorted({*a["failures"], *b["failures"]}):
-        rows.append((f"failed: {cause}", a["failures"].get(cause, 0), b["failures"].get(cause, 0)))
+        counts = (each["failures"].get(cause, 0) for each in (a, b))
+        rows.append((outcome(cause), *counts))
     return rows
 
 

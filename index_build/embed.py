@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from index_build.base.batches import Batch
 from index_build.base.shards import Features, PairShard, load_shard
@@ -97,8 +98,8 @@ def embed_shards(
     embed other shards at the same time, on any machine that can access `folder`. Returns the
     number of rows embedded. Memory: as `encode_images`, and one shard's features and metadata.
     """
-    rows = 0
-    for number in track(numbers, f"memory embedding {batch.source}", "shard"):
+    rows, sizes = 0, [_images_of(batch, number) for number in numbers]
+    for number in track(numbers, f"memory embedding {batch.source}", "image", sizes=sizes):
         shard = load_shard(batch, number)
         if isinstance(shard, Features):
             record = _take_over(shard, folder)
@@ -154,6 +155,11 @@ def describe(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
 def record_path(folder: Path, number: int) -> Path:
     """Return the path of the result of embedding a shard."""
     return folder / "done" / f"{number:05d}.json"
+
+
+def _images_of(batch: Batch, number: int) -> int:
+    causes = pq.read_table(batch.outcomes / f"{number:05d}.parquet", columns=["cause"])["cause"]
+    return int(causes.null_count)
 
 
 def _embed_shard(

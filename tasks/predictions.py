@@ -36,6 +36,11 @@ class MethodRun:
         return self.request.m
 
     @property
+    def name(self) -> str:
+        """The method's name, with M if it reads captions."""
+        return self.method if self.m is None else f"{self.method}, M={self.m}"
+
+    @property
     def variants(self) -> list[Variant]:
         return METHODS[self.method].variants(self.adjustments, self.seeds)
 
@@ -49,7 +54,7 @@ class ScoreSource:
     left_out: ArtifactRef | None = None  # `leaks` whose queries are not in the stream
 
 
-@stage("predictions {source.scores.dataset}, {source.scores.model}, {run.method}, M={run.m}")
+@stage("predictions {source.scores.dataset}, {source.scores.model}, {run.name}")
 def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> ArtifactRef:
     """Read `scores`, or the method's own -> one row per query and variant of the method.
 

@@ -1,14 +1,15 @@
-"""A task's progress in Prefect's UI."""
+"""A task's progress in Prefect's UI, and lines in its log."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
 
 from xmore.files.progress import listener
 
@@ -26,6 +27,14 @@ def shown_progress() -> Iterator[None]:
         listener.reset(token)
 
 
+def log_lines(lines: Iterable[str]) -> None:
+    """Add lines to the log of the flow run; does nothing outside one."""
+    if FlowRunContext.get() is not None:
+        logger = get_run_logger()
+        for line in lines:
+            logger.info("%s", line)
+
+
 class ProgressArtifact:
     """A Prefect artifact that shows a task's progress, from two seconds after its start."""
 
@@ -33,12 +42,12 @@ class ProgressArtifact:
         self.next = time.monotonic() + EVERY
         self.artifact: Any = None
 
-    def __call__(self, name: str, done: int, total: int) -> None:
+    def __call__(self, text: str, done: int, total: int) -> None:
         """Report to the server, at most every EVERY seconds, and at the end."""
         if time.monotonic() < self.next and not (self.artifact and done == total):
             return
         self.next = time.monotonic() + EVERY
-        share, text = 100 * done / max(total, 1), f"{name}: {done} of {total}"
+        share = 100 * done / max(total, 1)
         if self.artifact is None:
             self.artifact = create_progress_artifact(share, description=text)
         else:

@@ -12,8 +12,9 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from tasks.progress import shown_progress
+from tasks.progress import log_lines, shown_progress
 from xmore.config.execution import ExecutionConfig
+from xmore.files.progress import working
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
 from xmore.store.cost import measuring
 
@@ -67,6 +68,7 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
             if work.record:
                 for ref in (first, *others):
                     work.record(ref)
+            log_lines(map(_line, (first, *others)))
             return first if alone else (first, *others)
 
         return step(run_name)(measured)
@@ -80,7 +82,7 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     def decorate(function: Callable[..., Any]) -> StageTask:
         @functools.wraps(function)
         def listened(*args: Any, **kwargs: Any) -> Any:
-            with shown_progress():
+            with shown_progress(), working(function.__name__):
                 return function(*args, **kwargs)
 
         return StageTask(
@@ -92,3 +94,9 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
         )
 
     return decorate
+
+
+def _line(ref: ArtifactRef) -> str:
+    of = f"{ref.dataset} {ref.stage}" + (f", {ref.model}" if ref.model else "")
+    done = "complete already, skipped" if ref.skipped else f"{ref.seconds:.1f} s"
+    return f"{of}: {ref.rows:,} rows, {done}"

@@ -28,7 +28,7 @@ def test_a_question_runs_and_answers_as_shown(done, query, shown):
 
 
 def test_the_one_liners_run(done):
-    assert len(ONE_LINERS) == 3
+    assert len(ONE_LINERS) == 4
     connection = open_views(load_run(done.config.results, done.name))
     for query in ONE_LINERS:
         assert connection.sql(query).fetchall(), query

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.options import Commands, with_json
 from xmore.files.paths import RESULTS
 
 if TYPE_CHECKING:
     from xmore.datasets.card import DatasetCard
 
-commands = typer.Typer(
+commands = Commands(
     help="List, show, check and download test datasets.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,20 +27,37 @@ Root = Annotated[
 
 
 @commands.command("list")
+@with_json
 def list_() -> None:
     """List the cards in data/: classes, test images, kind of source, whether the folder exists."""
-    from flows.cli.terminal.console import safe, show_table, table_of
+    from flows.cli.terminal.console import show_table
     from xmore.datasets.card import all_cards, load_card
+    from xmore.report.table import Table
 
-    table = table_of("dataset", "classes", "images", "source", "on disk")
-    for column in table.columns[3:]:
-        column.justify = "left"
-    for name in all_cards():
-        card = load_card(name)
-        counts = (card.expected.classes, card.expected.images) if card.expected else ("", "")
-        on_disk = "yes" if card.root.is_dir() else "no"
-        table.add_row(safe(card.name), *map(str, counts), card.source.kind, on_disk)
-    show_table(table)
+    show_table(
+        Table(
+            "datasets",
+            "",
+            "",
+            [
+                ("dataset", "text"),
+                ("classes", "figure"),
+                ("images", "figure"),
+                ("source", "text"),
+                ("on disk", "text"),
+            ],
+            [
+                (
+                    card.name,
+                    card.expected.classes if card.expected else None,
+                    card.expected.images if card.expected else None,
+                    card.source.kind,
+                    "yes" if card.root.is_dir() else "no",
+                )
+                for card in map(load_card, all_cards())
+            ],
+        )
+    )
 
 
 @commands.command()

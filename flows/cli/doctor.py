@@ -17,7 +17,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from flows.cli.terminal.console import console, safe
+from flows.cli.terminal.console import safe, say
 from xmore.files.paths import PROJECT_ROOT
 
 WEIGHTS = (
@@ -200,6 +200,5 @@ def show_checks(checks: Iterable[Check]) -> bool:
         failed |= check.verdict == "failed"
         verdict = f"[{colours[check.verdict]}]{check.verdict:<8}[/]"
         todo = f" -> {check.todo}" if check.todo else ""
-        line = f"{verdict} {check.name:<16} {safe(check.found + todo)}"
-        console.print(line, soft_wrap=True, highlight=False)
+        say(f"{verdict} {check.name:<16} {safe(check.found + todo)}")
     return failed

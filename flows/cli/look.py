@@ -1,4 +1,4 @@
-"""The commands that inspect runs: runs, show, report, sql, explain, compare, leaks."""
+"""The commands that inspect runs: show, report, sql, explain, compare, leaks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.options import RESULTS, Results, RunName
+from flows.cli.options import RESULTS, AllColumns, Results, RunName, named_run, with_json
 from xmore.files.errors import ConfigError
 
 
-def runs(context: typer.Context, results: Results = RESULTS) -> None:
-    """List all runs: status, datasets, snapshot, start and duration."""
-    context.obj = results  # of `rm` and `gc`, too
-    if context.invoked_subcommand:
-        return
-    from flows.cli.terminal.runs import show_runs
-    from xmore.results.runs import all_runs
-
-    show_runs(all_runs(results))
-
-
+@with_json
 def show(
     run: RunName,
     oracle: Annotated[
@@ -31,15 +21,16 @@ def show(
             "--oracle", help="Also show methods whose hyper-parameters have seen test labels."
         ),
     ] = False,
+    all_columns: AllColumns = False,
     results: Results = RESULTS,
 ) -> None:
     """Print a run's leaderboard and the cost of each stage."""
     from flows.cli.terminal.runs import show_run
-    from xmore.results.runs import load_run
 
-    show_run(results, load_run(results, run).name, oracle)
+    show_run(results, named_run(results, run).name, oracle, all_columns)
 
 
+@with_json
 def sql(
     run: RunName,
     query: Annotated[
@@ -49,10 +40,16 @@ def sql(
         ),
     ] = None,
     form: Annotated[
-        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Output format.")
-    ] = "table",
+        Literal["table", "csv", "json", "parquet"] | None,
+        typer.Option(
+            "--format", help="Output format. Default: as the output's ending says, else a table."
+        ),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write the result to. Default: print it.")
+        Path | None,
+        typer.Option(
+            help="File to write the result to: .csv, .json or .parquet. Default: print it."
+        ),
     ] = None,
     again: Annotated[
         bool,
@@ -67,13 +64,13 @@ def sql(
 ) -> None:
     """Run a read-only SQL query on a run's results, with DuckDB, and print or save the rows."""
     from flows.cli import sql as queries
-    from xmore.results.runs import load_run
+    from flows.cli.terminal.console import safe, say
     from xmore.results.views import open_views, write_views
 
-    found = load_run(results, run)
+    found = named_run(results, run)
     connection = open_views(found)
     if again:
-        print(write_views(found))
+        say(safe(str(write_views(found))))
         return
     if query is None and sys.stdin.isatty():
         queries.prompt(connection, found.name)
@@ -81,6 +78,7 @@ def sql(
         queries.run_query(connection, query or queries.read_query(), form, output, timeout)
 
 
+@with_json
 def compare(
     run: RunName,
     other: Annotated[
@@ -94,18 +92,18 @@ def compare(
     """Compare a run with another run or with the paper's tables, and print the differences."""
     from flows.cli.terminal.compare import show_comparison, show_paper
     from xmore.results.compare import between, to_paper
-    from xmore.results.runs import load_run
 
     if (other is None) == (to is None):
         raise ConfigError("name another run or set `--to paper`.")
-    found = load_run(results, run)
+    found = named_run(results, run)
     if other is None:
         show_paper(found, to_paper(found))
     else:
-        second = load_run(results, other)
+        second = named_run(results, other)
         show_comparison(found, second, between(found, second))
 
 
+@with_json
 def explain(
     run: RunName,
     query: Annotated[
@@ -122,23 +120,24 @@ def explain(
     results: Results = RESULTS,
 ) -> None:
     """Print how a query was classified, step by step: its scores, captions and predictions."""
+    from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.explain import show_explanation
     from xmore.report.explain import write_page
     from xmore.report.pictures import pictures_of
     from xmore.results.explain import explain as gather
-    from xmore.results.runs import load_run
     from xmore.results.views import open_views
 
-    found = load_run(results, run)
+    found = named_run(results, run)
     steps = gather(open_views(found), query, dataset)
     if html is None:
         show_explanation(steps)
         return
     with pictures_of(found, steps.dataset) as images:
         write_page(steps, images.query(steps.uri), images.memory, html)
-    print(f"{html}: query {steps.query_id} of {steps.dataset}")
+    say(safe(f"{html}: query {steps.query_id} of {steps.dataset}"))
 
 
+@with_json
 def leaks(
     run: RunName,
     threshold: Annotated[
@@ -151,22 +150,22 @@ def leaks(
     results: Results = RESULTS,
 ) -> None:
     """Print which test images are in the memory, and the accuracy without them."""
+    from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.leaks import show_reports
     from flows.leaks import leak_reports
     from xmore.memory.adopt import open_memory
     from xmore.report.leaks import write_leaks_page
-    from xmore.results.runs import load_run
 
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"--threshold must be above 0 and at most 1, got {threshold}.")
-    found = load_run(results, run)
+    found = named_run(results, run)
     memory, cache = Path(found.snapshot["memory"]), results / "cache"
     with open_memory(memory, cache, found.snapshot["name"]) as snapshot:
         reports = leak_reports(found, snapshot, threshold)
         show_reports(reports)
         if html:
             write_leaks_page(found, reports, html)
-            print(f"{html}: the pairs and their images")
+            say(safe(f"{html}: the pairs and their images"))
 
 
 def report(
@@ -179,12 +178,8 @@ def report(
     """Write a run's report: an HTML page with plots, tables and examples. It needs no network."""
     from flows.cli.terminal.console import safe, say
     from xmore.report.page import write_report
-    from xmore.results.runs import load_run
+    from xmore.report.table import size
 
-    found = load_run(results, run)
+    found = named_run(results, run)
     page = write_report(found, output or found.path / "report")
-    say(
-        safe(
-            f"{page}: {page.stat().st_size / 1e6:.1f} MB; its plots and tables are files next to it"
-        )
-    )
+    say(safe(f"{page}: {size(page.stat().st_size)}; its plots and tables are files next to it"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import logging
 import os
 import signal
@@ -14,10 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import datasets, look, memory, run, runs, texts, upkeep
+from flows.cli.options import Commands
 from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
 from xmore.files.paths import is_text, shown
 
-RUN, LOOK, MAKE, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
+RUN, LOOK, MEMORY, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     RUN: (run.demo, run.benchmark, run.classify, run.sweep, run.reco_train),
     LOOK: (
@@ -28,27 +30,37 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         look.compare,
         look.leaks,
     ),
-    MAKE: (run.reindex, texts.texts),
+    MEMORY: (run.reindex, texts.texts),
     UPKEEP: (upkeep.up, upkeep.down, upkeep.doctor, upkeep.verify),
 }
 
-commands = typer.Typer(
+commands = Commands(
     help="Classify images without training, with CLIP and retrieved captions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, functions in COMMANDS.items():
     for function in functions:
         commands.command(rich_help_panel=panel)(function)
 commands.add_typer(runs.commands, name="runs", rich_help_panel=LOOK)
-commands.add_typer(memory.commands, name="memory", rich_help_panel=MAKE)
-commands.add_typer(datasets.commands, name="datasets", rich_help_panel=MAKE)
+commands.add_typer(memory.commands, name="memory", rich_help_panel=MEMORY)
+commands.add_typer(datasets.commands, name="datasets", rich_help_panel=MEMORY)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("xmore"))
+        raise typer.Exit
 
 
 @commands.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
     """Set up logs before any command."""
     _quiet(debug)

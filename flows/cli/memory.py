@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import RESULTS, ConfigFile, Results
+from flows.cli.options import RESULTS, AllColumns, Commands, ConfigFile, Results, with_json
 
-commands = typer.Typer(
+commands = Commands(
     help="Plan, list, show, compare, verify, roll back and clean up memories.",
     no_args_is_help=True,
 )
 
-take_downs = typer.Typer(
+take_downs = Commands(
     help="Take rows down for good, list what is taken down, and let rows come back.",
     no_args_is_help=True,
 )
@@ -32,6 +32,7 @@ SnapshotName = Annotated[
 
 
 @commands.command("plan")
+@with_json
 def plan(config: ConfigFile) -> None:
     """Estimate the rows, bytes and hours of a re-index of CONFIG; nothing is downloaded."""
     from flows.cli.terminal.memory import show_estimate
@@ -43,15 +44,17 @@ def plan(config: ConfigFile) -> None:
 
 
 @commands.command("list")
-def list_(memory: MemoryFolder) -> None:
+@with_json
+def list_(memory: MemoryFolder, all_columns: AllColumns = False) -> None:
     """List a memory's snapshots, newest first."""
     from flows.cli.terminal.memory import show_entries
     from flows.upkeep import entries
 
-    show_entries(entries(memory))
+    show_entries(entries(memory), all_columns)
 
 
 @commands.command("show")
+@with_json
 def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
     """Print a snapshot's card: rows, failures by cause, success by host, model, index."""
     from flows.cli.terminal.memory import show_card
@@ -61,6 +64,7 @@ def show(memory: MemoryFolder, snapshot: SnapshotName = None) -> None:
 
 
 @commands.command("diff")
+@with_json
 def diff(
     memory: MemoryFolder,
     a: Annotated[str, typer.Argument(help="Name of a snapshot, or the beginning of it.")],
@@ -110,6 +114,7 @@ def take_down(
 
 
 @take_downs.command("list")
+@with_json
 def list_take_downs(memory: MemoryFolder) -> None:
     """List what is taken down: when, why, and which images follow from a URL."""
     from flows.cli.terminal.memory import show_take_downs
@@ -119,6 +124,7 @@ def list_take_downs(memory: MemoryFolder) -> None:
 
 
 @take_downs.command("traces")
+@with_json
 def traces(
     memory: MemoryFolder,
     results: Results = RESULTS,
@@ -151,6 +157,7 @@ def reinstate(
 
 
 @commands.command("verify")
+@with_json
 def verify(
     memory: MemoryFolder,
     snapshot: SnapshotName = None,
@@ -164,14 +171,15 @@ def verify(
 ) -> None:
     """Read every byte of a snapshot, check each row, and print what is damaged."""
     from flows.cli.terminal.console import safe, say
-    from flows.cli.terminal.memory import size
+    from flows.cli.terminal.upkeep import MEMORY_NEXT, record_verified, show_verified
     from flows.upkeep import check, find
+    from flows.verify import Verified
     from xmore.files.errors import SnapshotError
+    from xmore.report.table import size
 
     if repair and not everything:
         raise SnapshotError("--repair needs --all.")
     if everything:
-        from flows.cli.terminal.upkeep import MEMORY_NEXT, show_verified
         from flows.verify_memory import verify_memory
 
         if show_verified(verify_memory(memory, repair), str(memory), repair, MEMORY_NEXT):
@@ -179,15 +187,17 @@ def verify(
         return
     found = find(memory, snapshot)
     problems = check(found)
+    files = found.manifest["files"]
+    count = sum(file["bytes"] for file in files)
+    record_verified(Verified(1, count, problems))
     for problem in problems:
         say(safe(f"damaged: {problem}"))
     if problems:
         roll_back = f"xmore memory rollback {memory}"
         say(safe(f"Roll back to another snapshot ({roll_back}), or rebuild the memory."))
         raise typer.Exit(1)
-    files = found.manifest["files"]
-    read = size(sum(file["bytes"] for file in files))
-    say(safe(f"{found.name}: {found.rows:,} rows in {len(files)} files are intact ({read} read)."))
+    read = f"{found.rows:,} rows in {len(files)} files are intact ({size(count)} read)."
+    say(safe(f"{found.name}: {read}"))
 
 
 @commands.command("gc")

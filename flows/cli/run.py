@@ -9,13 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import RESULTS, ConfigFile, Results
+from flows.cli.options import RESULTS, ConfigFile, Results, named_run, with_json
 from xmore.files.errors import ConfigError, ServiceError
 from xmore.files.paths import PROJECT_ROOT, real
+from xmore.files.progress import working
 
 RESUMES = "complete parts are kept. Run the same command again to resume."
 
 
+@with_json
 def demo() -> None:
     """Build the demo's models and memory, run its benchmark, and print the leaderboard."""
     from flows.cli.demo_server import demo_server
@@ -37,6 +39,7 @@ def demo() -> None:
     _benchmark(load_config(PROJECT_ROOT / "configs" / "demo.yaml", BenchmarkConfig))
 
 
+@with_json
 def benchmark(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)
@@ -74,7 +77,7 @@ def benchmark(
     """
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import change_config, load_config, read_changes
-    from xmore.results.runs import config_of, load_run
+    from xmore.results.runs import config_of
 
     wanted = read_changes(changes or [])
     if model:
@@ -85,7 +88,7 @@ def benchmark(
         raise ConfigError("name a config (see configs/), or a run to resume: --resume RUN.")
     if config is None:
         place = results or RESULTS
-        used = config_of(load_run(place, str(resume))).model_copy(update={"results": place})
+        used = config_of(named_run(place, str(resume))).model_copy(update={"results": place})
     else:
         if results:
             wanted["results"] = str(results)
@@ -95,6 +98,7 @@ def benchmark(
     _benchmark(used, resume, again)
 
 
+@with_json
 def sweep(
     config: ConfigFile,
     base: Annotated[
@@ -108,9 +112,13 @@ def sweep(
     show_sweep(run_sweep(config, base, _start))
 
 
+@with_json
 def classify(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    labels: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Class names, separated by commas. Default: the classes of --run."),
+    ] = None,
     labels_file: Annotated[
         Path | None, typer.Option(help="File of class names, one per line, instead of --labels.")
     ] = None,
@@ -135,18 +143,19 @@ def classify(
 ) -> None:
     """Classify one image among labels, and print each step."""
     from flows.classify import classified, parse_labels
-    from flows.cli.terminal.console import say
+    from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.explain import show_explanation
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
     from xmore.memory.pictures import memory_pictures
     from xmore.report.explain import write_page
-    from xmore.results.runs import config_of, load_run
+    from xmore.results.runs import config_of
 
-    names = parse_labels(labels, labels_file)
+    given = not run or labels is not None or labels_file is not None
+    names = parse_labels(labels, labels_file) if given else None
     if dataset and not run:
         raise ConfigError("--dataset is that of a run: set --run, too.")
-    like = load_run(results, run) if run else None
+    like = named_run(results, run) if run else None
     used = config_of(like) if like else load_config(config, BenchmarkConfig)
     if memory:
         used = used.model_copy(update={"memory": real(memory)})
@@ -154,7 +163,7 @@ def classify(
         if html:
             memory_images = partial(memory_pictures, plan.snapshot)
             write_page(steps, image.read_bytes(), memory_images, html)
-            print(f"{html}: {image}")
+            say(safe(f"{html}: {image}"))
             return
         show_explanation(steps)
         say("A single image has no stream: `xmore none` weighs by the raw confidences.")
@@ -171,6 +180,7 @@ def reindex(config: ConfigFile) -> None:
         note(_reindex(loaded))
 
 
+@with_json
 def reco_train(config: ConfigFile) -> None:
     """Train RECO's layers on CONFIG's memory; print recall before and after. Resumes if killed."""
     from flows.cli.terminal.reco import show_trained
@@ -203,25 +213,9 @@ def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
 
 def _reindex(config: Any) -> str:
     """Run the flow and return its result as text."""
-    from flows.reindex import xmore_reindex
-    from xmore.report.snapshot import index_name, most_common
+    from flows.reindex import summary, xmore_reindex
 
-    result = _call(xmore_reindex, config)
-    facts = result.snapshot.manifest
-    index = index_name(facts["index"])
-    text = f"{facts['rows']} rows, index {index}, snapshot {result.snapshot.name}"
-    done = f"{result.fetched} rows requested, {result.embedded} embedded"
-    text += f" ({'unchanged: nothing downloaded, nothing embedded' if result.skipped else done})"
-    if result.added or result.removed:
-        text += f"\n{result.added:>20,} rows added and {result.removed:,} removed"
-    if result.withdrawn:
-        text += (
-            "\nCURRENT was not moved: this snapshot was rolled back from. Change its sources, or "
-            f"run `xmore memory rollback {config.memory} --to {result.snapshot.name}`"
-        )
-    for cause, count in most_common(facts["failures"]):
-        text += f"\n{count:>20,} of {facts['asked']:,} rows failed: {cause}"
-    return text
+    return "\n".join(summary(_call(xmore_reindex, config)))
 
 
 def _call(flow: Any, *arguments: Any) -> Any:
@@ -232,7 +226,8 @@ def _call(flow: Any, *arguments: Any) -> Any:
     api = PREFECT_API_URL.value()
     try:
         if not api:
-            return flow.fn(*arguments)
+            with working(flow.name):
+                return flow.fn(*arguments)
         health = httpx.get(f"{api}/health", timeout=10)
         if health.status_code != 200 or health.text.strip() != "true":
             raise ServiceError(

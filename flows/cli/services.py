@@ -1,13 +1,14 @@
 """`xmore up` and `xmore down`: Prefect's server, a worker, deployments, the demo's image server.
 
-Logs and Prefect's database are in results/prefect. Each service has its own process group, listed
-in services.json. It holds a lock as long as it lives, so another process to which the system has
-given the same pid is never mistaken for it.
+Logs and Prefect's database are in results/prefect, or in PREFECT_HOME if it is set. Each service
+has its own process group, listed in services.json. It holds a lock as long as it lives, so another
+process to which the system has given the same pid is never mistaken for it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,12 +23,15 @@ from pathlib import Path
 from flows.cli.demo_server import FOLDER, PORT
 from xmore.files.errors import ServiceError
 from xmore.files.locks import is_locked, locked
-from xmore.files.paths import PROJECT_ROOT, RESULTS, write_whole
+from xmore.files.paths import PROJECT_ROOT, RESULTS, real, write_whole
 
-HOME = RESULTS / "prefect"
+HOME = real(Path(os.environ.get("PREFECT_HOME") or RESULTS / "prefect"))
 MARK = "XMORE_UP"  # in the environment of all processes that `up` starts, and of their children
 PATIENCE = 90.0  # seconds for the server to respond
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,14 @@ def up(port: int) -> str:
         _run([_tool("prefect"), "--no-prompt", "deploy", "--all"], api)
         _start("worker", [_tool("prefect"), "worker", "start", "--pool", "xmore"], api)
         web = ["-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(FOLDER)]
-        _start("demo-web", [sys.executable, *web], api, PORT)
+        if _taken(PORT) and not is_locked(_lock("demo-web")):
+            log.warning(
+                "port %d is taken, and the demo's list names it: the demo's images are not served. "
+                "Stop the process that listens there, then run `xmore up` again to re-index it.",
+                PORT,
+            )
+        else:
+            _start("demo-web", [sys.executable, *web], api, PORT)
     except BaseException:
         down()
         raise

@@ -18,10 +18,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from flows.cli.terminal.console import record, say, show_rows, wants_json
 from xmore.files.errors import QueryError, what_to_do
 from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")  # of a file
+SHOWN = 1000  # rows of a table that is printed
 # DuckDB's type of statements that only read; `pragma import_database` runs a folder's statements.
 ALLOWED = "SELECT"
 EXPLAIN = re.compile(r"\s*(explain\s+(?:analyze\s+)?)", re.IGNORECASE)
@@ -32,25 +35,31 @@ PROMPT, MORE = "xmore> ", "   ... "
 def run_query(
     connection: duckdb.DuckDBPyConnection,
     query: str,
-    form: Format,
+    form: Format | None,
     output: Path | None,
     seconds: float = SECONDS,
 ) -> None:
     """Run `query` and print its rows, or write them to `output`. Raises QueryError.
 
+    Without `form`, a file has the format that its ending names, and the terminal gets a table.
     It is stopped after `seconds`: a recursive query may have no end. Memory: one batch of rows for
     CSV and Parquet; the result for tables and JSON.
     """
+    form = form or _form_of(output)
     if form == "parquet" and output is None:
         raise QueryError("`--format parquet` needs a file: add `--output FILE`.")
+    if form == "table" and output:
+        raise QueryError(f"{output}: a table is only printed. Use --format csv, json or parquet.")
+    if wants_json() and (output or form != "table"):
+        raise QueryError("--json prints the rows: omit --output and --format.")
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise QueryError(f"--timeout must be above 0 and finite, got {seconds:g}.")
     with _limited(connection, seconds):
         relation = _only_reads(connection, query)
         if relation is None:
             return
-        if form == "table" and output is None:
-            print(visible(_drawn(relation), but="\n"), end="")
+        if form == "table":
+            _show(relation)
             return
         with _sink(output) as sink:
             _write(relation, form, sink)
@@ -160,10 +169,28 @@ def _only_reads(
     return connection.sql(text)
 
 
-def _drawn(relation: duckdb.DuckDBPyRelation) -> str:
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        relation.show(max_rows=1000)
-    return out.getvalue()
+def _form_of(output: Path | None) -> Format:
+    """Return the format that a file's ending names. Raises QueryError for any other ending."""
+    if output is None:
+        return "table"
+    for form in FORMATS:
+        if output.suffix.lower() == f".{form}":
+            return form
+    raise QueryError(
+        f"{output}: its ending names no format. Use .csv, .json or .parquet, or set --format."
+    )
+
+
+def _show(relation: duckdb.DuckDBPyRelation) -> None:
+    """Print rows, as JSON if `--json` is set; a terminal gets at most SHOWN."""
+    names = relation.columns
+    if wants_json():
+        record("rows", (dict(zip(names, row, strict=True)) for row in relation.fetchall()))
+        return
+    rows = relation.limit(SHOWN + 1).fetchall()
+    show_rows(names, rows[:SHOWN])
+    if len(rows) > SHOWN:
+        say(f"... and more than these {SHOWN:,} rows. `--output FILE.csv` writes all.")
 
 
 class _Terminal(io.RawIOBase):
@@ -189,8 +216,6 @@ def _write(relation: duckdb.DuckDBPyRelation, form: Format, sink: pa.NativeFile)
     if form == "json":
         rows = relation.to_arrow_table().to_pylist()
         sink.write(json.dumps(rows, indent=1, default=str, ensure_ascii=False).encode() + b"\n")
-    elif form == "table":
-        sink.write(str(relation).encode())
     else:
         reader = relation.to_arrow_reader(10_000)
         kind = pyarrow.csv.CSVWriter if form == "csv" else pq.ParquetWriter

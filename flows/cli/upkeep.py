@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import RESULTS, Results
+from flows.cli.options import RESULTS, Results, named_run, with_json
 from xmore.files.errors import RunError
 
 
@@ -23,7 +23,8 @@ def down() -> None:
     from flows.cli import services
 
     stopped = services.down()
-    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+    none = f"nothing was running that `xmore up` has started in {services.HOME}"
+    print(f"stopped: {', '.join(stopped)}" if stopped else none)
 
 
 def doctor(results: Results = RESULTS) -> None:
@@ -34,6 +35,7 @@ def doctor(results: Results = RESULTS) -> None:
         raise typer.Exit(1)
 
 
+@with_json
 def verify(
     run: Annotated[
         str | None,
@@ -51,14 +53,13 @@ def verify(
     """Read every byte of a run's artifacts and snapshot, check hashes, and print the damage."""
     from flows.cli.terminal.upkeep import show_verified
     from flows.verify import verify_results, verify_run
-    from xmore.results.runs import load_run
 
     if (run is None) != everything:
         raise RunError("name a run to verify, or set --all for the store and all runs.")
     if everything:
         damaged = show_verified(verify_results(results, repair), str(results), repair)
     else:
-        found = load_run(results, str(run))
+        found = named_run(results, str(run))
         if found.status != "completed":
             raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
         name = f"{found.name} and snapshot {found.snapshot['name']}"

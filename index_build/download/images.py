@@ -149,6 +149,7 @@ def _column(target: Path, number: int, name: str) -> list[str]:
 
 def _run(job: Job, shards: int) -> None:
     """Run img2dataset in its own process group, which ends with this call in every case."""
+    job.tally.unlink(missing_ok=True)
     log_path = job.target.with_name(f"{job.target.name}.log")
     environment = os.environ | {
         VARIABLE: job.model_dump_json(),
@@ -165,14 +166,18 @@ def _run(job: Job, shards: int) -> None:
             env=environment,
         )
     try:
-        with counting("memory downloading", shards, "shard") as report:
-            _watch(process, job, report)
+        before = sum(_rows(job, number) for number in _done(job.target))
+        total = sum(_rows(job, number) for number in range(shards))
+        with counting("memory downloading", total, "row") as report:
+            report(before)
+            _watch(process, job, lambda: report(min(before + _tallied(job), total)))
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if process.stdin:
             process.stdin.close()
+        job.tally.unlink(missing_ok=True)
     missing = shards - len(_done(job.target))
     if process.returncode or missing:
         # img2dataset exits with 0 even if it gave up shards.
@@ -182,7 +187,16 @@ def _run(job: Job, shards: int) -> None:
         )
 
 
-def _watch(process: subprocess.Popen[bytes], job: Job, report: Callable[[int], None]) -> None:
+def _rows(job: Job, number: int) -> int:
+    return int(pq.read_metadata(job.rows / f"{number:05d}.parquet").num_rows)
+
+
+def _tallied(job: Job) -> int:
+    """Return the number of rows that the workers have requested."""
+    return job.tally.stat().st_size if job.tally.exists() else 0
+
+
+def _watch(process: subprocess.Popen[bytes], job: Job, report: Callable[[], None]) -> None:
     """Wait for the end; give up without progress: the pool never notices a killed worker."""
     bounds = job.bounds
     longest = job.shard_rows * bounds.timeout * (bounds.retries + 1) / bounds.threads + PATIENCE
@@ -191,7 +205,7 @@ def _watch(process: subprocess.Popen[bytes], job: Job, report: Callable[[int], N
         now = len(_done(job.target))
         if now != done:
             done, since = now, time.monotonic()
-            report(done)
+        report()
         if time.monotonic() - since > longest:
             return
         with suppress(subprocess.TimeoutExpired):

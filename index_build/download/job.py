@@ -21,3 +21,8 @@ class Job(BaseModel, frozen=True):
     bounds: DownloadConfig
     spark_master: str = "local[2]"
     taken: list[str] = []  # sha256 of images that may not come back
+
+    @property
+    def tally(self) -> Path:
+        """A file to which each worker adds a byte for each row that it has requested."""
+        return self.target.with_name(f"{self.target.name}.tally")

@@ -37,6 +37,8 @@ def fetch_row(
         )
 
     key, url = row
+    with JOB.tally.open("ab", buffering=0) as tally:
+        tally.write(b".")
     cause = ""
     for _ in range(retries + 1):
         try:

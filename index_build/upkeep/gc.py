@@ -257,6 +257,11 @@ def _new_features(folder: Path, number: int, live: pa.ChunkedArray, keep: bool) 
         if not len(positions):
             yield Change(path, None)
             continue
+        if (
+            len(positions) == table.num_rows
+        ):  # a copy would cost its size: a snapshot links this one
+            files[kind] = path
+            continue
         if kind == "metadata":
             write_table(beside(path), table.filter(stays))
         else:

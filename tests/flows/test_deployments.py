@@ -65,6 +65,11 @@ class Server:
         wanted = {"deployments": {"name": {"any_": [deployment]}}}
         return Counter(run["state"]["type"] for run in self.post("flow_runs/filter", wanted))
 
+    def log(self) -> str:
+        """The lines of the logs of all runs, newest first."""
+        found = self.post("logs/filter", {"sort": "TIMESTAMP_DESC"})
+        return "\n".join(line["message"] for line in found)
+
     def artifact(self, key: str) -> dict:
         found = self.post("artifacts/filter", {"sort": "CREATED_DESC"})
         return next(artifact for artifact in found if artifact["key"] == key)
@@ -107,8 +112,11 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     assert card["type"] == "markdown"
     for part in ("| requested rows | 121 |", "| rows in the memory | 120", "| HTTP 404 | 1 |"):
         assert part in card["data"]
+    assert "120 rows, index Flat" in server.log() and "121 rows failed: HTTP 404" in server.log()
     config = world.config(tmp_path / "results", memory=memory, report=True)
     watched(server, "xmore-benchmark", config, tmp_path)
+    assert "tiny query_embeddings, lite0: 20 rows, " in server.log()
+    assert " s. Report: " in server.log() and "clip, M=" not in server.log()
     board = server.artifact("leaderboard-tiny")
     assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
     assert "/artifacts/key/snapshot-memory" in board["description"]

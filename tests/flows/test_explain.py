@@ -124,6 +124,10 @@ def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_fil
     line = next(line for line in answer.stdout.splitlines() if "xmore none" in line)
     assert expected.answer in line and f"{expected.probability:.3f}" in line
     assert f"xmore minmax after {done.name}" in answer.stdout and "no stream" in answer.stdout
+    own = xmore("classify", image, "--run", done.name, "--results", done.config.results)
+    assert own.stdout == answer.stdout  # the run's classes
+    refused = xmore("classify", image)
+    assert refused.returncode == 2 and "--labels, --labels-file and --run" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -116,12 +116,16 @@ def test_a_run_is_removed_and_gc_frees_what_only_it_used(config, xmore):
         f"Would delete artifacts in no run: {len(own)} ("
         in xmore("runs", "gc", "--dry-run", *where).stdout
     )
+    told = json.loads(xmore("runs", "--json", *where, "gc", "--dry-run", "--json").stdout)
+    assert [row["artifacts"] for row in told["unused"]] == [len(own)]
     assert f"Deleted artifacts in no run: {len(own)} (" in xmore("runs", "gc", *where).stdout
     locks = {name for name in files(config.results / "store") - before}
     assert all(name.startswith(".locks/") for name in locks)
     assert files(config.results / "store") >= {n for n in before if "caption_embeddings" in n}
     assert all(Path(ref.path).is_dir() for ref in keep.artifacts)
     assert xmore("verify", keep.name, *where).returncode == 0
+    told = json.loads(xmore("runs", "--json", *where, "rm", keep.name).stdout)
+    assert told["removed"] == [{"run": keep.name}] and told["unused"][0]["artifacts"] > 0
 
 
 @pytest.fixture

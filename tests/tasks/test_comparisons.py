@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 from flows.benchmark import xmore_benchmark
-from xmore.report.leaderboard import average_lines, leaderboards
+from xmore.report.leaderboard import average_table, leaderboards
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 from xmore.statistics.significance import holm, mcnemar_p
@@ -109,8 +109,8 @@ def test_the_leaderboard_names_what_is_more_than_chance(two):
 def test_averages_are_over_datasets_alike(two):
     view = open_views(two)
     top1 = view.execute("select avg(top1) from leaderboard where method = 'equal'").fetchone()[0]
-    (row,) = (row for row in average_lines(two) if row[1] == "equal")
-    assert row[3:5] == ["2", f"{100 * top1:.1f}"]
+    (row,) = (row for row in average_table(two, every_column=True).rows if row[1] == "equal")
+    assert row[3:5] == ("2", f"{100 * top1:.1f}")
     low, mid, high = view.execute(
         "select ci_low, top1, ci_high from averages where method = 'equal'"
     ).fetchone()
@@ -124,7 +124,7 @@ def test_averages_are_over_datasets_alike(two):
 def test_one_dataset_has_no_average_and_one_method_no_comparison(world, tmp_path):
     config = world.config(tmp_path, methods=["equal"])
     run = load_run(config.results, xmore_benchmark.fn(config))
-    assert average_lines(run) == []
+    assert average_table(run, every_column=True).rows == []
     (board,) = leaderboards(run)
     assert [line[4:6] for line in board.lines] == [["", ""]]
 

@@ -89,6 +89,8 @@ def test_a_part_of_which_no_query_is_left(leaky):
     key = ArtifactKey("leaks", "tiny", {"planted": True})
     planted = work.store.write(key, [4], lambda *_: table)
     how = MethodRun("xmore", MethodRequest("tiny", 24, 8), ("minmax",), (0,))
+    assert how.name == "xmore, M=8"
+    assert MethodRun("clip", MethodRequest("tiny", 24, None), (), ()).name == "clip"
     ref = predictions(work, ScoreSource(scores, left_out=planted), how)
     said = read_rows(ref)
     assert said["query_id"].to_pylist() == list(range(4, 20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,11 @@ def shown(name: str) -> str:
 def real(path: Path) -> Path:
     """Return the absolute path without links; of links that lead to each other, one stays."""
     return Path(os.path.realpath(path))
+
+
+def where(results: Path) -> str:
+    """Return the option that a command needs to find runs in `results`; empty for the default."""
+    return "" if real(results) == real(RESULTS) else f" --results {shlex.quote(str(results))}"
 
 
 def fsync_dir(folder: Path) -> None:

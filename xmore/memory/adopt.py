@@ -74,6 +74,11 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
     `memory` is one of ours, or a folder made by clip-retrieval. Raises SnapshotError.
     """
     if (memory / "CURRENT").exists() or not (memory / "img_emb").is_dir():
+        if name and not (memory / "snapshots" / name).is_dir():
+            raise SnapshotError(
+                f"{memory}: snapshot {name} is gone, as gc deletes old ones. What a run computed "
+                "from it stays in `xmore sql RUN`; a new benchmark reads the current snapshot."
+            )
         name = name or resolve_current(memory)
         with in_use(memory, name):
             snapshot = open_snapshot(memory, name)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from xmore.files.progress import advance
 from xmore.images.decode import ImageRejected, decode_image
 from xmore.models.encoder import OpenClipEncoder, TextFeatures
 
@@ -119,13 +120,15 @@ def image_batches(
     options: dict[str, Any] = {"multiprocessing_context": _context()} if workers else {}
     if workers:
         options["prefetch_factor"] = AHEAD
-    yield from DataLoader(
+    for batch in DataLoader(
         _Decoding(source, to_pixels or _Resized(encoder.resize)),
         batch_size=max(1, batch_size // views),
         num_workers=workers,
         collate_fn=_collate,
         **options,
-    )
+    ):
+        yield batch
+        advance(len(batch.kept) + len(batch.rejected))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
 
 from xmore.files.errors import RunError
-from xmore.report.table import Table, show
-from xmore.results.compare import to_paper
+from xmore.report.table import Kind, Table, show
+from xmore.results.compare import PaperRow, to_paper
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 from xmore.statistics.intervals import LEVEL
@@ -131,6 +132,11 @@ def _paper(run: Run) -> Table:
         found = to_paper(run)
     except RunError:  # nothing of it is in the paper
         found = []
+    return paper_table(run, found)
+
+
+def paper_table(run: Run, found: Sequence[PaperRow]) -> Table:
+    """Return the paper's numbers compared with ours, formatted for display."""
     rows = [
         (
             row.model,
@@ -164,6 +170,9 @@ def _paper(run: Run) -> Table:
     )
 
 
+FEW = ("method", "M", "n", "top-1 %", "to clip", "p")  # the columns that a terminal has room for
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """The methods on one dataset under one model, formatted for display."""
@@ -178,13 +187,37 @@ class Leaderboard:
         "s / image", "MB",
     )  # fmt: skip
 
+    def table(self, snapshot: str, every_column: bool) -> Table:
+        """Return the board as a table, with the columns FEW or with all."""
+        title = f"{self.dataset}, {self.model}, n = {self.n}, memory {snapshot}"
+        return _table_of(title, self.columns, self.lines, None if every_column else FEW)
+
 
 LEGEND = (
-    "top-1 ± half of Wilson's 95 % interval over the n images; ± seeds: deviation over the orders.",
-    "to clip: points on the same images; * is significant (p < 0.05, exact McNemar test of the",
-    "least favourable order, Holm-corrected over all comparisons with one model's `clip`).",
+    "top-1 ± half of Wilson's 95 % interval over the n images.",
+    "to clip: points on the same images; * is significant (p < 0.05, exact McNemar",
+    "test of the least favourable order, Holm-corrected over all comparisons with",
+    "one model's `clip`).",
+    "± seeds: deviation over the orders. covered: accuracy on images with a caption.",
+    "short: images with fewer than M captions.",
     "s / image, MB (of the process): all stages behind the predictions, when they ran.",
 )
+LEGEND_OF_FEW = 4  # lines that explain the columns FEW
+
+
+def _table_of(
+    title: str,
+    names: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    only: Sequence[str] | None,
+) -> Table:
+    """Return lines that are formatted for display as a table, with some columns or with all."""
+    kept = [i for i, name in enumerate(names) if only is None or name in only]
+    columns: list[tuple[str, Kind]] = [
+        (names[i], "name" if names[i] == "method" else "text" if names[i] == "model" else "figure")
+        for i in kept
+    ]
+    return Table("leaderboard", title, "", columns, [tuple(row[i] for i in kept) for row in lines])
 
 
 def leaderboards(run: Run, oracle: bool = False) -> list[Leaderboard]:
@@ -220,9 +253,12 @@ def leaderboards(run: Run, oracle: bool = False) -> list[Leaderboard]:
 AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to clip", "95 %")
 
 
-def average_lines(run: Run) -> list[list[str]]:
-    """Return the table `averages` with fewer columns: the rows under the head AVERAGES."""
-    return [
+AVERAGES_FEW = ("model", "method", "M", "top-1 %", "95 % interval", "to clip")
+
+
+def average_table(run: Run, every_column: bool) -> Table:
+    """Return the table `averages` as a terminal shows it, with few columns or with all."""
+    lines = [
         [
             model,
             name,
@@ -236,6 +272,8 @@ def average_lines(run: Run) -> list[list[str]]:
         for model, name, m, datasets, top1, low, high, difference, least, most
         in averages(open_views(run), run).rows
     ]  # fmt: skip
+    title = f"Mean over the datasets, equally weighted{run.trial}"
+    return _table_of(title, AVERAGES, lines, None if every_column else AVERAGES_FEW)
 
 
 def points(difference: float | None, p: float | None = None) -> str:

@@ -18,8 +18,9 @@ UNTOLD = (
 )
 LEGEND = (
     "of them: the same predictions, without those for leaked queries.",
-    "alone: as if leaked queries had never been in the stream. Its orders are drawn again, so that",
-    "ordered adjustments also vary by chance, about as much as the leaderboard's `± seeds`.",
+    "alone: as if leaked queries had never been in the stream. Its orders are drawn",
+    "again, so that ordered adjustments also vary by chance, about as much as the",
+    "leaderboard's `± seeds`.",
 )
 
 

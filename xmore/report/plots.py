@@ -128,8 +128,8 @@ def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
 
 def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
     words = "; ".join(
-        f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+.1f} points), "
-        f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+.1f})"
+        f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+z.1f} points), "
+        f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+z.1f})"
         for e in mine
     )
     return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {words}."

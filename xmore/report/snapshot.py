@@ -34,7 +34,7 @@ def snapshot_card(snapshot: Snapshot) -> str:
             words = {"recall": "recall", "without_rerank": "recall without re-ranking"}[name]
             lines.append(f"| {words}, {index['measured']['queries']} {kind} | {shares} |")
     if facts["failures"]:
-        lines += ["", "## Failures", "", "| cause | rows |", "|---|---:|"]
+        lines += ["", "## Rows not in the memory", "", "| cause | rows |", "|---|---:|"]
         lines += [f"| {cause} | {count:,} |" for cause, count in most_common(facts["failures"])]
     if facts["filtered"]:
         lines += ["", "## Excluded by filters", "", "| filter | rows |", "|---|---:|"]
@@ -53,6 +53,11 @@ def index_name(index: dict[str, Any]) -> str:
 def recall_line(recall: dict[str, float]) -> str:
     """Return the recall at each number of neighbours, smallest first."""
     return ", ".join(f"{recall[k]:.3f} @{k}" for k in sorted(recall, key=int))
+
+
+def outcome(cause: str) -> str:
+    """Return what became of rows that the memory lacks: a take-down is no failure."""
+    return cause if cause == "taken down" else f"failed: {cause}"
 
 
 def most_common(failures: dict[str, int]) -> list[tuple[str, int]]:

@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from xmore.files.text import visible
 
-Kind = Literal["text", "count", "share", "points", "number", "p"]
+Kind = Literal[
+    "text",
+    "name",
+    "line",
+    "time",
+    "count",
+    "share",
+    "points",
+    "number",
+    "p",
+    "score",
+    "seconds",
+    "bytes",
+    "figure",
+]
+"""How a value is displayed; a `line` is a text in one line, a `name` one that names
+its row, a `figure` one among numbers."""
+
+TEXTS: tuple[Kind, ...] = ("text", "name", "line", "time")  # aligned to the left
+_KEYS = {  # what a program calls a column whose name is for people
+    "M": "m",
+    "top-1": "top1",
+    "top-5": "top5",
+    "low": "ci_low",
+    "high": "ci_high",
+    "to clip": "difference",
+    "± seeds": "top1_std",
+    "covered": "top1_covered",
+    "short": "n_short",
+    "s / image": "seconds_per_image",
+    "memory MB": "peak_memory_mb",
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +68,44 @@ def show(value: Any, kind: Kind) -> str:
     if value is None:
         return ""
     if kind == "count":
-        return f"{value:,.0f}"
+        return f"{value:z,.0f}"
     if kind == "share":
-        return f"{100 * value:.1f}"
+        return f"{100 * value:z.1f}"
     if kind == "points":
-        return f"{100 * value:+.1f}"
+        return f"{100 * value:+z.1f}"
     if kind == "number":
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:z.3g}"
     if kind == "p":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if kind == "score":
+        return f"{value:z.3f}"
+    if kind == "seconds":
+        return f"{value:z.1f}"
+    if kind == "bytes":
+        return size(value)
+    if kind == "time":
+        return str(value).removesuffix("+00:00").replace("T", " ")
     return str(value)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as human-readable text."""
+    units = iter(("B", "kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    while abs(count) >= 1000 and unit != "PB":
+        count, unit = count / 1000, next(units)
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def key_of(name: str) -> str:
+    """Return what a program calls a column."""
+    return _KEYS.get(name) or re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Return the raw values of each row by the keys of the columns."""
+    keys = [key_of(name) for name, _ in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def as_csv(table: Table) -> str:

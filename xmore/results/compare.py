@@ -142,10 +142,16 @@ class Flips:
     dataset: str
     model: str
     variant: str
+    m: int | None
     n: int
     both: int  # correct in both runs
     only_a: int
     only_b: int
+
+    @property
+    def points(self) -> float:
+        """Accuracy of b minus that of a, as a share."""
+        return (self.only_b - self.only_a) / self.n
 
     @property
     def p(self) -> float:
@@ -159,7 +165,9 @@ class Comparison:
 
     differences: list[tuple[str, Any, Any]]  # dotted key, value in a, value in b
     flips: list[Flips]
-    examples: list[tuple[str, ...]]  # dataset, model, variant, uri, class, a's, b's prediction
+    examples: list[
+        tuple[Any, ...]
+    ]  # dataset, model, uri, variant, m, class, a's and b's prediction
 
 
 def between(a: Run, b: Run, examples: int = 10) -> Comparison:
@@ -171,18 +179,20 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     db = duckdb.connect()
     for name, run in (("a", a), ("b", b)):
         db.register(name, _predictions(run))
-    by = "dataset, model, variant, uri"
+    by = "dataset, model, variant, m, uri"
+    of = "dataset, model, variant, nullif(m, 0) as m"
     joined = f"from a join b using ({by}, class_name)"
     rows = db.execute(
-        "select dataset, model, variant, count(*), count(*) filter (a.correct and b.correct), "
+        f"select {of}, count(*), count(*) filter (a.correct and b.correct), "
         "count(*) filter (a.correct and not b.correct), "
         f"count(*) filter (b.correct and not a.correct) {joined} "
-        "group by dataset, model, variant order by all"
+        "group by all order by dataset, model, variant, m nulls first"
     ).fetchall()
     if not rows:
         raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
     flipped = db.execute(
-        f"select {by}, class_name, coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
+        "select dataset, model, uri, variant, nullif(m, 0), class_name, "
+        f"coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
         f"where a.correct != b.correct order by {by} limit {int(examples)}"
     ).fetchall()
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
@@ -197,7 +207,7 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
 def _predictions(run: Run) -> Any:
     query = """
         select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as predicted,
-               p.method || coalesce(' ' || adjustment, '') || coalesce(' M=' || m, '') as variant
+               variant(p.method, adjustment) as variant, coalesce(m, 0) as m
         from predictions p
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         where seed is null or seed = (select min(seed) from predictions)

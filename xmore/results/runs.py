@@ -119,7 +119,7 @@ def _clear_unfinished(runs: Path) -> None:
 
 
 def load_run(results: Path, name: str) -> Run:
-    """Load a run by its name, or the newest run whose name begins with it.
+    """Load a run by its name, or the newest of a config's name, or whose name begins with it.
 
     `latest` is the newest completed run; if there is none, the newest. Raises RunError.
     """
@@ -133,7 +133,8 @@ def load_run(results: Path, name: str) -> Run:
         )
     if name == "latest":
         return ([run for run in runs if run.status == "completed"] or runs)[-1]
-    matches = [run for run in runs if run.name.startswith(name)]
+    matches = [run for run in runs if run.config["name"] == name]
+    matches = matches or [run for run in runs if run.name.startswith(name)]
     if not matches:
         raise RunError(
             f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them; those of another "

@@ -117,7 +117,8 @@ class ArtifactStore:
             cost = Meter(partial, resumed=bool(manifest["parts"]))
             stops = [sum(part_rows[: i + 1]) for i in range(len(part_rows))]
             todo = range(len(manifest["parts"]), len(part_rows))
-            for i in track(todo, f"{key.dataset} {key.stage}", "part"):
+            sizes = part_rows[todo.start :]
+            for i in track(todo, f"{key.dataset} {key.stage}", "row", sizes=sizes):
                 table = make_part(stops[i] - part_rows[i], stops[i])
                 part = write_part(partial / f"part-{i:05d}.parquet", table)
                 manifest["parts"].append(part)

@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import zip_longest
 
-from flows.cli.terminal.console import console, safe, say, show_table, table_of
+from flows.cli.terminal.console import cut, record, safe, say, show_table, wants_json
 from xmore.report.explain import LEFT_OUT
-from xmore.results.explain import Explanation
+from xmore.report.table import Table
+from xmore.results.explain import Explanation, ModelScores
 
 SHOWN = 10  # captions in the terminal; the HTML page has all
 
 
 def show_explanation(found: Explanation) -> None:
     """Print a query's scores, retrieved captions and predictions."""
+    record("query", [_query(found)])
     say(f"[bold]{safe(found.dataset)} query {found.query_id}[/bold]: {safe(found.uri)}")
     if found.label is not None:
         say(f"label: [bold]{safe(found.label)}[/bold]")
     for scores in found.scores:
-        text = scores.text_confidence
-        table = table_of(
-            "image scores", "", f"text scores (M = {scores.m})", "", first_columns_left=3
-        )
-        table.title = safe(
-            f"{scores.model}: image confidence {scores.image_confidence:.3f}, "
-            f"text confidence {'-' if text is None else f'{text:.3f}'}"
-        )
-        for image_score, text_score in zip_longest(scores.image, scores.text, fillvalue=("", None)):
-            table.add_row(*_cells(*image_score), *_cells(*text_score))
-        show_table(table)
+        record("scores", _score_rows(scores))
+        if not wants_json():
+            _show_scores(scores)
     _show_retrieved(found)
     _show_predictions(found)
 
 
-def _cells(name: str, probability: float | None) -> tuple[str, str]:
-    return safe(name), "" if probability is None else f"{probability:.3f}"
+def _query(found: Explanation) -> dict[str, object]:
+    return {
+        "dataset": found.dataset,
+        "query_id": found.query_id,
+        "uri": found.uri,
+        "label": found.label,
+    }
+
+
+def _score_rows(scores: ModelScores) -> list[dict[str, object]]:
+    """Return a row for each of the best classes, by the image and by the captions."""
+    sides = (("image", scores.image, scores.image_confidence),)
+    sides += (("captions", scores.text, scores.text_confidence),)  # type: ignore[assignment]
+    return [
+        {"model": scores.model, "m": scores.m, "of": of, "confidence": confidence}
+        | {"class_name": name, "score": score}
+        for of, best, confidence in sides
+        for name, score in best
+    ]
+
+
+def _show_scores(scores: ModelScores) -> None:
+    text = scores.text_confidence
+    title = (
+        f"{scores.model}: image confidence {scores.image_confidence:.3f}, "
+        f"text confidence {'-' if text is None else f'{text:.3f}'}"
+    )
+    rows = [
+        (*image, *text)
+        for image, text in zip_longest(scores.image, scores.text, fillvalue=("", None))
+    ]
+    show_table(
+        Table(
+            "scores",
+            title,
+            "",
+            [
+                ("image scores", "text"),
+                ("", "score"),
+                (f"text scores (M = {scores.m})", "text"),
+                ("", "score"),
+            ],
+            rows,
+        )
+    )
 
 
 def _show_retrieved(found: Explanation) -> None:
     similarities = [row.similarity for row in found.candidates]
+    record("captions", map(asdict, found.captions))
+    if wants_json():
+        return
     if not similarities:
         say("no candidates\n")
         return
@@ -45,45 +86,62 @@ def _show_retrieved(found: Explanation) -> None:
         f"{len(similarities)} candidates, similarity {similarities[0]:.3f} to "
         f"{similarities[-1]:.3f}; {len(found.captions)} captions kept:"
     )
-    table = table_of("rank", "similarity", "memory_id", "caption", first_columns_left=0)
-    table.columns[-1].justify = "left"
-    room = max(20, console.width - 36)  # the other columns take 36
-    for row in found.captions[:SHOWN]:
-        text = " ".join(row.caption.split())
-        text = safe(text if len(text) <= room else text[: room - 1] + "…")
-        table.add_row(str(row.rank), f"{row.similarity:.3f}", str(row.memory_id), text)
-    show_table(table)
+    show_table(
+        Table(
+            "captions",
+            "",
+            "",
+            [
+                ("rank", "count"),
+                ("similarity", "score"),
+                ("memory_id", "figure"),
+                ("caption", "text"),
+            ],
+            [
+                (row.rank, row.similarity, row.memory_id, cut(row.caption, 36))
+                for row in found.captions[:SHOWN]
+            ],
+        )
+    )
     if len(found.captions) > SHOWN:
         say(f"... and {len(found.captions) - SHOWN} more\n")
 
 
 def _show_predictions(found: Explanation) -> None:
+    record("predictions", map(asdict, found.answers))
     if not found.answers:
         say(LEFT_OUT)
-        return
-    table = table_of(
-        "model",
-        "method",
-        "M",
-        "weights",
-        "prediction",
-        "probability",
-        "seeds",
-        "",
-        first_columns_left=2,
-    )
-    for row in found.answers:
-        weights = (
-            "" if row.image_weight is None else f"{row.image_weight:.3g} : {row.text_weight:.3g}"
+    elif not wants_json():
+        show_table(
+            Table(
+                "predictions",
+                "",
+                "",
+                [
+                    ("model", "text"),
+                    ("method", "name"),
+                    ("M", "count"),
+                    ("weights", "figure"),
+                    ("prediction", "text"),
+                    ("prob.", "score"),
+                    ("seeds", "figure"),
+                    ("", "text"),
+                ],
+                [
+                    (
+                        row.model,
+                        row.method,
+                        row.m,
+                        ""
+                        if row.image_weight is None
+                        else f"{row.image_weight:.3g} : {row.text_weight:.3g}",
+                        row.answer or "no prediction",
+                        row.probability,
+                        row.seeds,
+                        {True: "right", False: "wrong", None: ""}[row.correct],
+                    )
+                    for row in found.answers
+                ],
+            ),
+            by=1,
         )
-        table.add_row(
-            safe(row.model),
-            safe(row.method),
-            "" if row.m is None else str(row.m),
-            weights,
-            safe(row.answer or "no prediction"),
-            "" if row.probability is None else f"{row.probability:.3f}",
-            row.seeds,
-            {True: "right", False: "wrong", None: ""}[row.correct],
-        )
-    show_table(table)

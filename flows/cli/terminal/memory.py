@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flows.cli.terminal.console import safe, say, show_table, table_of
+from dataclasses import asdict
+from typing import Any
+
+from flows.cli.terminal.console import cut, record, safe, say, show_table, wants_json
 from flows.upkeep import Difference, Entry
 from index_build.base.takedown import TakeDown
 from index_build.upkeep.estimate import ReindexEstimate
@@ -10,41 +13,54 @@ from index_build.upkeep.gc import Freed
 from index_build.upkeep.traces import Trace
 from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.snapshot import index_name, most_common, recall_line
+from xmore.report.table import Kind, Table, size
 
 
-def show_entries(found: list[Entry]) -> None:
+def show_entries(found: list[Entry], every_column: bool = False) -> None:
     """Print one line per snapshot, newest first."""
-    table = table_of("snapshot", "published", "rows", "added", "removed", "size", "index", "")
-    for entry in found:
-        table.add_row(
-            entry.name,
-            _time(entry.published),
-            f"{entry.rows:,}",
-            f"+{entry.added:,}",
-            f"-{entry.removed:,}",
-            size(entry.bytes),
-            safe(entry.index),
-            entry.marks,
+    columns: list[tuple[str, Kind]] = [
+        ("snapshot", "name"),
+        ("published", "time"),
+        ("rows", "count"),
+        ("added", "count"),
+        ("removed", "count"),
+        ("marks", "text"),
+        ("size", "bytes"),
+        ("index", "text"),
+    ]
+    rows = [
+        (
+            *(entry.name, entry.published, entry.rows, entry.added, entry.removed),
+            *(entry.marks, entry.bytes, entry.index),
         )
-    show_table(table)
+        for entry in found
+    ]
+    shown = len(columns) if every_column or wants_json() else -2
+    show_table(Table("snapshots", "", "", columns[:shown], [row[:shown] for row in rows]))
 
 
 def show_take_downs(found: list[TakeDown]) -> None:
     """Print what is taken down, oldest first; a follower stands below its URL or row_key."""
     if not found:
         say("Nothing is taken down.")
-        return
-    table = table_of("taken down", "since", "reason", first_columns_left=3)
+    rows: list[tuple[Any, ...]] = []
     for down in (each for each in found if each.follows is None):
-        table.add_row(safe(down.value), _time(down.at), safe(down.reason))
-        for other in found:
-            if other.follows == down.value:
-                table.add_row(safe(f"  and its image {other.value}"), "", "")
-    show_table(table)
+        rows.append((down.value, down.at, down.reason))
+        followers = (other.value for other in found if other.follows == down.value)
+        rows += [(f"  and its image {value}", None, "") for value in followers]
+    record("takedowns", map(asdict, found))
+    if found and not wants_json():
+        columns: list[tuple[str, Kind]] = [
+            ("taken down", "text"),
+            ("since", "time"),
+            ("reason", "text"),
+        ]
+        show_table(Table("takedowns", "", "", columns, rows))
 
 
 def show_traces(found: list[Trace], results: str, removed: bool) -> None:
     """Print what results hold of rows that were taken down, and which runs need it."""
+    record("traces", (asdict(trace) | {"removed": removed} for trace in found))
     if not found:
         say(safe(f"{results}: nothing of what was taken down is left."))
         return
@@ -62,6 +78,7 @@ def show_card(snapshot: Snapshot) -> None:
     """Print a snapshot's facts, failures by cause and success by host."""
     facts = card_of(snapshot)
     index = facts["index"]
+    record("snapshot", [_facts_of(snapshot)])
     say(safe(f"snapshot {snapshot.name} of {snapshot.path.parents[1]}"))
     lines = {
         "rows": f"{snapshot.rows:,} of {facts['asked']:,} requested",
@@ -84,31 +101,52 @@ def show_card(snapshot: Snapshot) -> None:
         lines["retryable"] = f"{facts['retryable']:,} failed rows; the next re-index retries them"
     for name, text in lines.items():
         say(f"  {safe(name):<16} {safe(text)}")
-    for title, counts in (("failed", facts["failures"]), ("filtered out", facts["filtered"])):
-        if counts:
-            table = table_of(title, "rows")
-            for cause, count in most_common(counts):
-                table.add_row(safe(cause), f"{count:,}")
-            show_table(table)
+    filtered = {f"filtered out: {name}": count for name, count in facts["filtered"].items()}
+    causes = [*most_common(facts["failures"]), *most_common(filtered)]
+    if causes or wants_json():
+        columns: list[tuple[str, Kind]] = [("not in the memory", "text"), ("rows", "count")]
+        show_table(Table("absent", "", "", columns, causes))
     if facts["hosts"]:
-        table = table_of("host", "rows attempted", "images")
-        for host, attempted, images in facts["hosts"]:
-            table.add_row(safe(host), f"{attempted:,}", f"{images / attempted:.1%}")
-        show_table(table)
+        show_table(
+            Table(
+                "hosts",
+                "",
+                "",
+                [
+                    ("host", "text"),
+                    ("rows attempted", "count"),
+                    ("images", "count"),
+                    ("images %", "share"),
+                ],
+                [(host, rows, images, images / rows) for host, rows, images in facts["hosts"]],
+            )
+        )
+
+
+def _facts_of(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a snapshot's facts for programs."""
+    facts = card_of(snapshot)
+    kept = ("asked", "retryable", "index", "sources")
+    of = {"name": snapshot.name, "rows": snapshot.rows, "model": facts["model"]["name"]}
+    return of | {"dim": snapshot.dim} | {key: facts[key] for key in kept}
 
 
 def show_difference(one: Snapshot, other: Snapshot, found: Difference) -> None:
     """Print what two snapshots share, and what only one of them has."""
+    names = (one.name, other.name)
+    counts = {"shared": found.shared, "only_a": found.only[0], "only_b": found.only[1]}
+    record("difference", [{"a": one.name, "b": other.name} | counts])
     say(safe(f"{one.name} -> {other.name}: {found.shared:,} rows in both"))
     for sign, count, captions in zip("-+", found.only, found.samples, strict=True):
-        say(f"{sign}{count:,} rows")
+        some = "" if count == len(captions) else f", {len(captions)} of them:"
+        say(f"{sign}{count:,} rows{some}")
         for caption in captions:
-            say(f"    {safe(caption[:70])}")
-    if found.facts:
-        table = table_of("", one.name, other.name)
-        for name, a, b in found.facts:
-            table.add_row(safe(name), safe(a), safe(b))
-        show_table(table)
+            say(f"    {safe(cut(caption, 4))}")
+    if found.facts or wants_json():
+        columns: list[tuple[str, Kind]] = [("fact", "text"), *((name, "text") for name in names)]
+        record("facts", ({"fact": fact, "a": a, "b": b} for fact, a, b in found.facts))
+        if not wants_json():
+            show_table(Table("facts", "", "", columns, found.facts))
 
 
 def show_freed(freed: Freed, dry_run: bool) -> None:
@@ -118,45 +156,53 @@ def show_freed(freed: Freed, dry_run: bool) -> None:
         say(f"{verb:<12} {safe(name)}  {why}")
     for name, why in freed.kept.items():
         say(f"{'kept':<12} {safe(name)}  {why}")
+    disk = f"{size(freed.bytes)} less"
+    if freed.bytes < 0:
+        disk = f"{size(-freed.bytes)} more, as kept snapshots still hold what was rewritten"
     say(
         f"{verb}: {len(freed.snapshots)} snapshots, the images of {freed.rows:,} rows in "
-        f"{freed.files} shards; {size(freed.bytes)}"
+        f"{freed.files} shards; on disk: {disk}"
     )
 
 
 def show_estimate(found: ReindexEstimate) -> None:
     """Print the estimate of a re-index: rows by source, hours by step, bytes."""
-    table = table_of("source", "kind", "requested", "filtered out", "new", first_columns_left=2)
-    for source in found.sources:
-        table.add_row(
-            safe(source.name),
-            source.kind,
-            f"{source.asked:,}",
-            f"{source.filtered.total():,}",
-            f"{source.new:,}",
+    show_table(
+        Table(
+            "sources",
+            "",
+            "",
+            [
+                ("source", "text"),
+                ("kind", "text"),
+                ("requested", "count"),
+                ("filtered out", "count"),
+                ("new", "count"),
+            ],
+            [(s.name, s.kind, s.asked, s.filtered.total(), s.new) for s in found.sources],
         )
-    show_table(table)
-    steps = table_of("step", "rows", "rows/s", "rate from", "hours")
-    for step, rows in (("download", found.to_download), ("embed", found.to_embed)):
-        rate, origin = found.rates[step]
-        steps.add_row(step, f"{rows:,}", f"{rate:,.0f}", origin, f"{found.hours[step]:,.2f}")
-    show_table(steps)
+    )
+    show_table(
+        Table(
+            "steps",
+            "",
+            "",
+            [
+                ("step", "text"),
+                ("rows", "count"),
+                ("rows/s", "number"),
+                ("rate from", "text"),
+                ("hours", "number"),
+            ],
+            [
+                (step, rows, *found.rates[step], found.hours[step])
+                for step, rows in (("download", found.to_download), ("embed", found.to_embed))
+            ],
+        )
+    )
     each, origin = found.rates["image_bytes"]
+    record("bytes", [{"download": found.download_bytes, "disk": found.disk_bytes}])
     say(
         f"to download: about {size(found.download_bytes)} ({size(each)} per image, {origin}); "
         f"additional disk space: about {size(found.disk_bytes)}"
     )
-
-
-def _time(at: str) -> str:
-    """Return a time in UTC as a table shows it."""
-    return at.removesuffix("+00:00").replace("T", " ")
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as human-readable text."""
-    units = iter(("B", "kB", "MB", "GB", "TB", "PB"))
-    unit = next(units)
-    while count >= 1000 and unit != "PB":
-        count, unit = count / 1000, next(units)
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

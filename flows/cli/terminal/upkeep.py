@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.cli.terminal.console import console, safe, say
-from flows.cli.terminal.memory import size
+from flows.cli.terminal.console import record, safe, say
 from flows.verify import Verified
+from xmore.report.table import size
 
 
 def show_up(api: str, logs: Path) -> None:
@@ -20,7 +20,7 @@ def show_up(api: str, logs: Path) -> None:
         f"  {prefect} deployment run xmore-benchmark/xmore-benchmark --watch",
         f"Stop it with: {xmore} down",
     ):
-        console.print(safe(line), soft_wrap=True, highlight=False)
+        say(safe(line))
 
 
 RESULTS_NEXT = (
@@ -36,6 +36,14 @@ MEMORY_NEXT = (
 )
 
 
+def record_verified(done: Verified) -> None:
+    """Add what was read, damaged and repaired to the JSON."""
+    record("damaged", ({"problem": problem} for problem in done.problems))
+    record("moved", ({"path": path} for path in done.moved))
+    record("repaired", ({"path": path} for path in done.mended))
+    record("read", [{"things": done.things, "bytes": done.bytes}])
+
+
 def show_verified(
     done: Verified, what: str, repair: bool, to_do: tuple[str, str] = RESULTS_NEXT
 ) -> bool:
@@ -43,12 +51,13 @@ def show_verified(
 
     `to_do` is what to do next after a repair, and without one.
     """
+    record_verified(done)
     for problem in done.problems:
-        console.print(f"damaged: {safe(problem)}", soft_wrap=True, highlight=False)
+        say(f"damaged: {safe(problem)}")
     for path in done.moved:
-        console.print(f"moved aside: {safe(str(path))}", soft_wrap=True, highlight=False)
+        say(f"moved aside: {safe(str(path))}")
     for path in done.mended:
-        console.print(f"repaired: {safe(str(path))}", soft_wrap=True, highlight=False)
+        say(f"repaired: {safe(str(path))}")
     read = f"{done.things:,} artifacts and files, {size(done.bytes)} read"
     if not done.problems:
         say(safe(f"{what}: intact ({read})."))

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: a real process, its output and its exit code."""
 
+import json
 import os
 import re
 import subprocess
@@ -77,6 +78,10 @@ def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp
     part.write_bytes(good[:99] + bytes([good[99] ^ 1]) + good[100:])
     answer = xmore("verify", name, "--results", tmp_path)
     assert answer.returncode == 1 and str(part) in answer.stdout.replace("\n", "")
+    answer = xmore("verify", name, "--results", tmp_path, "--json")
+    tables = json.loads(answer.stdout)
+    assert answer.returncode == 1 and str(part) in tables["damaged"][0]["problem"]
+    assert tables["moved"] == [] and tables["read"][0]["bytes"] > 0
     answer = xmore("verify", name, "--results", tmp_path, "--repair")
     assert answer.returncode == 1 and "moved aside" in answer.stdout
     xmore_benchmark.fn(config)

@@ -62,7 +62,7 @@ def test_what_the_views_say_agrees(sql):
 
 def test_formats(sql, tmp_path):
     query = "select query_id, top5, uri from predictions where method = 'clip' order by query_id"
-    assert "┌" in sql(query).stdout and "tiny" not in sql(query).stderr
+    assert "──" in sql(query).stdout and sql(query).stderr == ""
     lines = sql(query, "--format", "csv").stdout.splitlines()
     assert lines[0] == '"query_id","top5","uri"' and len(lines) == 21
     rows = json.loads(sql("--format", "json", stdin=query).stdout)
@@ -70,6 +70,27 @@ def test_formats(sql, tmp_path):
     target = tmp_path / "answer.parquet"
     assert sql(query, "--format", "parquet", "--output", str(target)).returncode == 0
     assert pq.read_table(target).num_rows == 20 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_format_follows_the_files_ending(sql, tmp_path):
+    query = "select query_id, dataset from predictions order by all"
+    paths = {form: tmp_path / f"rows.{form}" for form in ("csv", "json", "parquet")}
+    for path in (*paths.values(), tmp_path / "ROWS.CSV"):
+        answer = sql(query, "--output", str(path))
+        assert (answer.returncode, answer.stdout) == (0, ""), answer
+    rows = pq.read_table(paths["parquet"]).num_rows
+    assert rows == len(json.loads(paths["json"].read_text())) > 20
+    assert len(paths["csv"].read_text().splitlines()) == rows + 1
+    assert paths["csv"].read_bytes() == (tmp_path / "ROWS.CSV").read_bytes()
+    assert sql(query, "--output", str(tmp_path / "x.txt"), "--format", "csv").returncode == 0
+    for name, *form in (["y.txt"], ["csv"], ["y.csv", "--format", "table"], ["y.csv", "--json"]):
+        answer = sql(query, "--output", str(tmp_path / name), *form)
+        assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer
+        assert not (tmp_path / name).exists()
+
+
+def test_an_explained_plan_keeps_its_lines(sql):
+    assert sql("explain select 1").stdout.count("\n") > 3
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,16 @@ def test_a_run_is_not_resumed_on_other_bytes(foreign, tmp_path):
         pass
 
 
+def test_a_snapshot_that_gc_deleted_is_said_to_be_gone(tmp_path):
+    memory = tmp_path / "memory"
+    with (
+        pytest.raises(SnapshotError, match="snapshot old is gone, as gc deletes old ones"),
+        open_memory(memory, tmp_path / "cache", "old"),
+    ):
+        pass
+    assert not memory.exists()
+
+
 def _rename(folder: Path) -> None:
     path = folder / "metadata" / "metadata_0.parquet"
     table = pq.read_table(path)

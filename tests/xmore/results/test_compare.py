@@ -1,7 +1,9 @@
 """Runs beside the paper's tables and beside each other."""
 
 import csv
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from flows.benchmark import xmore_benchmark
@@ -105,7 +107,7 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
         assert row.n == 20
         if row.variant == "clip":
             assert row.only_a == row.only_b == 0
-    ensemble = next(row for row in found.flips if row.variant == "caption-ensemble M=8")
+    ensemble = next(row for row in found.flips if (row.variant, row.m) == ("caption-ensemble", 8))
     top1 = {
         run.name: compare.open_views(run)
         .execute("select top1 from leaderboard where method = 'caption-ensemble'")
@@ -115,11 +117,26 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
     assert ensemble.both + ensemble.only_a == round(20 * top1[a.name])
     assert ensemble.both + ensemble.only_b == round(20 * top1[b.name])
     flips = sum(row.only_a + row.only_b for row in found.flips)
+    assert all(row.points == (row.only_b - row.only_a) / 20 for row in found.flips)
     assert len(found.examples) == min(10, flips)
     for *_, a_says, b_says in found.examples:
         assert a_says != b_says
 
 
+def test_methods_are_in_the_order_of_their_m(monkeypatch):
+    rows = [
+        {"dataset": "d", "model": "m", "uri": "u", "class_name": "c", "correct": True}
+        | {"predicted": "c", "variant": variant, "m": m}
+        for variant, m in (("xmore", 16), ("xmore", 4), ("xmore", 1), ("clip", 0))
+    ]
+    monkeypatch.setattr(compare, "_predictions", lambda _: pa.Table.from_pylist(rows))
+    run = SimpleNamespace(config={}, snapshot={"name": "s"})
+    flips = compare.between(run, run).flips
+    assert [(row.variant, row.m) for row in flips] == [
+        ("clip", None), ("xmore", 1), ("xmore", 4), ("xmore", 16),
+    ]  # fmt: skip
+
+
 def test_the_sign_test_is_mcnemars():
-    row = compare.Flips("d", "m", "v", 100, 80, 1, 9)
+    row = compare.Flips("d", "m", "v", None, 100, 80, 1, 9)
     assert row.p == pytest.approx(2 * (1 + 10) / 2**10)
