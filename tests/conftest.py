@@ -47,6 +47,7 @@ from xmore.results.views import open_views
 
 # Where bytecode may not be written, each of hundreds of processes would compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.pop("COLUMNS", None)  # it is 80 in xdist's workers, which are no terminals
 sys.dont_write_bytecode = False
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"

@@ -132,6 +132,7 @@ def test_a_name_without_a_slash_is_refused_by_prefect(server, tmp_path):
     assert "<FLOW_NAME>/<DEPLOYMENT_NAME>" in answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 def test_the_second_of_two_reindexes_is_cancelled(server, world, tmp_path):
     deployment = server.deployment("xmore-reindex")
     assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"

@@ -85,7 +85,11 @@ def test_keys_of_one_last_name_are_told_apart(base, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (i % 2)) for i, p in enumerate(ABLATIONS)],
+    ids=lambda path: path.stem,
+)
 def test_an_ablation_runs_and_writes_its_table(done_again, tmp_path, path):
     sweep = load_config(path, SweepConfig)
     assert sweep.base.name in ("demo.yaml", "paper.yaml") and sweep.base.is_file()

@@ -75,6 +75,8 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
     """
     if (memory / "CURRENT").exists() or not (memory / "img_emb").is_dir():
         if name and not (memory / "snapshots" / name).is_dir():
+            if not memory.is_dir():
+                raise SnapshotError(f"{memory}: no memory is there. Was it moved or deleted?")
             raise SnapshotError(
                 f"{memory}: snapshot {name} is gone, as gc deletes old ones. What a run computed "
                 "from it stays in `xmore sql RUN`; a new benchmark reads the current snapshot."

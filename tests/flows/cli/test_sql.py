@@ -160,7 +160,8 @@ RECURSIVE = "with recursive r as (select 1 as i union all select i + 1 from r) s
     ],
 )
 def test_a_query_without_end_is_stopped(sql, tmp_path, query, form):
-    answer = sql(query, "--timeout", "0.5", "--format", form, "--output", tmp_path / "rows")
+    output = [] if form == "table" else ["--output", tmp_path / "rows"]
+    answer = sql(query, "--timeout", "0.5", "--format", form, *output)
     assert answer.returncode == 2 and "error: the query was stopped after 0.5 s" in answer.stderr
     assert answer.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
