@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from flows.cli.options import RESULTS, ConfigFile, Results, named_run, with_json
 from xmore.files.errors import ConfigError, ServiceError
 from xmore.files.paths import PROJECT_ROOT, real
 from xmore.files.progress import working
+
+if TYPE_CHECKING:
+    from xmore.config.benchmark import BenchmarkConfig
 
 RESUMES = "complete parts are kept. Run the same command again to resume."
 
@@ -75,27 +78,33 @@ def benchmark(
 
     If a completed run has the same config, memory, images and artifacts, that one is shown.
     """
-    from xmore.config.benchmark import BenchmarkConfig
-    from xmore.config.load import change_config, load_config, read_changes
-    from xmore.results.runs import config_of
+    from xmore.config.load import read_changes
 
     wanted = read_changes(changes or [])
     if model:
         wanted["roles.inference"] = model
+    _benchmark(_wanted_config(config, wanted, resume, results), resume, again)
+
+
+def _wanted_config(
+    config: Path | None, wanted: dict[str, Any], resume: str | None, results: Path | None
+) -> BenchmarkConfig:
+    from xmore.config.benchmark import BenchmarkConfig
+    from xmore.config.load import change_config, load_config
+    from xmore.results.runs import config_of
+
     if resume and wanted:
         raise ConfigError("a resumed run keeps its config: leave out --set and --model.")
     if config is None and resume is None:
         raise ConfigError("name a config (see configs/), or a run to resume: --resume RUN.")
     if config is None:
         place = results or RESULTS
-        used = config_of(named_run(place, str(resume))).model_copy(update={"results": place})
-    else:
-        if results:
-            wanted["results"] = str(results)
-        used = load_config(config, BenchmarkConfig)
-        if wanted:
-            used = change_config(config, wanted, Path.cwd())
-    _benchmark(used, resume, again)
+        return config_of(named_run(place, str(resume))).model_copy(update={"results": place})
+    if results:
+        wanted = wanted | {"results": str(results)}
+    if wanted:
+        return change_config(config, wanted, Path.cwd())
+    return load_config(config, BenchmarkConfig)
 
 
 @with_json
