@@ -85,6 +85,7 @@ def attention(pool, grid):
     return pool.c_proj(out)
 
 
+@pytest.mark.slow
 def test_places_of_the_demos_model(real_models, tmp_path):
     from xmore.models.encoder import load_encoder
     from xmore.models.spec import describe_model

@@ -120,6 +120,7 @@ def test_a_second_report_is_the_same(tiny, tmp_path):
     assert write_report(run, tmp_path).read_bytes() == page.read_bytes()
 
 
+@pytest.mark.slow
 def test_several_ms_are_drawn_as_a_sweep(world, tmp_path):
     config = world.config(tmp_path, retrieval={"candidates": 24, "captions": [1, 4, 8]})
     run = load_run(config.results, xmore_benchmark.fn(config))

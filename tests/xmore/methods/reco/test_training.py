@@ -89,6 +89,7 @@ def first_places(rows):
     return [row for row in rows if row["k"] == 1]
 
 
+@pytest.mark.slow
 def test_neighbours_take_noise_away_and_those_of_a_shuffled_memory_do_not(tmp_path):
     training = training_of(tmp_path, planted(tmp_path), epochs=1)
     pairs, held_out = prepare(training)
