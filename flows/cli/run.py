@@ -152,12 +152,10 @@ def classify(
 ) -> None:
     """Classify one image among labels, and print each step."""
     from flows.classify import classified, parse_labels
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import say
     from flows.cli.terminal.explain import show_explanation
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
-    from xmore.memory.pictures import memory_pictures
-    from xmore.report.explain import write_page
     from xmore.results.runs import config_of
 
     given = not run or labels is not None or labels_file is not None
@@ -170,12 +168,19 @@ def classify(
         used = used.model_copy(update={"memory": real(memory)})
     with classified(image, names, used, like, dataset) as (steps, plan):
         if html:
-            memory_images = partial(memory_pictures, plan.snapshot)
-            write_page(steps, image.read_bytes(), memory_images, html)
-            say(safe(f"{html}: {image}"))
+            _explain_in_page(steps, image, plan.snapshot, html)
             return
         show_explanation(steps)
         say("A single image has no stream: `xmore none` weighs by the raw confidences.")
+
+
+def _explain_in_page(steps: Any, image: Path, snapshot: Any, html: Path) -> None:
+    from flows.cli.terminal.console import safe, say
+    from xmore.memory.pictures import memory_pictures
+    from xmore.report.explain import write_page
+
+    write_page(steps, image.read_bytes(), partial(memory_pictures, snapshot), html)
+    say(safe(f"{html}: {image}"))
 
 
 def reindex(config: ConfigFile) -> None:
