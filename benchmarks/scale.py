@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index_build.base.batches import Batch
+from index_build.base.features import describe, part, save_array, write_record
 from index_build.base.tables import write_table
-from index_build.embed import describe, part, save_array, write_record
 from index_build.index.build import unpublished
 from index_build.plan import make_plan
 from tasks import reindex as tasks
@@ -114,7 +114,7 @@ def write_features(batch: Batch, folder: Path) -> None:
     """Write random features as if each image had been embedded."""
     left_out = ("cause", "tries", "host", "image_path")
     for number in batch.attempted():
-        table = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
+        table = pq.read_table(batch.outcome(number))
         rows = np.random.default_rng(number).standard_normal((table.num_rows, DIM), np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         save_array(part(folder, "img_emb", number), rows)

@@ -13,7 +13,7 @@ from flows.prefect_ui import show_snapshot
 from index_build.base import history, takedown
 from index_build.base.batches import Batch, clear_unfinished, close, list_batches
 from index_build.base.changes import changing
-from index_build.embed import set_damaged_aside, to_embed
+from index_build.base.features import set_damaged_aside, to_embed
 from index_build.ledger import followers
 from index_build.plan import ReindexPlan, already_published, make_plan
 from index_build.snapshot import changes, clean_up, newest, point_current

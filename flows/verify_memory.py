@@ -15,8 +15,7 @@ from index_build.base.batches import (
     read_batch,
 )
 from index_build.base.changes import changing
-from index_build.base.lines import damaged_lines, repaired
-from index_build.embed import (
+from index_build.base.features import (
     KINDS,
     damaged_features,
     part,
@@ -24,6 +23,7 @@ from index_build.embed import (
     set_features_aside,
     set_shard_aside,
 )
+from index_build.base.lines import damaged_lines, repaired
 from index_build.sources.selection import SELECTION, damaged_selection
 from index_build.verify import check_rows, verify_snapshot
 from xmore.files.digests import compare_again
@@ -126,7 +126,7 @@ def _verify_snapshot(done: Verified, path: Path, repair: bool) -> None:
 
 def _verify_batch(done: Verified, batch: Batch, repair: bool) -> None:
     for number in track(batch.attempted(), f"memory verifying {batch.name}", "shard"):
-        done.read(batch.outcomes / f"{number:05d}.parquet", batch.sums(number), batch.tar(number))
+        done.read(batch.outcome(number), batch.sums(number), batch.tar(number))
         found = list(damaged_outcomes(batch, number))
         if not found and batch.sums(number).exists() and not is_whole_json(batch.sums(number)):
             found = [batch.sums(number)]

@@ -20,9 +20,9 @@ import duckdb
 
 from index_build.base import takedown
 from index_build.base.batches import Batch, list_batches, whole_outcomes
+from index_build.base.features import read_record
 from index_build.base.tables import parquet, scratch_db
 from index_build.download.fetch import PRIVATE, RETRYABLE
-from index_build.embed import read_record
 from index_build.sources.look_up import Wanted
 from xmore.config.memory import DownloadConfig
 from xmore.files.sql import quote, quote_all

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from index_build.base import history
 from index_build.base.batches import features_name
+from index_build.base.features import KINDS, part, read_whole_record, save_array
 from index_build.base.metadata import whole_metadata
 from index_build.base.tables import write_table
-from index_build.embed import KINDS, part, read_whole_record, save_array
 from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
 from xmore.files.digests import digest_file, digest_of, has_digest

@@ -55,6 +55,10 @@ ARROWS |= {
 }
 
 
+# What a command that only looks does not wait for.
+SLOW = {"torch", "open_clip", "transformers", "sklearn", "prefect", "aiohttp", "scipy"}
+
+
 def modules(root: Path) -> dict[str, Path]:
     """Every module by its name."""
     return {
@@ -66,8 +70,12 @@ def modules(root: Path) -> dict[str, Path]:
 
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
     """What a module imports, wherever in it: modules of ours, and others' packages."""
+    return imported_by(ast.parse(path.read_text()), path, known)
+
+
+def imported_by(tree: ast.Module, path: Path, known: dict[str, Path]) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -80,6 +88,25 @@ def imported(path: Path, known: dict[str, Path]) -> set[str]:
 def graph(root: Path) -> dict[str, set[str]]:
     known = modules(root)
     return {name: imported(path, known) - {name} for name, path in known.items()}
+
+
+def loaded(module: str, first: dict[str, set[str]]) -> set[str]:
+    """All that is imported when a module is; `first` has what each imports at once."""
+    found, rest = set(), {module}
+    while rest:
+        name = rest.pop()
+        found.add(name)
+        rest |= first.get(name, set()) - found
+    return found
+
+
+def imported_first(path: Path, known: dict[str, Path]) -> set[str]:
+    """What a module imports outside functions and `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)
+    ]
+    return imported_by(tree, path, known)
 
 
 def room_of(module: str) -> str:
@@ -118,6 +145,15 @@ def test_no_import_points_against_the_arrows():
 
 def test_no_modules_import_each_other_in_a_circle():
     assert circle(ROOT) == []
+
+
+def test_commands_that_look_load_nothing_slow():
+    known = modules(ROOT)
+    first = {name: imported_first(path, known) for name, path in known.items()}
+    looking = {name for name in known if name.startswith("flows.cli.")}
+    looking.remove("flows.cli.terminal.reco")  # of a command that trains
+    slow = {name: sorted(loaded(name, first) & SLOW) for name in looking}
+    assert {name: found for name, found in slow.items() if found} == {}
 
 
 def test_the_table_itself_points_one_way():

@@ -65,6 +65,10 @@ class Batch:
         """Folder of this batch's features under a model."""
         return self.path / features_name(model.identity)
 
+    def outcome(self, number: int) -> Path:
+        """Path of the outcomes of a shard's rows."""
+        return self.outcomes / f"{number:05d}.parquet"
+
     def sums(self, number: int) -> Path:
         """Path of the checksums of a shard's outcomes and tar."""
         return self.outcomes / f"{number:05d}.json"
@@ -113,7 +117,7 @@ def new_path(memory: Path, source: str) -> Path:
 def clear_unfinished(memory: Path) -> None:
     """Delete the folders that killed processes left before they were batches, or after."""
     for path in (memory / "batches").glob("[0-9]*"):
-        if not (path / "batch.json").exists():
+        if not (path / DESCRIPTION).exists():
             shutil.rmtree(path)
 
 
@@ -129,7 +133,7 @@ def write_outcomes(batch: Batch, number: int, outcomes: pa.Table) -> None:
     If this is killed, the shard has no checksums until the next run writes it again.
     """
     batch.sums(number).unlink(missing_ok=True)
-    path = batch.outcomes / f"{number:05d}.parquet"
+    path = batch.outcome(number)
     write_table(path, outcomes)
     write_whole(batch.sums(number), sums_of(path, batch.tar(number)))
 
@@ -154,8 +158,8 @@ def damaged_outcomes(batch: Batch, number: int, *, images: bool = True) -> Itera
     except (ValueError, KeyError, TypeError, AttributeError):
         yield path
         return
-    if not has_digest(batch.outcomes / f"{number:05d}.parquet", outcomes):
-        yield batch.outcomes / f"{number:05d}.parquet"
+    if not has_digest(batch.outcome(number), outcomes):
+        yield batch.outcome(number)
     if images and tar and not has_digest(batch.tar(number), tar):
         yield batch.tar(number)
 
@@ -174,7 +178,7 @@ def whole_outcomes(batch: Batch) -> list[Path]:
     """Return the files of a batch's outcomes. Raises SnapshotError if one is damaged."""
     for number in batch.attempted():
         check_outcomes(batch, number)
-    return [batch.outcomes / f"{number:05d}.parquet" for number in batch.attempted()]
+    return [batch.outcome(number) for number in batch.attempted()]
 
 
 def close(batch: Batch) -> None:
@@ -182,7 +186,7 @@ def close(batch: Batch) -> None:
     if batch.closed and not batch.rows.exists():
         return
     if not batch.attempted():
-        (batch.path / "batch.json").unlink()  # first: half a batch is none
+        (batch.path / DESCRIPTION).unlink()  # first: half a batch is none
         shutil.rmtree(batch.path)
         return
     write_batch(replace(batch, closed=True))

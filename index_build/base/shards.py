@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ from index_build.base.batches import Batch, check_outcomes
 from index_build.base.metadata import plain
 from xmore.images.readers import Files, ListedImages, Tars
 from xmore.memory.snapshot import numbered, open_array
-from xmore.models.features import ImageSource
+
+if TYPE_CHECKING:
+    from xmore.models.features import ImageSource  # imports torch
 
 NAMED_BY_DUCKDB = ("filename", "file_row_number")  # columns that it adds to the rows
 
@@ -45,7 +48,7 @@ def load_shard(batch: Batch, number: int) -> PairShard | Features:
     Raises SnapshotError if its outcomes or its tar are not as they were written.
     """
     check_outcomes(batch, number, images=True)
-    outcomes = pq.read_table(batch.outcomes / f"{number:05d}.parquet")
+    outcomes = pq.read_table(batch.outcome(number))
     rows = outcomes.filter(pc.is_null(outcomes["cause"])).drop_columns(["cause", "tries", "host"])
     rows = rows.append_column("source", pa.array([batch.source] * len(rows), pa.string()))
     if batch.kind == "urls":

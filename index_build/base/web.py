@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-import aiohttp
-
 from xmore.files.addresses import PORTS, Gate
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PRINTABLE = "".join(map(chr, range(33, 127)))  # of ASCII
 
@@ -34,6 +35,8 @@ def web_options(path: str, allow_private: bool) -> dict[str, Any]:
     gate = Gate(allow_private, named)
 
     async def client(**options: Any) -> aiohttp.ClientSession:
+        import aiohttp  # slow to import, and most commands request nothing
+
         connector = aiohttp.TCPConnector(
             socket_factory=lambda entry: gate.open(*entry[:3], entry[4])
         )

@@ -98,7 +98,7 @@ def forget(target: Path, number: int) -> None:
 def forget_failed(batch: Batch, share: float) -> None:
     """Mark the shards with more than `share` of failed rows for download by the next run."""
     for number in batch.attempted():
-        path = batch.outcomes / f"{number:05d}.parquet"
+        path = batch.outcome(number)
         causes = pq.read_table(path, columns=["cause"])["cause"]
         if len(causes) - causes.null_count > share * len(causes):
             batch.sums(number).unlink(missing_ok=True)

@@ -6,18 +6,20 @@ import io
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from index_build.base import history
 from index_build.base.batches import list_batches
-from index_build.embed import to_embed
+from index_build.base.features import to_embed
 from index_build.ledger import open_ledger
 from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
-from xmore.models.encoder import OpenClipEncoder, load_encoder, pick_device
-from xmore.models.features import encode_images
+
+if TYPE_CHECKING:
+    from xmore.models.encoder import OpenClipEncoder
 
 # Used if no run of this memory has measured them; docs/scale.md says how these were measured.
 ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images per second and process; bytes each
@@ -51,6 +53,8 @@ class ReindexEstimate:
 
 def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
     """Count the new rows and multiply by measured rates. Memory: DuckDB's, and the model."""
+    from xmore.models.encoder import load_encoder, pick_device  # imports torch
+
     config = plan.config
     with open_ledger(config.memory, wanted, plan.refused, config.download) as ledger:
         sources = [
@@ -113,6 +117,8 @@ class _Noise:
 
 def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str]:
     """Measure the model on this machine -> images per second with decoding, dim, and the source."""
+    from xmore.models.features import encode_images  # imports torch
+
     pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")

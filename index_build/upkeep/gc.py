@@ -30,10 +30,7 @@ from index_build.base.batches import (
     sums_of,
 )
 from index_build.base.changes import Change, beside, changing, clear_removed, commit, remove
-from index_build.base.metadata import whole_metadata
-from index_build.base.tables import parquet, scratch_db, write_table
-from index_build.download.job import TAKEN_DOWN
-from index_build.embed import (
+from index_build.base.features import (
     KINDS,
     damaged_features,
     describe,
@@ -42,6 +39,9 @@ from index_build.embed import (
     record_path,
     save_array,
 )
+from index_build.base.metadata import whole_metadata
+from index_build.base.tables import parquet, scratch_db, write_table
+from index_build.download.job import TAKEN_DOWN
 from xmore.files.errors import LockedError, SnapshotError
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_file, remove_folder, write_whole
@@ -153,7 +153,7 @@ def _free(
 
     All files of the shard change at once: `commit`.
     """
-    path = batch.outcomes / f"{number:05d}.parquet"
+    path = batch.outcome(number)
     check_outcomes(batch, number)
     rows = pq.read_table(path, partitioning=None)
     stays, outcomes = _split(db, batch, number, rows, taken)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.reindex import xmore_reindex
-from index_build.embed import part
+from index_build.base.features import part
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig
 from xmore.files.locks import is_locked

@@ -13,7 +13,7 @@ import webdataset
 from flows.reindex import xmore_reindex
 from index_build import snapshot as publishing
 from index_build.base import history
-from index_build.embed import describe, part, read_record, write_record
+from index_build.base.features import describe, part, read_record, write_record
 from index_build.index.tune import IMAGES
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.memory import ReindexConfig

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,14 @@ from xmore.files.errors import ArtifactError
 from xmore.files.locks import locked
 from xmore.files.paths import sweep, write_whole
 from xmore.files.sealed import sealed
-from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import move_aside, write_part
 from xmore.store.checks import MANIFEST, is_whole, read_manifest
 from xmore.store.made_by import made_by, warn_if_other
+
+if TYPE_CHECKING:
+    from xmore.models.encoder import TextFeatures
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class CaptionStore:
 
     def lookup(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of `texts`, in order. Raises KeyError for a missing text."""
+        from xmore.models.encoder import TextFeatures  # imports torch
+
         found = self._find(np.array([digest_text(text) for text in texts], "S64"))
         if (found < 0).any():
             raise KeyError(texts[int(np.argmax(found < 0))])

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from index_build.base.features import KINDS, part, record_path, save_array, write_record
 from index_build.base.tables import write_table
-from index_build.embed import KINDS, part, record_path, save_array, write_record
 from index_build.upkeep.gc import _new_features
 
 
