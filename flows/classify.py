@@ -34,12 +34,13 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 NAME = "image"  # of the temporary dataset that holds the image
+NO_CLASSES = "name the classes: set one of --labels, --labels-file and --run."
 
 
 def parse_labels(text: str | None, file: Path | None) -> list[str]:
     """Read labels from a comma-separated text or from a file, one per line. Raises ConfigError."""
     if (text is None) == (file is None):
-        raise ConfigError("name the classes: set one of --labels, --labels-file and --run.")
+        raise ConfigError(NO_CLASSES)
     if file is not None:
         labels = [plain(name) for _, name in read_classes(file, ConfigError, "--labels-file")]
     else:
@@ -123,7 +124,7 @@ def _stream(like: Run, dataset: str | None) -> str:
 def _classes_of(like: Run | None, dataset: str | None) -> tuple[list[str], list[list[str]]]:
     """Return the names and prompts of a run's classes. Raises ConfigError without a run."""
     if like is None:
-        raise ConfigError("name the classes: set one of --labels, --labels-file and --run.")
+        raise ConfigError(NO_CLASSES)
     query = "select class_name, prompts from classes where dataset = ? order by label"
     rows = open_views(like).execute(query, [dataset]).fetchall()
     return [name for name, _ in rows], [prompts for _, prompts in rows]

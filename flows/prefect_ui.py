@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -30,9 +31,12 @@ def show_results(run: Run, page: Path | None) -> None:
     """
     if FlowRunContext.get() is None:
         return
-    _show_leaderboard(run)
-    _show_comparisons(run)
-    log_lines([*notes(run), f"Run {run.name}: {run.seconds} s. Report: {page or 'not asked for'}"])
+    db = open_views(run)
+    _show_leaderboard(db, run)
+    _show_comparisons(db, run)
+    log_lines(
+        [*notes(db, run), f"Run {run.name}: {run.seconds} s. Report: {page or 'not asked for'}"]
+    )
     if page:
         create_link_artifact(
             page.as_uri(),
@@ -42,8 +46,8 @@ def show_results(run: Run, page: Path | None) -> None:
         )
 
 
-def _show_comparisons(run: Run) -> None:
-    found = comparisons(open_views(run), run)
+def _show_comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> None:
+    found = comparisons(db, run)
     if found.rows:
         names = [name for name, _ in found.columns]
         create_table_artifact(
@@ -53,11 +57,11 @@ def _show_comparisons(run: Run) -> None:
         )
 
 
-def _show_leaderboard(run: Run) -> None:
+def _show_leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> None:
     table = [
         {"dataset": board.dataset, "model": board.model, "n": board.n}
         | dict(zip(board.columns, line, strict=True))
-        for board in leaderboards(run)
+        for board in leaderboards(db, run)
         for line in board.lines
     ]
     memory = Path(run.snapshot["memory"])

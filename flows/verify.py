@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from xmore.results.views import VIEWS, are_whole, write_views
 from xmore.store.artifacts import move_aside
 from xmore.store.checks import MANIFEST, check_hashes, is_whole, read_manifest
 from xmore.store.contracts import RunFile, read_contract
-from xmore.store.texts import drop_part
+from xmore.store.texts import TEXTS, drop_part
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Verified:
 
 def _set_aside(path: Path) -> list[Path]:
     """Move a damaged artifact aside; of a model's texts, only the parts that are damaged."""
-    if path.parents[1].name == "caption_embeddings":
+    if path.parents[1].name == TEXTS:
         with suppress(ArtifactError):
             parts = read_manifest(path)["parts"]
             names = [part["file"] for part in parts if not is_whole(path, part)]
@@ -105,9 +105,10 @@ def verify_results(results: Path, repair: bool) -> Verified:
                 read_contract(file, RunFile)
             except (OSError, ValueError) as error:
                 done.problems.append(f"{file}: {error}. The run is not listed")
-    for run in all_runs(results):
+    runs = all_runs(results)
+    for run in runs:
         _verify_views(done, run, repair)
-    _verify_checkpoints(done, results)
+    _verify_checkpoints(done, runs)
     for path in _damaged_caches(done, results / "cache"):
         done.problems.append(f"{path}: its bytes are not those that were written")
         if repair:
@@ -125,9 +126,9 @@ def _verify_views(done: Verified, run: Run, repair: bool) -> None:
             done.mended.append(write_views(run))
 
 
-def _verify_checkpoints(done: Verified, results: Path) -> None:
+def _verify_checkpoints(done: Verified, runs: Sequence[Run]) -> None:
     """Read the layers that runs of `reco` used, as far as they still exist."""
-    options = (run.config.get("options", {}).get("reco") or {} for run in all_runs(results))
+    options = (run.config.get("options", {}).get("reco") or {} for run in runs)
     folders = {Path(each["checkpoint"]) for each in options if each.get("checkpoint")}
     for folder in sorted(folder for folder in folders if folder.is_dir()):
         from xmore.methods.reco.checkpoint import FACTS, read_checkpoint  # torch

@@ -34,7 +34,7 @@ from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import open_snapshot, resolve_current
-from xmore.store.artifacts import move_aside
+from xmore.store.artifacts import move_aside, place_aside
 
 WRITTEN = "its bytes are not those that were written"
 
@@ -82,8 +82,7 @@ def _verify_events(done: Verified, memory: Path, repair: bool) -> None:
             )
             continue
         if left_out:
-            taken = len(list(memory.glob(f"{path.name}.broken-*")))
-            done.moved.append(path.with_name(f"{path.name}.broken-{taken + 1}"))
+            done.moved.append(place_aside(path))
             write_whole(done.moved[-1], path.read_bytes())
         write_whole(path, content)
         done.mended.append(path)

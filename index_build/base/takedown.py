@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +79,7 @@ def current(memory: Path) -> dict[str, TakeDown]:
     lines = older.read_bytes().decode().split("\n")[:-1] if older.exists() else []
     found = {value: TakeDown(value, "", "an older version's list") for value in lines}
     try:
-        for event in _events(memory):
+        for event in read_lines(memory / FILE):
             kind = event.pop("event")
             found.pop(event["value"], None)
             if kind == "added":
@@ -115,7 +114,7 @@ def reinstate(memory: Path, value: str) -> list[str]:
     Raises SnapshotError if it never was taken down.
     """
     known = current(memory)
-    if value not in known and value in (event["value"] for event in _events(memory)):
+    if value not in known and value in (event["value"] for event in read_lines(memory / FILE)):
         return [value]  # it was let back, perhaps by a call that was killed before it said so
     if value not in known:
         raise SnapshotError(
@@ -169,10 +168,6 @@ def holds(snapshot: Path, values: Iterable[str]) -> int:
         marks = [pc.is_in(column, wanted).to_numpy() for column in columns]
         count += int(np.logical_or.reduce(marks).sum()) if marks else 0
     return count
-
-
-def _events(memory: Path) -> list[dict[str, Any]]:
-    return read_lines(memory / FILE)
 
 
 def _append(memory: Path, events: list[dict[str, str | None]]) -> None:

@@ -27,9 +27,8 @@ from index_build.ledger import followers
 from xmore.files.digests import digest_text
 from xmore.files.errors import LockedError, XmoreError
 from xmore.results.runs import all_runs
-from xmore.store.texts import drop_part
+from xmore.store.texts import TEXTS, drop_part
 
-TEXTS = "caption_embeddings"
 HOLDERS = ("candidates", "captions", "leaks")  # stages of which an unreadable part may hold a row
 PAGES = (".html", ".csv", ".tsv", ".md", ".svg", ".json", ".jsonl", ".txt")
 OURS = {"store", "prefect", "reference"}  # folders of results that are not searched for texts
@@ -73,7 +72,7 @@ def find_traces(memory: Path, results: Path) -> list[Trace]:
             readers[ref].append(run.name)
     found = []
     for folder in sorted((results / "store").glob("[!.]*/*/*")):
-        if folder.parts[-3] != TEXTS and any(list(_hits(folder, rows))):
+        if folder.parts[-3] != TEXTS and any(list(_hits(folder, rows))):  # all: for `met`
             what = f"{folder.parts[-3]} of {folder.parts[-2]}"
             found.append(Trace(folder, what, tuple(readers[str(folder)])))
     for path in sorted((results / "cache").glob("*.parquet")):

@@ -49,7 +49,9 @@ def test_a_trial_says_so_everywhere_and_is_never_mixed(trial, done, done_again, 
     assert open_views(full).execute(query).fetchall() == [(None, 20)]
     classes = "select count(*) from queries group by label"
     assert open_views(trial).execute(classes).fetchall() == [(2,)] * 5
-    assert {board.dataset for board in leaderboards(trial)} == {"tiny (limit 10)"}
+    assert {board.dataset for board in leaderboards(open_views(trial), trial)} == {
+        "tiny (limit 10)"
+    }
     assert "a trial run (limit 10)" in comparisons(open_views(trial), trial).note
     assert "tiny (limit 10), lite0" in xmore("show", trial.name, *where).stdout
     lines = xmore("runs", *where).stdout.splitlines()

@@ -94,7 +94,7 @@ def test_the_correction_is_over_datasets_and_methods(two):
 
 
 def test_the_leaderboard_names_what_is_more_than_chance(two):
-    boards = {board.dataset: board for board in leaderboards(two)}
+    boards = {board.dataset: board for board in leaderboards(open_views(two), two)}
     view = open_views(two).execute(
         "select dataset, method, adjustment, difference, p_holm from leaderboard"
     )
@@ -109,7 +109,11 @@ def test_the_leaderboard_names_what_is_more_than_chance(two):
 def test_averages_are_over_datasets_alike(two):
     view = open_views(two)
     top1 = view.execute("select avg(top1) from leaderboard where method = 'equal'").fetchone()[0]
-    (row,) = (row for row in average_table(two, every_column=True).rows if row[1] == "equal")
+    (row,) = (
+        row
+        for row in average_table(open_views(two), two, every_column=True).rows
+        if row[1] == "equal"
+    )
     assert row[3:5] == ("2", f"{100 * top1:.1f}")
     low, mid, high = view.execute(
         "select ci_low, top1, ci_high from averages where method = 'equal'"
@@ -124,8 +128,8 @@ def test_averages_are_over_datasets_alike(two):
 def test_one_dataset_has_no_average_and_one_method_no_comparison(world, tmp_path):
     config = world.config(tmp_path, methods=["equal"])
     run = load_run(config.results, xmore_benchmark.fn(config))
-    assert average_table(run, every_column=True).rows == []
-    (board,) = leaderboards(run)
+    assert average_table(open_views(run), run, every_column=True).rows == []
+    (board,) = leaderboards(open_views(run), run)
     assert [line[4:6] for line in board.lines] == [["", ""]]
 
 
@@ -134,7 +138,7 @@ def test_a_run_of_before_still_opens(two):
     view = open_views(two)
     assert view.execute("select count(*) from comparisons").fetchone() == (0,)
     assert view.execute("select count(*) from leaks").fetchone() == (0,)
-    assert len(leaderboards(two)) == 2
+    assert len(leaderboards(open_views(two), two)) == 2
 
 
 def test_reliability_gives_the_error_of_calibration(two):

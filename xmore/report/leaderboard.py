@@ -12,7 +12,6 @@ from xmore.files.errors import RunError
 from xmore.report.table import Kind, Table, show
 from xmore.results.compare import PaperRow, to_paper
 from xmore.results.runs import Run
-from xmore.results.views import open_views
 from xmore.statistics.intervals import LEVEL
 
 
@@ -220,14 +219,16 @@ def _table_of(
     return Table("leaderboard", title, "", columns, [tuple(row[i] for i in kept) for row in lines])
 
 
-def leaderboards(run: Run, oracle: bool = False) -> list[Leaderboard]:
+def leaderboards(
+    db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False
+) -> list[Leaderboard]:
     """Return the table `leaderboard` with fewer columns: one board per dataset and model.
 
     `oracle` adds methods whose hyper-parameters were searched on the test labels.
     """
     boards: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
     sizes: dict[tuple[str, str], int] = defaultdict(int)
-    found = leaderboard(open_views(run), run, oracle)
+    found = leaderboard(db, run, oracle)
     for dataset, model, n, name, m, *numbers in found.rows:
         top1, low, high, difference, p, std, covered, short, top5, _, seconds, peak = numbers
         sizes[dataset, model] = max(n, sizes[dataset, model])
@@ -256,7 +257,7 @@ AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to 
 AVERAGES_FEW = ("model", "method", "M", "top-1 %", "95 % interval", "to clip")
 
 
-def average_table(run: Run, every_column: bool) -> Table:
+def average_table(db: duckdb.DuckDBPyConnection, run: Run, every_column: bool) -> Table:
     """Return the table `averages` as a terminal shows it, with few columns or with all."""
     lines = [
         [
@@ -270,7 +271,7 @@ def average_table(run: Run, every_column: bool) -> Table:
             "" if difference is None else f"{show(least, 'points')} to {show(most, 'points')}",
         ]
         for model, name, m, datasets, top1, low, high, difference, least, most
-        in averages(open_views(run), run).rows
+        in averages(db, run).rows
     ]  # fmt: skip
     title = f"Mean over the datasets, equally weighted{run.trial}"
     return _table_of(title, AVERAGES, lines, None if every_column else AVERAGES_FEW)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
+
 from xmore.files.paths import where
 from xmore.results.runs import Run
-from xmore.results.views import open_views
 from xmore.store.checks import read_manifest
 
 
-def notes(run: Run) -> list[str]:
+def notes(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     """Return lines about a completed run's data, none if there is nothing to say."""
-    return [*_rejected(run), *_cut_sentences(run), *_leaks(run), *_skipped(run)]
+    return [*_rejected(views, run), *_cut_sentences(run), *_leaks(views, run), *_skipped(run)]
 
 
-def _rejected(run: Run) -> list[str]:
+def _rejected(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     """Return rejected test images by cause, and classes without a usable test image."""
-    views = open_views(run)
     causes = views.execute(
         "select dataset, cause, count(*), min(uri) from rejected group by all order by all"
     ).fetchall()
@@ -47,10 +47,10 @@ def _cut_sentences(run: Run) -> list[str]:
     ]
 
 
-def _leaks(run: Run) -> list[str]:
+def _leaks(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     """Return the number of test images that are in the memory, if there are any."""
     left_out = ", and were excluded" if run.config.get("leaks", {}).get("exclude") else ""
-    found = open_views(run).execute(
+    found = views.execute(
         "select dataset, count(distinct query_id), "
         "(select count(*) from queries q where q.dataset = leaks.dataset) "
         "from leaks group by dataset order by dataset"

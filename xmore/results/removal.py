@@ -11,8 +11,8 @@ from pathlib import Path
 from xmore.files.errors import RunError
 from xmore.files.locks import locked
 from xmore.results.runs import gc_lock, read_run
+from xmore.store.texts import TEXTS
 
-SHARED = "caption_embeddings"  # the text store, of which any later run may use a part
 FOLDER = re.compile(r"[0-9a-f]{64}(\.partial|\.broken-\d+)?")
 
 
@@ -70,5 +70,5 @@ def collect(results: Path) -> Unused:
 def _artifacts(store: Path) -> Iterator[Path]:
     """Yield the folders of all artifacts but the text store's, whole or not."""
     for path in sorted(store.glob("*/*/*")):
-        if path.parts[-3] != SHARED and FOLDER.fullmatch(path.name):
+        if path.parts[-3] != TEXTS and FOLDER.fullmatch(path.name):
             yield path

@@ -173,10 +173,15 @@ def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
 
 def move_aside(path: Path) -> Path:
     """Rename a damaged artifact to `<digest>.broken-<n>`; nothing is deleted."""
-    taken = [int(p.suffix.rpartition("-")[2]) for p in path.parent.glob(f"{path.name}.broken-*")]
-    aside = path.with_name(f"{path.name}.broken-{max(taken, default=0) + 1}")
+    aside = place_aside(path)
     path.rename(aside)
     return aside
+
+
+def place_aside(path: Path) -> Path:
+    """Return where a damaged file or folder is moved to, or copied before it is mended."""
+    taken = [int(p.suffix.rpartition("-")[2]) for p in path.parent.glob(f"{path.name}.broken-*")]
+    return path.with_name(f"{path.name}.broken-{max(taken, default=0) + 1}")
 
 
 def read_rows(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TEXTS = "caption_embeddings"  # the folder of all models' texts, of which any run may use a part
 PART_TEXTS = 4096  # 4096 x 768 float32 = 12 MB
 
 
@@ -43,7 +44,7 @@ class CaptionStore:
     def __init__(self, store: Path, card: ModelCard, device: str = "auto") -> None:
         self.identity = card.identity
         self.digest = _digest(card.identity)
-        self.path = store / "caption_embeddings" / card.name.replace("/", "-") / self.digest
+        self.path = store / TEXTS / card.name.replace("/", "-") / self.digest
         self._older = self.path.with_name(_digest(card.image_identity))
         self._device = device
         self._lock = _lock_of(self.path)
@@ -177,7 +178,7 @@ class CaptionStore:
         part = write_part(self.path / name, table)
         part["made_by"] = made_by(self._device)
         manifest = {
-            "stage": "caption_embeddings",
+            "stage": TEXTS,
             "digest": self.digest,
             "params": self.identity,
             "parts": [*self._parts, part],
@@ -197,9 +198,9 @@ def drop_part(folder: Path, name: str) -> None:
 
 
 def _lock_of(folder: Path) -> Path:
-    return folder.parents[2] / ".locks" / f"caption_embeddings-{folder.name[:16]}.lock"
+    return folder.parents[2] / ".locks" / f"{TEXTS}-{folder.name[:16]}.lock"
 
 
 def _digest(identity: dict[str, Any]) -> str:
-    version = schemas.STAGE_VERSIONS["caption_embeddings"]
-    return digest_of(["caption_embeddings", version, identity])
+    version = schemas.STAGE_VERSIONS[TEXTS]
+    return digest_of([TEXTS, version, identity])

@@ -38,12 +38,12 @@ def _query(found: Explanation) -> dict[str, object]:
 
 def _score_rows(scores: ModelScores) -> list[dict[str, object]]:
     """Return a row for each of the best classes, by the image and by the captions."""
-    sides = (("image", scores.image, scores.image_confidence),)
-    sides += (("captions", scores.text, scores.text_confidence),)  # type: ignore[assignment]
+    image = ("image", scores.image, scores.image_confidence)
+    captions = ("captions", scores.text, scores.text_confidence)
     return [
         {"model": scores.model, "m": scores.m, "of": of, "confidence": confidence}
         | {"class_name": name, "score": score}
-        for of, best, confidence in sides
+        for of, best, confidence in (image, captions)
         for name, score in best
     ]
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
+
 from flows.cli.terminal.console import record, safe, say, show_rows, show_table, wants_json
 from flows.sweep import SweepTable
 from xmore.files.errors import RunError
@@ -32,8 +34,9 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
     if run.status != "completed":
         todo = f"Resume it with `xmore benchmark --resume {run.name}{where(results)}`."
         raise RunError(f"run {run.name} is {run.status}. {run.error or todo}")
-    _show_leaderboard(run, oracle, every_column)
-    for line in notes(run):
+    db = open_views(run)
+    _show_leaderboard(db, run, oracle, every_column)
+    for line in notes(db, run):
         say(safe(line))
     show_table(stages(run))
     page = run.path / "report" / "report.html"
@@ -82,26 +85,26 @@ def show_runs(found: Sequence[Run], every_column: bool = False) -> None:
         show_table(Table("runs", "", "", columns[:shown], [row[:shown] for row in rows]))
 
 
-def _show_leaderboard(run: Run, oracle: bool, every_column: bool) -> None:
-    db = open_views(run)
+def _show_leaderboard(
+    db: duckdb.DuckDBPyConnection, run: Run, oracle: bool, every_column: bool
+) -> None:
     if wants_json():
         show_table(leaderboard(db, run, oracle))
         show_table(averages(db, run))
     else:
-        for board in leaderboards(run, oracle):
+        for board in leaderboards(db, run, oracle):
             show_table(board.table(run.snapshot["name"], every_column))
-        mean = average_table(run, every_column)
+        mean = average_table(db, run, every_column)
         if mean.rows:
             show_table(mean)
     for text in LEGEND if every_column else LEGEND[:LEGEND_OF_FEW]:
         say(text)
     say("")
-    _show_hyperparameters(run, oracle)
+    _show_hyperparameters(db, run, oracle)
 
 
-def _show_hyperparameters(run: Run, oracle: bool) -> None:
+def _show_hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool) -> None:
     """Print the sources of the hyper-parameters, and which methods are not shown."""
-    db = open_views(run)
     found = hyperparameters(db, run, oracle)
     used = [i for i, cells in enumerate(zip(*found.rows, strict=True)) if any(cells)]
     if found.rows or wants_json():
