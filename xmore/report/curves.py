@@ -72,27 +72,33 @@ class Curve:
 
 
 def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
-    """Return top-1 over M with its interval, if the run has several M (the paper's Figure 4)."""
+    """Return top-1 in % over M with its interval, if the run has several M (the paper's Figure 4).
+
+    `clip`, which has no M, is a horizontal line.
+    """
     return _curves(
         db,
         """
-        select dataset, model, n, variant(method, adjustment) as name,
-               m, top1, ci_low, ci_high
-        from leaderboard where m is not null
-          and (select count(distinct m) from leaderboard) > 1
-        order by all
+        with every as (select distinct m from leaderboard where m is not null)
+        select dataset, model, n, variant(method, adjustment), every.m, 100 * top1, 100 * ci_low,
+               100 * ci_high
+        from leaderboard l join every on l.m = every.m or l.method = 'clip'
+        where (select count(*) from every) > 1
+        order by dataset, model, method_place(method) nulls last, method,
+                 adjustment_place(adjustment), every.m
         """,
     )
 
 
 def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
-    """Return accuracy by probability for `clip`, `caption-ensemble`, `equal` and the headline."""
+    """Return accuracy by probability, in %, of `clip`, the even mixtures and the headline."""
     return _curves(
         db,
         """
         select r.dataset, r.model, l.n, name,
-               probability, top1, greatest(0, wilson(top1, answers / seeds, -1)),
-               least(1, wilson(top1, answers / seeds, 1))
+               100 * probability, 100 * top1,
+               100 * greatest(0, wilson(top1, answers / seeds, -1)),
+               100 * least(1, wilson(top1, answers / seeds, 1))
         from (
           select *, variant(method, adjustment) as name from reliability
         ) r

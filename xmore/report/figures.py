@@ -57,6 +57,7 @@ STYLE: dict[Any, Any] = {
     ),
 }
 WIDTH, PANEL = 9.0, 2.6  # inches
+LEGEND_COLUMNS = 3  # as many as a screen of 400 pixels shows
 MANY = 12  # maximum number of panels of a figure, so that it stays readable
 
 
@@ -98,7 +99,7 @@ def accuracies(found: Sequence[IntervalEstimate]) -> str:
         axes.set_ylim(len(datasets) - 0.5, -0.5)
         axes.set_xlabel("top-1 accuracy in %, with 95 % interval")
         axes.grid(axis="x", alpha=0.25)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        _legend(figure)
         return _svg(figure)
 
 
@@ -121,7 +122,7 @@ def confidences(found: Sequence[Histogram]) -> str:
                 axes.set_ylabel("% of images")
         grid[-1][0].set_xlabel("confidence, before adjustment")
         grid[-1][1].set_xlabel("weight, after adjustment")
-        grid[0][0].legend()
+        _legend(figure)
         return _svg(figure)
 
 
@@ -151,14 +152,23 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
             axes.set_title(dataset)
             axes.set_xlabel("correct modality")
             axes.set_ylabel("image weight / text weight")
-        panels[0].legend(title="adjustment")
+        _legend(figure)
         return _svg(figure)
 
 
-def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool = False) -> str:
+def curves(
+    found: Sequence[Curve],
+    x: str,
+    y: str,
+    *,
+    band: str,
+    diagonal: bool = False,
+    ticks: Sequence[float] = (),
+) -> str:
     """Draw curves, one panel per dataset; only the curve named `band` has its band.
 
-    With `diagonal` both axes are probabilities, and the diagonal is drawn.
+    With `diagonal` both axes are in %, and the diagonal is drawn. `ticks` are the only x, on a
+    logarithmic axis.
     """
     datasets = list(dict.fromkeys(curve.dataset for curve in found))[:MANY]
     names = list(dict.fromkeys(curve.name for curve in found))
@@ -166,7 +176,7 @@ def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool 
         figure, panels = _by_dataset(datasets)
         for axes, dataset in zip(panels, datasets, strict=True):
             if diagonal:
-                axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+                axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=":")
             for curve in found:
                 if curve.dataset == dataset:
                     colour = _colour(curve.name, names)
@@ -177,8 +187,11 @@ def curves(found: Sequence[Curve], x: str, y: str, *, band: str, diagonal: bool 
             axes.set_xlabel(x)
             axes.set_ylabel(y)
             axes.grid(alpha=0.25)
+            if len(ticks):
+                axes.set_xscale("log", base=2)
+                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         if len(names) > 1:
-            panels[0].legend(fontsize=8)
+            _legend(figure)
         return _svg(figure)
 
 
@@ -214,6 +227,15 @@ def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]
 def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Return a figure with one panel per dataset; a single panel is a little higher."""
     return _panels(len(datasets), 3, PANEL * (1.25 if len(datasets) == 1 else 1))
+
+
+def _legend(figure: Figure) -> None:
+    """Name each colour once, above the panels from the left: there a narrow screen shows it."""
+    named = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        named |= {label: handle for label, handle in zip(labels, handles, strict=True)}
+    figure.legend(named.values(), named, loc="outside upper left", ncols=LEGEND_COLUMNS)
 
 
 def _colour(name: str, names: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
     return Table(
         "leaderboard",
         "Accuracy",
-        f"Top-1 and top-5 in %, mean over the order seeds, with Wilson's 95 % interval over the n "
+        f"Top-1 and top-5: mean over the order seeds, with Wilson's 95 % interval over the n "
         f"test images; {_memory(run)}. To clip: difference in points on the same images. p: exact "
         "McNemar test of the least favourable order, Holm-corrected over all comparisons with one "
         "model's clip. ± seeds: standard deviation over the orders, not a sampling error. Covered: "
@@ -50,16 +50,16 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
             ("n", "count"),
             ("method", "text"),
             ("M", "count"),
-            ("top-1", "share"),
+            ("top-1 %", "share"),
             ("low", "share"),
             ("high", "share"),
             ("to clip", "points"),
             ("p", "p"),
             ("± seeds", "share"),
-            ("covered", "share"),
+            ("covered %", "share"),
             ("short", "count"),
-            ("top-5", "share"),
-            ("ECE", "share"),
+            ("top-5 %", "share"),
+            ("ECE %", "share"),
             ("s / image", "number"),
             ("memory MB", "count"),
         ],
@@ -69,19 +69,22 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
 
 def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
     """Return the settings of each method, one column per source."""
+    sources = ("paper", "fixed", "validation", "oracle")
+
+    def settings(source: str) -> str:
+        order = "order by name, try_cast(value as double), value"
+        return f"string_agg(name || ' ' || value, ', ' {order}) filter (source = '{source}')"
+
     rows = db.execute(
         f"""
         with sourced as (
-          select method, source, h.name || ' ' || value as setting
+          select distinct method, source, h.name, value
           from hyperparameters h
           semi join leaderboard{"_all" if oracle else ""} l
             on l.method = h.method and l.dataset = h.dataset
         )
         select method,
-               string_agg(distinct setting, ', ' order by setting) filter (source = 'paper'),
-               string_agg(distinct setting, ', ' order by setting) filter (source = 'fixed'),
-               string_agg(distinct setting, ', ' order by setting) filter (source = 'validation'),
-               string_agg(distinct setting, ', ' order by setting) filter (source = 'oracle')
+               {", ".join(map(settings, sources))}
         from sourced group by method order by method_place(method) nulls last, method
         """
     ).fetchall()
@@ -91,7 +94,7 @@ def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = Fals
         "Paper: the value of the method's paper; fixed: set before any label was seen; validation: "
         "searched on the labels of a validation set; oracle: searched on the test labels. "
         f"{_memory(run).capitalize()}.",
-        [(name, "text") for name in ("method", "paper", "fixed", "validation", "oracle")],
+        [(name, "text") for name in ("method", *sources)],
         rows,
     )
 
@@ -115,7 +118,7 @@ def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("method", "text"),
             ("M", "count"),
             ("datasets", "count"),
-            ("top-1", "share"),
+            ("top-1 %", "share"),
             ("low", "share"),
             ("high", "share"),
             ("to clip", "points"),

@@ -26,6 +26,7 @@ class Plot:
     name: str  # of its file
     title: str
     note: str  # datasets, model and memory snapshot
+    reading: str  # what its marks are
     alt: str  # the figure in words
     svg: str
 
@@ -36,14 +37,29 @@ def plots(
     """Return all figures for which the run has data: one per model, one panel per dataset."""
     draw = _Drawing(run, of)
     return [
-        *draw.each("accuracy", "Accuracy", _estimates(found["leaderboard"], of), _accuracy),
-        *draw.each("m-sweep", "Accuracy by number of captions M", by_m(db), _by_m),
-        *draw.each("confidence", "Confidence and weight", confidences(db, of), _confidence),
-        *draw.each("weight-ratio", "Weight ratio", _ratios(found, of), _weight_ratio),
-        *draw.each("reliability", "Calibration", reliability(db, of), _calibration),
-        *draw.each("classes", "Classes helped and hurt most", _gains(found), _classes),
-        *draw.each("retrieval", "Similarity of retrieved images", similarities(db), _similarity),
+        *draw.each("accuracy", _estimates(found["leaderboard"], of), _accuracy),
+        *draw.each("m-sweep", by_m(db), _by_m),
+        *draw.each("confidence", confidences(db, of), _confidence),
+        *draw.each("weight-ratio", _ratios(found, of), _weight_ratio),
+        *draw.each("reliability", reliability(db, of), _calibration),
+        *draw.each("classes", _gains(found), _classes),
+        *draw.each("retrieval", similarities(db), _similarity),
     ]
+
+
+INTERVAL = "Wilson's 95 % interval"
+TITLES = {  # kind: the figure's title, and what its marks are; {} is the headline's method
+    "accuracy": ("Accuracy", f"Bars: {INTERVAL}."),
+    "m-sweep": ("Accuracy by number of captions M", f"Shaded: {INTERVAL} of {{}}."),
+    "confidence": ("Confidence and weight", "Of the image, and of its captions, under {}."),
+    "weight-ratio": ("Weight ratio", "Bars: mean; marks: median; dotted: equal weights."),
+    "reliability": ("Calibration", f"Shaded: {INTERVAL} of {{}}; dotted: perfect calibration."),
+    "classes": ("Classes helped and hurt most", "By {}; in brackets: the class's images."),
+    "retrieval": (
+        "Similarity of retrieved images",
+        "Line: median over the test images; shaded: the middle 80 % of them.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,6 @@ class _Drawing:
     def each(
         self,
         kind: str,
-        title: str,
         items: Iterable[Any],
         draw: Callable[[list[Any], Headline], tuple[str, str]],
     ) -> Iterator[Plot]:
@@ -80,9 +95,10 @@ class _Drawing:
             yield Plot(
                 kind,
                 f"{kind}{suffix}",
-                title,
+                TITLES[kind][0],
                 f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}"
                 f"{self.run.trial}",
+                TITLES[kind][1].format(self.of.name),
                 alt,
                 svg,
             )
@@ -95,13 +111,12 @@ def _accuracy(mine: list[_Of], of: Headline) -> tuple[str, str]:
 
 def _by_m(mine: list[Any], of: Headline) -> tuple[str, str]:
     words = "; ".join(
-        f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: "
-        f"{100 * c.y[0]:.1f} to {100 * c.y[-1]:.1f} %"
+        f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: {c.y[0]:.1f} to {c.y[-1]:.1f} %"
         for c in mine
     )
-    return figures.curves(
-        mine, "M", "top-1 accuracy", band=of.name
-    ), f"Top-1 accuracy over M: {words}."
+    every = sorted({x for c in mine for x in c.x})
+    svg = figures.curves(mine, "M", "top-1 accuracy in %", band=of.name, ticks=every)
+    return svg, f"Top-1 accuracy over M: {words}."
 
 
 def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
@@ -121,8 +136,8 @@ def _weight_ratio(mine: list[_Of], of: Headline) -> tuple[str, str]:
 
 def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
     names = ", ".join(dict.fromkeys(c.name for c in mine))
-    x = "probability of the prediction"
-    svg = figures.curves(mine, x, "accuracy", band=of.name, diagonal=True)
+    x = "probability of the prediction in %"
+    svg = figures.curves(mine, x, "accuracy in %", band=of.name, diagonal=True)
     return svg, f"Accuracy by predicted probability, for {names}; dotted: perfect calibration."
 
 
@@ -140,7 +155,7 @@ def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
         f"{c.dataset}: median {c.y[0]:.2f} at rank 1, {c.y[-1]:.2f} at rank {c.x[-1]:.0f}"
         for c in mine
     )
-    svg = figures.curves(mine, "rank", "similarity (middle 80 %)", band="similarity")
+    svg = figures.curves(mine, "rank", "similarity", band="similarity")
     return svg, f"Similarity of the coarse neighbours by rank. {words}."
 
 

@@ -32,13 +32,13 @@ its row, a `figure` one among numbers."""
 TEXTS: tuple[Kind, ...] = ("text", "name", "line", "time")  # aligned to the left
 _KEYS = {  # what a program calls a column whose name is for people
     "M": "m",
-    "top-1": "top1",
-    "top-5": "top5",
+    "top-1 %": "top1",
+    "top-5 %": "top5",
     "low": "ci_low",
     "high": "ci_high",
     "to clip": "difference",
     "± seeds": "top1_std",
-    "covered": "top1_covered",
+    "covered %": "top1_covered",
     "short": "n_short",
     "s / image": "seconds_per_image",
     "memory MB": "peak_memory_mb",
@@ -109,10 +109,13 @@ def records(table: Table) -> list[dict[str, Any]]:
 
 
 def as_csv(table: Table) -> str:
-    """Return the raw values as CSV; texts are harmless in a spreadsheet and on a terminal."""
+    """Return the raw values as CSV, shares between 0 and 1, below the columns' keys.
+
+    Texts are harmless in a spreadsheet and on a terminal.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(name for name, _ in table.columns)
+    writer.writerow(key_of(name) for name, _ in table.columns)
     writer.writerows([_harmless(value) for value in row] for row in table.rows)
     return out.getvalue()
 

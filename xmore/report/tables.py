@@ -89,9 +89,9 @@ def _resolution(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     return Table(
         "resolution",
         "Detectable differences",
-        f"The difference between {of.name} and clip that McNemar's test (p < {LEVEL}) would find "
-        "in 8 of 10 such test sets, given the number of images that only one of the two predicts "
-        f"correctly (Connor 1987); empty if too few differ. {_memory(run).capitalize()}.",
+        f"In points: the difference between {of.name} and clip that McNemar's test (p < {LEVEL}) "
+        "would find in 8 of 10 such test sets, given the number of images that only one of the two "
+        f"predicts correctly (Connor 1987); empty if too few differ. {_memory(run).capitalize()}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -121,15 +121,15 @@ def _by_class(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     return Table(
         "by_class",
         "Accuracy by class",
-        f"Top-1 in % of clip and of {of.name}, with Wilson's 95 % interval of the latter over the "
+        f"Top-1 of clip and of {of.name}, with Wilson's 95 % interval of the latter over the "
         f"n images of the class; {_memory(run)}.",
         [
             ("dataset", "text"),
             ("model", "text"),
             ("class", "text"),
             ("n", "count"),
-            ("clip", "share"),
-            (of.name, "share"),
+            ("clip %", "share"),
+            (f"{of.name} %", "share"),
             ("low", "share"),
             ("high", "share"),
             ("gain", "points"),
@@ -213,7 +213,7 @@ def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("nearest", "number"),
             ("last", "number"),
             ("captions kept", "number"),
-            ("index recall", "number"),
+            ("index recall %", "share"),
         ],
         [(*row, recall.get(row[0])) for row in found],
     )

@@ -135,7 +135,7 @@ def test_json_has_raw_numbers_and_an_error_leaves_none(ask, done, xmore):
 
 
 def test_rows_of_a_table_are_keyed_for_programs():
-    columns = [("M", "count"), ("top-1", "share"), ("± seeds", "share"), ("s / image", "number")]
+    columns = [("M", "count"), ("top-1 %", "share"), ("± seeds", "share"), ("s / image", "number")]
     (row,) = records(Table("t", "", "", columns, [(1, 0.5, 0.1, 2.0)]))
     assert list(row) == ["m", "top1", "top1_std", "seconds_per_image"]
 

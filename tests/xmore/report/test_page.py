@@ -76,11 +76,12 @@ def test_its_tables_are_the_views(tiny):
         "select trim(method || ' ' || coalesce(adjustment, '')), top1, ci_low from leaderboard"
     )
     told = {
-        row["method"]: (float(row["top-1"]), float(row["low"]))
+        row["method"]: (float(row["top1"]), float(row["ci_low"]))
         for row in table(page, "leaderboard")
     }
     assert told == {name: (top1, low) for name, top1, low in rows.fetchall()}
     assert len(table(page, "comparisons")) == 21
+    assert list(table(page, "resolution")[0])[3:] == ["of_clip", "detectable", "seen"]
     markdown = (page.parent / "tables" / "leaderboard.md").read_text()
     assert "| xmore minmax | 8 |" in markdown and markdown.count("\n| tiny |") == 7
 
@@ -92,6 +93,7 @@ def test_every_plot_and_table_says_of_what_it_is(tiny):
     assert len(captions) == 6  # no M sweep: there is one M
     for caption in captions:
         said = caption.partition("</figcaption>")[0]
+        assert re.search("(Bars|Shaded|shaded|Of the image|By xmore minmax)", said)
         assert "tiny (n = 20)" in said and run.snapshot["name"] in said and "model lite0" in said
     for path in (page.parent / "tables").glob("*.md"):
         if path.stem != "stages":
@@ -126,7 +128,10 @@ def test_several_ms_are_drawn_as_a_sweep(world, tmp_path):
     run = load_run(config.results, xmore_benchmark.fn(config))
     page = write_report(run, tmp_path / "report")
     assert (page.parent / "figures" / "m-sweep.svg").exists()
-    assert "Accuracy by number of captions M" in page.read_text()
+    text = page.read_text()
+    assert "Accuracy by number of captions M" in text
+    assert "tiny clip, M = 1 to 8: " in text
+    assert "M 1, M 4, M 8" in text
 
 
 def test_one_method_still_reads_well(world, tmp_path):
