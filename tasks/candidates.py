@@ -49,22 +49,27 @@ def candidates(
     if found:
         return found
 
+    from xmore.memory.scan import Scan
     from xmore.memory.search import Searcher
     from xmore.models.encoder import pick_device
 
     factor, device = _rerank(retrieval, memory), pick_device(work.execution.device)
     search = Searcher(memory, mode == "exact", factor, device)
+    scan = Scan(search, retrieval.candidates, embeddings.rows, work.execution.part_rows)
 
-    def make_part(start: int, stop: int) -> pa.Table:
-        rows = read_rows(embeddings, start, stop)
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = read_rows(embeddings, start, stop, ["embedding"])
         queries = schemas.to_matrix(rows["embedding"])
         if queries.shape[1] != memory.dim:
             raise SnapshotError(
                 f"{memory.path}: its embeddings have {memory.dim} dimensions, but those of the "
                 f"coarse model `{model.name}` have {queries.shape[1]}. Change `roles.coarse`."
             )
-        found = search(queries, retrieval.candidates)
-        return _table(rows["query_id"], found, memory)
+        return queries
+
+    def make_part(start: int, stop: int) -> pa.Table:
+        query_id = read_rows(embeddings, start, stop, ["query_id"])["query_id"]
+        return _table(query_id, scan(start, stop, read), memory)
 
     def facts() -> dict[str, Any]:
         if mode == "exact":  # the key does not name an index, which may be built anew

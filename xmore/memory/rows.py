@@ -20,8 +20,19 @@ ALIGN = 64  # blocks are a multiple of this many rows: see `exact_search`
 def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
     """Stream all embeddings: (first memory_id, (n, D) float32) of at most BLOCK_BYTES.
 
+    Raises SnapshotError for rows that are not unit vectors.
+    """
+    for shard, first, stored in stored_blocks(snapshot):
+        rows = stored.astype(np.float32)
+        check_unit(shard, first, np.einsum("nd,nd->n", rows, rows))
+        yield shard.start + first, rows
+
+
+def stored_blocks(snapshot: Snapshot) -> Iterator[tuple[MemoryShard, int, np.ndarray]]:
+    """Stream all embeddings as they are stored: shard, first row in it, (n, D) of its float type.
+
     They are read, not mapped: mapped pages would count as this process's memory until others need
-    it. Raises SnapshotError for rows that are not unit vectors.
+    it. A block is at most BLOCK_BYTES of float32. The rows are not checked: see `check_unit`.
     """
     step = max(ALIGN, BLOCK_BYTES // (4 * snapshot.dim) // ALIGN * ALIGN)
     for shard in snapshot.shards:
@@ -31,9 +42,7 @@ def embedding_blocks(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
             count = min(step, shard.rows - first)
             skip = offset + first * snapshot.dim * dtype.itemsize
             block = np.fromfile(shard.embeddings, dtype, count * snapshot.dim, offset=skip)
-            rows = block.reshape(count, snapshot.dim).astype(np.float32)
-            _check_unit(shard, first, rows)
-            yield shard.start + first, rows
+            yield shard, first, block.reshape(count, snapshot.dim)
 
 
 def embeddings_of(snapshot: Snapshot, ids: np.ndarray) -> np.ndarray:
@@ -51,8 +60,8 @@ def embeddings_of(snapshot: Snapshot, ids: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _check_unit(shard: MemoryShard, first: int, rows: np.ndarray) -> None:
-    squares = np.einsum("nd,nd->n", rows, rows)
+def check_unit(shard: MemoryShard, first: int, squares: np.ndarray) -> None:
+    """Raise SnapshotError unless the (n,) squared norms of a shard's rows from `first` on are 1."""
     wrong = np.flatnonzero(~(np.abs(squares - 1) < 0.02))  # NaN is wrong as well
     if len(wrong):
         raise SnapshotError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from xmore.files.errors import SnapshotError
+from xmore.memory.device import DeviceRows
 from xmore.memory.rows import ALIGN, embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Snapshot
 
+GROUP = 1024  # queries that a block is multiplied by at a time
 RERANK_BYTES = 64 << 20  # embeddings of candidates in memory at a time
 
 
@@ -27,12 +29,18 @@ class Neighbours:
 
 
 def exact_search(
-    queries: np.ndarray, blocks: Iterable[tuple[int, np.ndarray]], k: int, device: str = "cpu"
+    queries: np.ndarray,
+    blocks: Iterable[tuple[int, np.ndarray | torch.Tensor]],
+    k: int,
+    device: str = "cpu",
+    group: int = GROUP,
 ) -> Neighbours:
     """Find the top K by inner product: (Q, D) float32 unit rows against a streamed memory.
 
-    `blocks` yields (first memory_id, (n, D) float32) with ascending ids. Memory: Q x (n + 2K)
-    similarities; the caller bounds Q and n. If the memory has fewer than K rows, all are returned.
+    `blocks` yields (first memory_id, (n, D) float32) with ascending ids, once for all queries. A
+    block is multiplied by `group` queries at a time: each group has the very neighbours that a
+    search of it alone has. Memory: group x n similarities and Q x (D + 3K) numbers; the caller
+    bounds Q and n. If the memory has fewer than K rows, all are returned.
     Equal rows have equal similarities: as BLAS may sum the last columns of a product in another
     order than the others, each block is padded to a multiple of ALIGN rows. Several threads may
     still share the columns unevenly (docs/footguns.md, 11).
@@ -40,21 +48,38 @@ def exact_search(
     q = torch.tensor(queries, device=device)  # a copy: Arrow's buffers are read-only
     values = torch.full((len(q), k), -torch.inf, device=device)
     ids = torch.full((len(q), k), -1, dtype=torch.int64, device=device)
+    groups = [slice(start, start + group) for start in range(0, len(q), group)]
     for first, rows in blocks:
-        padded = np.pad(rows, ((0, -len(rows) % ALIGN), (0, 0))) if len(rows) % ALIGN else rows
-        similarities = (q @ torch.from_numpy(padded).to(device).T)[:, : len(rows)]
-        block_values, block_ids = _block_top_k(similarities, k)
-        # The sort is stable and both inputs are ordered: among ties the lower id stays first.
-        merged, order = torch.cat([values, block_values], 1).sort(
-            dim=1, descending=True, stable=True
-        )
-        values = merged[:, :k]
-        ids = torch.cat([ids, block_ids + first], 1).gather(1, order[:, :k])
+        columns = _padded(torch.as_tensor(rows).to(device)).T
+        for some in groups:
+            similarities = (q[some] @ columns)[:, : len(rows)]
+            _merge(values[some], ids[some], *_block_top_k(similarities, k), first)
     found = torch.isfinite(values)
     return Neighbours(
         torch.where(found, ids, -1).cpu().numpy(),
         torch.where(found, values, torch.nan).cpu().numpy(),
     )
+
+
+def _padded(rows: torch.Tensor) -> torch.Tensor:
+    """Return (n, D) rows, and rows of zeros up to a multiple of ALIGN."""
+    missing = -len(rows) % ALIGN
+    return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows
+
+
+def _merge(
+    values: torch.Tensor,
+    ids: torch.Tensor,
+    block_values: torch.Tensor,
+    block_ids: torch.Tensor,
+    first: int,
+) -> None:
+    """Merge a block's best into the (Q, K) best so far, in place; its ids count from `first`."""
+    k = values.shape[1]
+    # The sort is stable and both inputs are ordered: among ties the lower id stays first.
+    merged, order = torch.cat([values, block_values], 1).sort(dim=1, descending=True, stable=True)
+    values.copy_(merged[:, :k])
+    ids.copy_(torch.cat([ids, block_ids + first], 1).gather(1, order[:, :k]))
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,7 @@ def index_search(queries: np.ndarray, snapshot: Snapshot, depth: Depth) -> Neigh
 
 @dataclass(frozen=True)
 class Searcher:
-    """Searches a memory, exactly or by its index."""
+    """Searches a memory, exactly or by its index; a GPU keeps the rows if they fit."""
 
     rows: Snapshot
     exact: bool
@@ -87,8 +112,17 @@ class Searcher:
     def __call__(self, queries: np.ndarray, k: int) -> Neighbours:
         """Find the K nearest rows of (Q, D) float32 unit rows; see `exact_search`."""
         if self.exact:
-            return exact_search(queries, embedding_blocks(self.rows), k, self.device)
+            return exact_search(queries, self.blocks, k, self.device)
         return index_search(queries, self.rows, Depth(k, self.factor))
+
+    @property
+    def blocks(self) -> Iterable[tuple[int, np.ndarray | torch.Tensor]]:
+        """The memory's rows in blocks of float32, on the device."""
+        return embedding_blocks(self.rows) if self.device == "cpu" else self._on_device
+
+    @cached_property
+    def _on_device(self) -> DeviceRows:
+        return DeviceRows(self.rows, torch.device(self.device))
 
     @property
     def index_sha256(self) -> str | None:
