@@ -103,7 +103,7 @@ def exact(folder: Path, rows: int) -> dict[str, Any]:
     truth = exact_search(queries, embedding_blocks(snapshot), K)
     seconds = time.perf_counter() - begun
     np.save(folder / "truth.npy", truth.ids)
-    affordable = exact_is_affordable(QUERIES, rows, DIM, scans=1)
+    affordable = exact_is_affordable(QUERIES, rows, DIM)
     return {"ms": 1000 * seconds / QUERIES, "rule": "exact search" if affordable else "the index"}
 
 

@@ -38,7 +38,7 @@ def candidates(
     manifest holds its recall on a sample of the queries, compared with exact search.
     """
     _check_model(memory, model)
-    mode = _mode(retrieval, memory, embeddings.rows, work.execution.part_rows)
+    mode = _mode(retrieval, memory, embeddings.rows)
     params = {"k": retrieval.candidates, "search": mode}
     if mode == "index":
         params["index_sha256"] = (memory.index or {})["sha256"]
@@ -96,13 +96,12 @@ def _weights(identity: dict[str, Any]) -> str:
     return f"weights {str(identity.get('weights_sha256'))[:8]}{pooled}"
 
 
-def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int, part_rows: int) -> str:
+def _mode(retrieval: RetrievalConfig, memory: Snapshot, queries: int) -> str:
     if retrieval.search == "index" and memory.index is None:
         raise SnapshotError(f"{memory.path}: has no index. Set `retrieval.search: exact`.")
     if retrieval.search != "auto":
         return retrieval.search
-    scans = -(-queries // part_rows)
-    affordable = exact_is_affordable(queries, memory.rows, memory.dim, scans)
+    affordable = exact_is_affordable(queries, memory.rows, memory.dim)
     return "exact" if affordable or memory.index is None else "index"
 
 
@@ -134,7 +133,7 @@ def _index_recall(embeddings: ArtifactRef, search: Searcher, k: int) -> dict[str
     from xmore.memory.search import recall
 
     memory, count = search.rows, min(RECALL_QUERIES, embeddings.rows)
-    affordable = exact_is_affordable(count, memory.rows, memory.dim, scans=1)
+    affordable = exact_is_affordable(count, memory.rows, memory.dim)
     if memory.index is None or not affordable:
         return None
     sample = np.sort(np.random.default_rng(0).permutation(embeddings.rows)[:count])
