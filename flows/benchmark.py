@@ -150,9 +150,19 @@ def retrieve_on_cluster(plan: BenchmarkPlan) -> None:
     in order, so a part is the unit of resume but not of distribution. The stages that run later
     find the artifacts in the store; the run records them as skipped.
     """
+    listed = [(card, queries(plan.work, card, plan.config)[0]) for card in plan.cards]
+    if plan.config.retrieval.drop_short:
+        search_on_cluster(plan, listed, [plan.models[plan.config.roles.coarse]])
+        listed = [(card, listed_queries(plan, plan.work, card)[0]) for card in plan.cards]
+    search_on_cluster(plan, listed, plan.distinct_models)
+
+
+def search_on_cluster(
+    plan: BenchmarkPlan, listed: list[tuple[DatasetCard, ArtifactRef]], models: list[ModelCard]
+) -> None:
+    """Embed the datasets' queries under `models`, the coarse one among them; find candidates."""
     config, work = plan.config, plan.work
-    listed = [(card, queries(work, card, config)[0]) for card in plan.cards]
-    calls = [(work, ref, card, model) for card, ref in listed for model in plan.distinct_models]
+    calls = [(work, ref, card, model) for card, ref in listed for model in models]
     embedded = spread(query_embeddings, calls, config.execution)
     coarse = plan.models[config.roles.coarse]
     pairs = zip(embedded, calls, strict=True)
@@ -167,10 +177,7 @@ def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRe
     Returns all artifacts, and those that `comparisons` reads.
     """
     config, work = plan.config, plan.work
-    query, classes, rejected = queries(work, card, config)
-    if config.retrieval.drop_short:
-        found = retrieve(plan, work, query, card).candidates
-        query, rejected = full_queries(work, query, rejected, found, config.retrieval.candidates)
+    query, classes, rejected = listed_queries(plan, work, card)
     got = retrieve(plan, work, query, card)
     leaked = leaks(work, query, got.candidates, plan.snapshot, config.leaks.threshold)
     left_out = leaked if config.leaks.exclude else None
@@ -183,6 +190,20 @@ def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRe
         refs += written
         scored += predicted
     return [*refs, metrics(work, query, classes, scored)], DatasetAnswers(query, scored)
+
+
+def listed_queries(
+    plan: BenchmarkPlan, work: Workspace, card: DatasetCard
+) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
+    """Return refs of `queries`, `classes` and `rejected`; `drop_short` needs their candidates."""
+    query, classes, rejected = queries(work, card, plan.config)
+    retrieval, coarse = plan.config.retrieval, plan.models[plan.config.roles.coarse]
+    if retrieval.drop_short:
+        embedded = query_embeddings(work, query, card, coarse)
+        found = candidates(work, embedded, coarse, plan.snapshot, retrieval)
+        k = retrieval.candidates
+        query, rejected, *_ = full_queries(work, query, rejected, embedded, found, k)
+    return query, classes, rejected
 
 
 def run_methods(

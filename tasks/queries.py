@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
@@ -14,6 +15,7 @@ from xmore.datasets.scan import Scan, scan
 from xmore.files.errors import DatasetError, printable
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
+from xmore.store.cut import cut
 from xmore.store.schemas import to_ragged
 
 log = logging.getLogger(__name__)
@@ -64,17 +66,23 @@ def queries(
 
 @stage("queries {queries.dataset} with K hits")
 def full_queries(
-    work: Workspace, queries: ArtifactRef, rejected: ArtifactRef, candidates: ArtifactRef, k: int
-) -> tuple[ArtifactRef, ArtifactRef]:
+    work: Workspace,
+    queries: ArtifactRef,
+    rejected: ArtifactRef,
+    embeddings: ArtifactRef,
+    candidates: ArtifactRef,
+    k: int,
+) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef, ArtifactRef]:
     """Keep the queries that have K candidates, as the authors' code does.
 
     The others go to `rejected`; the remaining queries are renumbered. Returns refs of `queries`
-    and `rejected`. Raises DatasetError if no query is left.
+    and `rejected`, and of the coarse `query_embeddings` and the `candidates` cut to the kept
+    queries, which their stages then find. Raises DatasetError if no query is left.
     """
     hits = to_ragged(read_rows(candidates, columns=["memory_ids"])["memory_ids"])[1]
     full = hits >= k
     if full.all():
-        return queries, rejected
+        return queries, rejected, embeddings, candidates
     if not full.any():
         raise DatasetError(
             f"dataset `{queries.dataset}`: no query has {k} hits. Lower `retrieval.candidates` or "
@@ -89,18 +97,20 @@ def full_queries(
     out = pa.concat_tables([read_rows(rejected), dropped])
     params, inputs = {"hits": k}, (queries.digest, candidates.digest)
     rows = work.execution.part_rows
-    return (
-        work.store.write(
-            ArtifactKey("queries", queries.dataset, params, inputs),
-            split_rows(len(kept), rows),
-            lambda start, stop: kept[start:stop],
-        ),
-        work.store.write(
-            ArtifactKey("rejected", queries.dataset, params, (rejected.digest, *inputs)),
-            split_rows(len(out), rows),
-            lambda start, stop: out[start:stop],
-        ),
+    fewer = work.store.write(
+        ArtifactKey("queries", queries.dataset, params, inputs),
+        split_rows(len(kept), rows),
+        lambda start, stop: kept[start:stop],
     )
+    more = work.store.write(
+        ArtifactKey("rejected", queries.dataset, params, (rejected.digest, *inputs)),
+        split_rows(len(out), rows),
+        lambda start, stop: out[start:stop],
+    )
+    renamed, places = {queries.digest: fewer.digest}, np.flatnonzero(full)
+    mine = cut(work.store, embeddings, places, renamed, rows)
+    renamed[embeddings.digest] = mine.digest
+    return fewer, more, mine, cut(work.store, candidates, places, renamed, rows)
 
 
 def _queries(found: Scan, start: int, stop: int) -> pa.Table:

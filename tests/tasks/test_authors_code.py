@@ -1,6 +1,7 @@
 """What the authors' code does and the paper's text does not: three switches, off by default."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,14 @@ from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from tasks.texts import TextEncoder
 from xmore.files.errors import DatasetError
+from xmore.memory.scan import Scan
 from xmore.models.spec import describe_model
+from xmore.results.costs import costs
 from xmore.results.runs import load_run
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, read_rows
+from xmore.store.checks import read_manifest
+from xmore.store.cost import read_cost
 
 PREFIX = "a_photo_of_a "
 
@@ -92,7 +97,9 @@ def test_queries_without_k_hits_are_dropped_and_listed(made):
         ArtifactKey("candidates", "tiny", {"by": "hand"}), [20], lambda a, b: table
     )
     before = read_rows(refs["queries"])
-    kept, rejected = full_queries(work, refs["queries"], refs["rejected"], candidates, 3)
+    listed = [refs["queries"], refs["rejected"]]
+    features = refs["query_embeddings"]
+    kept, rejected, embedded, found = full_queries(work, *listed, features, candidates, 3)
     rows = read_rows(kept)
     assert rows["query_id"].to_pylist() == list(range(15))
     uris = before["uri"].to_pylist()
@@ -100,7 +107,39 @@ def test_queries_without_k_hits_are_dropped_and_listed(made):
     assert read_rows(rejected).to_pylist() == [
         {"uri": uri, "cause": "fewer than 3 hits"} for uri in uris[::4]
     ]
-    same = full_queries(work, refs["queries"], refs["rejected"], candidates, 2)
-    assert [ref.digest for ref in same] == [refs["queries"].digest, refs["rejected"].digest]
+    places = [i for i in range(20) if i % 4]
+    whole, cut = read_rows(features), read_rows(embedded)
+    assert cut["query_id"].to_pylist() == list(range(15))
+    assert cut["embedding"].to_pylist() == whole["embedding"].take(places).to_pylist()
+    assert read_rows(found)["memory_ids"].to_pylist() == [[0, 1, 2]] * 15
+    facts = [read_manifest(Path(ref.path))["facts"] for ref in (features, embedded)]
+    assert facts[0] == facts[1] and facts[0]["logit_scale"]
+    spent = [read_cost(Path(ref.path)) for ref in (features, embedded)]
+    assert spent[1]["seconds"] == pytest.approx(spent[0]["seconds"] * 15 / 20, abs=1e-3)
+    same = full_queries(work, *listed, features, candidates, 2)
+    assert same == (*listed, features, candidates)
     with pytest.raises(DatasetError, match="no query has 4 hits"):
-        full_queries(work, refs["queries"], refs["rejected"], candidates, 4)
+        full_queries(work, *listed, features, candidates, 4)
+
+
+def test_dropped_queries_are_searched_once_and_embedded_by_the_coarse_model_alone(
+    world, tmp_path, encoded, monkeypatch
+):
+    """Also the captions: made once, of the kept queries."""
+    searched, scan = [], Scan.__call__
+
+    def short(self, start, stop, read):
+        found = scan(self, start, stop, read)
+        searched.extend(range(start, stop))
+        found.ids[np.arange(start, stop) % 4 == 0, -1] = -1
+        return found
+
+    monkeypatch.setattr(Scan, "__call__", short)
+    retrieval = {"candidates": 24, "captions": [8], "drop_short": True}
+    config = world.config(tmp_path, retrieval=retrieval)
+    run = load_run(tmp_path, xmore_benchmark.fn(config))
+    assert searched == list(range(20)) and encoded["images"] == 20 + 15
+    stages = ("queries", "query_embeddings", "candidates", "captions", "scores")
+    assert {ref.rows for ref in run.artifacts if ref.stage in stages} == {15}
+    assert len(list((tmp_path / "store" / "captions" / "tiny").iterdir())) == 1
+    assert all(cost.seconds_per_image for cost in costs(run, [run]))

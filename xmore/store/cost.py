@@ -71,8 +71,12 @@ class Meter:
         self.peak = max(peaks, default=None)
         if self.seconds is not None:
             self.seconds = round(self.seconds + lap, 3)
-        cost = {"seconds": self.seconds, "peak_rss_mb": self.peak}
-        write_whole(self._path, sealed(cost))
+        write_cost(self._path.parent, self.seconds, self.peak)
+
+
+def write_cost(folder: Path, seconds: float | None, peak: float | None) -> None:
+    """Write the cost of the artifact in `folder`: seconds, and MB of resident memory."""
+    write_whole(folder / COST, sealed({"seconds": seconds, "peak_rss_mb": peak}))
 
 
 def read_cost(folder: Path) -> CostFile | None:
