@@ -15,6 +15,7 @@ from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
 from xmore.memory.adopt import open_memory
+from xmore.memory.pairs import holds_pairs
 from xmore.results.runs import Run, all_runs
 from xmore.results.views import VIEWS, are_whole, write_views
 from xmore.store.artifacts import move_aside
@@ -143,8 +144,12 @@ def _verify_checkpoints(done: Verified, runs: Sequence[Run]) -> None:
 
 
 def _damaged_caches(done: Verified, cache: Path) -> Iterator[Path]:
-    """Yield damaged caches: facts of files, and listings of tars. They are made again."""
-    checks = {"*.json": holds_facts, "shard-*.parquet": is_whole_listing}
+    """Yield damaged caches: facts of files, listings of tars, captions. They are made again."""
+    checks = {
+        "*.json": holds_facts,
+        "shard-*.parquet": is_whole_listing,
+        "pairs-*.arrow": holds_pairs,
+    }
     for pattern, holds in checks.items():
         for path in sorted(cache.glob(pattern)):
             done.read(path)

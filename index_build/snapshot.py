@@ -31,7 +31,16 @@ from xmore.files.errors import SnapshotError
 from xmore.files.paths import fsync_dir, fsync_file, link_or_copy, remove_folder, sweep, write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import sealed
-from xmore.memory.snapshot import FOLDERS, Snapshot, index_facts, index_file, read_snapshot
+from xmore.memory.pairs import write_pairs
+from xmore.memory.snapshot import (
+    FOLDERS,
+    PAIRS,
+    Snapshot,
+    index_facts,
+    index_file,
+    read_shards,
+    read_snapshot,
+)
 from xmore.store.artifacts import move_aside
 from xmore.store.made_by import warn_if_other
 
@@ -127,11 +136,13 @@ def write_manifest(plan: ReindexPlan, made: Assembled, facts: dict[str, Any]) ->
         for kind in FOLDERS
         if index_facts(kind) in facts
     ]
+    rows = Snapshot(plan.work, plan.work.name, {}, tuple(read_shards(plan.work, made.dim)))
+    pairs = {"file": PAIRS, **write_pairs(rows, plan.work / PAIRS)}
     manifest = {
         "digest": digest_of([[[f["file"], f["sha256"]] for f in files], plan.model.identity]),
         "plan": plan.digest,
         "model": {"name": plan.model.name, "identity": plan.model.identity},
-        "files": [*files, *indices],
+        "files": [*files, *indices, pairs],  # these are no part of the digest
         "shards": made.shards,
         "rows": made.rows,
         "dim": made.dim,

@@ -26,6 +26,7 @@ from index_build.base.changes import changing
 from index_build.ledger import followers
 from xmore.files.digests import digest_text
 from xmore.files.errors import LockedError, XmoreError
+from xmore.memory.pairs import KEY, batches_of
 from xmore.results.runs import all_runs
 from xmore.store.texts import TEXTS, drop_part
 
@@ -78,6 +79,9 @@ def find_traces(memory: Path, results: Path) -> list[Trace]:
     for path in sorted((results / "cache").glob("*.parquet")):
         if _part_holds(path, rows):
             found.append(Trace(path, "cached list of a tar"))
+    for path in sorted((results / "cache").glob("pairs-*.arrow")):
+        if _pairs_hold(path, rows):
+            found.append(Trace(path, "cached captions of a snapshot"))
     prefixes = {run.config.get("retrieval", {}).get("caption_prefix") or "" for run in runs}
     found += _texts(results / "store" / TEXTS, rows, prefixes | {""})
     pages = dict.fromkeys(
@@ -151,6 +155,15 @@ def _part_holds(path: Path, rows: _Rows) -> bool:
         rows.captions.update(filter(None, _flat(table[text]).filter(hit).to_pylist()))
         rows.told.update(met)
     return True
+
+
+def _pairs_hold(path: Path, rows: _Rows) -> bool:
+    """Return whether a cached file of captions holds one of the keys. Memory: a record batch."""
+    try:
+        keys = pa.array(sorted(rows.keys), pa.string())
+        return any(pc.any(pc.is_in(batch[KEY], keys)).as_py() for batch in batches_of(path))
+    except (OSError, pa.ArrowException):
+        return True  # it cannot be told, and is made again
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def adopt(folder: Path, cache: Path) -> Snapshot:
         "index": {"key": "clip-retrieval's", "sha256": index["sha256"]} if index else None,
         "files": files,
     }
-    return Snapshot(folder, PREFIX + digest[:16], manifest, shards, columns)
+    return Snapshot(folder, PREFIX + digest[:16], manifest, shards, columns, cache=cache)
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
             )
         name = name or resolve_current(memory)
         with in_use(memory, name):
-            snapshot = open_snapshot(memory, name)
+            snapshot = replace(open_snapshot(memory, name), cache=cache)
             check_bytes(snapshot, cache)
             yield snapshot
         return

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmore.files.digests import digest_text
 from xmore.files.errors import SnapshotError
-from xmore.files.tables import as_text
+from xmore.memory.pairs import (
+    CAPTION,
+    KEY,
+    keys_from,
+    look_up,
+    pairs_file,
+    pairs_of_shard,
+    readable,
+)
 from xmore.memory.snapshot import MemoryShard, Snapshot
 
 BLOCK_BYTES = 64 << 20  # float32 embeddings in memory at a time while streaming
@@ -73,8 +80,31 @@ def check_unit(shard: MemoryShard, first: int, squares: np.ndarray) -> None:
 
 def captions_of(snapshot: Snapshot, ids: np.ndarray) -> pa.ChunkedArray:
     """Return the captions of some memory_ids, in order: (N,) int64 -> N strings, "" if none."""
-    column = snapshot.columns.caption
-    return _lookup(snapshot, ids, [column])[column]
+    return pairs_of(snapshot, ids, [CAPTION])[CAPTION].cast(pa.string())
+
+
+def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
+    """Return the memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
+    return pairs_of(snapshot, ids, [KEY])[KEY].combine_chunks()
+
+
+def pairs_of(
+    snapshot: Snapshot, ids: np.ndarray, columns: Sequence[str] = (KEY, CAPTION)
+) -> pa.Table:
+    """Return the keys and captions of some memory_ids, in their order: (N,) int64 -> N rows.
+
+    Memory: that of `look_up`; of an older snapshot opened without a cache, its row groups that have
+    such rows, one at a time.
+    """
+    if file := pairs_file(snapshot):
+        return look_up(file, ids, columns)
+    theirs = snapshot.columns
+    if theirs.key:
+        names = {KEY: theirs.key, CAPTION: theirs.caption}
+        return _lookup(snapshot, ids, [names[name] for name in columns]).rename_columns(columns)
+    rows = _lookup(snapshot, ids, [str(theirs.place), theirs.caption])
+    keys = keys_from(*rows.columns) if KEY in columns else pa.nulls(len(rows))
+    return pa.table([keys, rows[theirs.caption]], [KEY, CAPTION]).select(columns)
 
 
 def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
@@ -85,39 +115,10 @@ def places_of(snapshot: Snapshot, ids: np.ndarray) -> list[str]:
     return [next(filter(None, row), "") for row in zip(*columns, [""] * len(ids), strict=True)]
 
 
-def keys_of(snapshot: Snapshot, ids: np.ndarray) -> pa.Array:
-    """Return the memory_keys of some memory_ids, in their order: (N,) int64 -> N strings."""
-    columns = snapshot.columns
-    if columns.key:
-        return _lookup(snapshot, ids, [columns.key])[columns.key].combine_chunks()
-    rows = _lookup(snapshot, ids, [str(columns.place), columns.caption])
-    places, captions = rows.columns
-    return pa.array(
-        [
-            digest_text(f"{p}\n{c}")
-            for p, c in zip(places.to_pylist(), captions.to_pylist(), strict=True)
-        ],
-        pa.string(),
-    )
-
-
 def rows_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[tuple[str, str]]:
     """Yield (memory_key, caption) of each row of a shard, in order. Memory: one batch."""
-    columns = snapshot.columns
-    names = [columns.key or str(columns.place), columns.caption]
-    with pq.ParquetFile(shard.metadata) as file:
-        for batch in file.iter_batches(10_000, columns=names):
-            table = pa.Table.from_batches([batch])
-            firsts, captions = (_readable(table[name], name).to_pylist() for name in names)
-            for first, caption in zip(firsts, captions, strict=True):
-                yield (first if columns.key else digest_text(f"{first}\n{caption}")), caption
-
-
-def _readable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return untrusted text with nulls as "" and invalid UTF-8 replaced; numbers in figures."""
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.string())
-    return as_text(column, f"column `{name}`").fill_null("")
+    for table in pairs_of_shard(snapshot, shard):
+        yield from zip(table[KEY].to_pylist(), table[CAPTION].to_pylist(), strict=True)
 
 
 def _lookup(
@@ -159,4 +160,4 @@ def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str], or_null: bool
     for name in absent:
         table = table.append_column(name, pa.nulls(len(table), pa.string()))
     # Here, as the files' types may differ.
-    return pa.table({name: _readable(table[name], name) for name in columns})
+    return pa.table({name: readable(table[name], name) for name in columns})

@@ -4,6 +4,7 @@
     <memory>/snapshots/<name>/           img_emb/*.npy  text_emb/*.npy  metadata/*.parquet
                                          image.index    manifest.json
                                          text.index, if `index.text` is set
+                                         pairs.arrow, see xmore/memory/pairs.py
 
 A row's memory_id is its position in the shards, in the order of their names.
 """
@@ -26,6 +27,7 @@ from xmore.files.paths import is_text
 from xmore.store.contracts import SnapshotCard, SnapshotManifest, read_contract
 
 Kind = Literal["image", "text"]
+PAIRS = "pairs.arrow"
 FOLDERS: dict[Kind, str] = {"image": "img_emb", "text": "text_emb"}
 
 
@@ -61,6 +63,7 @@ class Snapshot:
     shards: tuple[MemoryShard, ...]
     columns: Columns = OURS
     kind: Kind = "image"  # which of a row's two embeddings the shards and the index contain
+    cache: Path | None = None  # for what is made once of its rows: see xmore/memory/pairs.py
 
     @property
     def digest(self) -> str:
