@@ -17,6 +17,7 @@ from tasks.metrics import Scored, metrics
 from tasks.predictions import MethodRun, ScoreSource, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
+from tasks.score_rows import ScoreRows
 from tasks.scores import ScoreInputs, scores
 from tasks.spread import check_runner, spread
 from tasks.stage import Workspace
@@ -227,16 +228,28 @@ def run_methods(
         views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
         refs.append(views)
         inputs = replace(inputs, views=views)
-    for run in method_runs(config, inputs.card.name):
-        source = ScoreSource(by_m[run.m or next(iter(by_m))], left_out=left_out)
-        if isinstance(METHODS[run.method], Scorer):
-            own = method_scores(work, inputs, model, run.method, run.request)
-            refs.append(own)
-            source = replace(source, own=own)
-        predicted = predictions(work, source, run)
-        refs.append(predicted)
-        scored.append(Scored(run, source.scores, predicted))
+    runs = method_runs(config, inputs.card.name)
+    scores_of = [by_m[run.m or next(iter(by_m))] for run in runs]
+    written: dict[int, list[ArtifactRef]] = {}
+    for ref in by_m.values():  # one after the other, as each one's rows stay in memory
+        source = ScoreSource(ref, left_out=left_out, rows=ScoreRows(ref))
+        for i in (i for i, theirs in enumerate(scores_of) if theirs is ref):
+            written[i] = _run_method(work, inputs, model, runs[i], source)
+    for i, run in enumerate(runs):
+        refs += written[i]
+        scored.append(Scored(run, scores_of[i], written[i][-1]))
     return refs, scored
+
+
+def _run_method(
+    work: Workspace, inputs: MethodInputs, model: ModelCard, run: MethodRun, source: ScoreSource
+) -> list[ArtifactRef]:
+    """Run a method -> its predictions, after its own scores if it computes such."""
+    own = []
+    if isinstance(METHODS[run.method], Scorer):
+        own = [method_scores(work, inputs, model, run.method, run.request)]
+        source = replace(source, own=own[0])
+    return [*own, predictions(work, source, run)]
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tasks.score_rows import ScoredQueries, ScoreRows
 from tasks.stage import Workspace, stage
 from xmore.files.errors import DatasetError
 from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
+from xmore.methods.ranking import best_labels
 from xmore.methods.registry import METHODS
 from xmore.methods.source import method_key, source_of
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 TOP = 5
+BLOCK = 64  # queries: 64 x 1,000 float64 = 0.5 MB
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class ScoreSource:
     scores: ArtifactRef
     own: ArtifactRef | None = None  # its `method_scores`; None: it combines image and text scores
     left_out: ArtifactRef | None = None  # `leaks` whose queries are not in the stream
+    rows: ScoreRows | None = None  # of `scores`, which several methods share
 
 
 @stage("predictions {source.scores.dataset}, {source.scores.model}, {run.name}")
@@ -61,7 +65,8 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     Excluded queries, and queries for which the method has no scores, are not in the stream: they
     get no row and change no other query's weights. Raises DatasetError if no query is left.
 
-    Memory: the confidences of the complete stream (16 bytes per query and variant), and one part.
+    Memory: the confidences of the complete stream (16 bytes per query and variant), one part, and
+    what `source.rows` keeps.
     """
     method, scores = METHODS[run.method], source.scores
     params = {
@@ -77,28 +82,27 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     if found:
         return found
 
-    ids = read_rows(scores, columns=["query_id"])["query_id"].to_numpy()
+    rows = source.rows or ScoreRows(scores)
     own = _Own(source.own) if source.own else None
-    kept = _kept(source, ids, own)
-    stream = _stream(scores, kept)
+    kept = _kept(source, rows.ids, own)
+    stream = Stream(rows.stream.image_confidence[kept], rows.stream.text_confidence[kept])
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
     def make_part(start: int, stop: int) -> pa.Table:
         in_stream = kept[start:stop]
         if not in_stream.any():
             return schemas.PREDICTIONS.empty_table()
-        rows = read_rows(scores, start, stop).filter(pa.array(in_stream))
-        shard = _shard(rows, own.of(ids[start:stop][in_stream]) if own else None)
+        mine = own.of(rows.ids[start:stop][in_stream]) if own else None
+        queries = rows.of(start, stop).only(in_stream, mine)
         first = int(kept[:start].sum())
         tables = [
-            _table(rows["query_id"], _VariantScores(method, variant, part_weights, shard))
-            for variant, part_weights in _slices(weights, first, first + rows.num_rows)
+            _table(queries, _Weighted(method, variant, part_weights))
+            for variant, part_weights in _slices(weights, first, first + len(queries.ids))
         ]
         constants = {"method": method.name, "model": scores.model, "m": run.m}
         return _merge(tables, constants)
 
-    classes = len(read_rows(scores, 0, 1, ["image_scores"])["image_scores"][0])
-    row_bytes = 8 * classes + 150 * len(run.variants)
+    row_bytes = 8 * rows.classes + 150 * len(run.variants)
     return work.store.write(
         key, split_rows(scores.rows, work.execution.part_rows, row_bytes), make_part
     )
@@ -111,13 +115,21 @@ def by_variant(rows: pa.Table, variants: list[Variant]) -> Iterator[tuple[Varian
 
 
 @dataclass(frozen=True)
-class _VariantScores:
-    """The scores of a shard, and the weights with which one variant combines them."""
+class _Weighted:
+    """A method, and the weights of some queries with which one of its variants combines scores."""
 
     method: Method
     variant: Variant
     weights: Weights | None
-    scores: Scores
+
+    def class_scores(self, scores: Scores) -> Iterator[np.ndarray]:
+        """Yield (<= BLOCK, C) float64: so few queries stay in the processor's cache."""
+        for start in range(0, len(scores.image), BLOCK):
+            part = slice(start, start + BLOCK)
+            own = None if scores.own is None else scores.own[part]
+            block = Scores(scores.image[part], scores.text[part], own)
+            weights = self.weights and self.weights.rows(start, start + BLOCK)
+            yield self.method.class_scores(block, weights)
 
 
 @dataclass(frozen=True)
@@ -153,47 +165,31 @@ def _kept(source: ScoreSource, ids: np.ndarray, own: _Own | None) -> np.ndarray:
     return kept
 
 
-def _stream(scores: ArtifactRef, kept: np.ndarray) -> Stream:
-    table = read_rows(scores, columns=["image_confidence", "text_confidence"])
-    table = table.filter(pa.array(kept))
-    return Stream(
-        table["image_confidence"].to_numpy(),
-        table["text_confidence"].to_numpy(),  # null -> NaN
-    )
-
-
-def _shard(rows: pa.Table, own: np.ndarray | None) -> Scores:
-    image = schemas.to_matrix(rows["image_scores"])
-    text = schemas.to_matrix(rows["text_scores"])
-    if text.shape[1] != image.shape[1]:  # no query of this shard has captions
-        text = np.full(image.shape, np.nan, np.float32)
-    return Scores(image, text, own)
-
-
 def _slices(
     weights: dict[Variant, Weights | None], start: int, stop: int
 ) -> list[tuple[Variant, Weights | None]]:
     return [(v, w.rows(start, stop) if w else None) for v, w in weights.items()]
 
 
-def _table(query_id: pa.ChunkedArray, found: _VariantScores) -> pa.Table:
-    class_scores = found.method.class_scores(found.scores, found.weights)
-    predicted = ~np.isnan(class_scores).any(1)
-    ranked = np.argsort(-class_scores, axis=1, kind="stable")[:, :TOP]
-    best = ranked[:, 0]
-    covered = ~np.isnan(found.scores.text).any(1)
-    weights, n = found.weights, len(best)
+def _table(queries: ScoredQueries, weighted: _Weighted) -> pa.Table:
+    blocks = []
+    for scores in weighted.class_scores(queries.scores):
+        ranked = best_labels(scores, TOP)
+        probability = scores[np.arange(len(ranked)), ranked[:, 0]]
+        blocks.append((ranked, probability, ~np.isnan(scores).any(1)))
+    ranked, probability, predicted = (np.concatenate(each) for each in zip(*blocks, strict=True))
+    variant, weights, n = weighted.variant, weighted.weights, len(ranked)
     columns: dict[str, Any] = {
-        "query_id": query_id,
-        "adjustment": pa.array([found.variant.adjustment] * n, pa.string()),
-        "seed": pa.array([found.variant.seed] * n, pa.int64()),
+        "query_id": queries.ids,
+        "adjustment": pa.array([variant.adjustment] * n, pa.string()),
+        "seed": pa.array([variant.seed] * n, pa.int64()),
         "step": weights.step if weights and weights.step is not None else pa.nulls(n, pa.int64()),
         "image_weight": weights.image if weights else pa.nulls(n, pa.float64()),
         "text_weight": weights.text if weights else pa.nulls(n, pa.float64()),
-        "prediction": pa.array(best, pa.int32(), mask=~predicted),
-        "probability": pa.array(class_scores[np.arange(n), best], mask=~predicted),
-        "image_prediction": pa.array(found.scores.image.argmax(1), pa.int32()),
-        "text_prediction": pa.array(found.scores.text.argmax(1), pa.int32(), mask=~covered),
+        "prediction": pa.array(ranked[:, 0], pa.int32(), mask=~predicted),
+        "probability": pa.array(probability, mask=~predicted),
+        "image_prediction": pa.array(queries.image_best, pa.int32()),
+        "text_prediction": pa.array(queries.text_best, pa.int32(), mask=~queries.covered),
         "top5": schemas.lists(
             ranked, np.repeat(predicted[:, None], ranked.shape[1], 1), pa.int32()
         ),
