@@ -495,7 +495,7 @@ def prefect_server(tmp_path_factory) -> Iterator[str]:
             patch.setattr(services, "HOME", root / "home")
             patch.setattr(services, "PORT", int(port.read_text()))
             running = [service.api for service in services._services()]
-            api = running[0] if running else services.up(free_port())
+            api = running[0] if running else services.up(free_port())[0]
             users.write_text(f"{int(users.read_text() or 0) + 1 if running else 1}")
         yield api
         with flocked(root / "users.lock"):

@@ -16,17 +16,21 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.cli.demo_server import FOLDER, PORT
+from flows.cli.orphans import POOL, end_orphans
 from xmore.files.errors import ServiceError
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import PROJECT_ROOT, RESULTS, real, write_whole
 
 HOME = real(Path(os.environ.get("PREFECT_HOME") or RESULTS / "prefect"))
 MARK = "XMORE_UP"  # in the environment of all processes that `up` starts, and of their children
+LEASES = "prefect.server.concurrency.lease_storage"
 PATIENCE = 90.0  # seconds for the server to respond
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
@@ -47,11 +51,13 @@ class Service:
         return is_locked(_lock(self.name))
 
 
-def up(port: int) -> str:
-    """Start what is not running yet and deploy the flows; return the server's API address.
+def up(port: int) -> tuple[str, list[str]]:
+    """Start what is not running yet and deploy the flows.
 
     If PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError after
     stopping all services again.
+
+    Returns the server's API address, and lines on runs whose worker or process is gone.
     """
     HOME.mkdir(parents=True, exist_ok=True)
     url = os.environ.get("PREFECT_API_URL")
@@ -62,11 +68,13 @@ def up(port: int) -> str:
             _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], api, port)
         _wait_for_server(api)
         _run(
-            [_tool("prefect"), "work-pool", "create", "xmore", "--type", "process", "--overwrite"],
+            [_tool("prefect"), "work-pool", "create", POOL, "--type", "process", "--overwrite"],
             api,
         )
         _run([_tool("prefect"), "--no-prompt", "deploy", "--all"], api)
-        _start("worker", [_tool("prefect"), "worker", "start", "--pool", "xmore"], api)
+        told = end_orphans(api, _worker(url), is_locked(_lock("worker")))
+        named = ["--pool", POOL, "--name", f"{socket.gethostname()}-{_identity()}"]
+        _start("worker", [_tool("prefect"), "worker", "start", *named], api)
         web = ["-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(FOLDER)]
         if _taken(PORT) and not is_locked(_lock("demo-web")):
             log.warning(
@@ -79,24 +87,66 @@ def up(port: int) -> str:
     except BaseException:
         down()
         raise
-    return api
+    return api, told
 
 
-def down() -> list[str]:
-    """Stop all services that `up` started and their children; return the services' names."""
+def down() -> tuple[list[str], list[str]]:
+    """Stop all services that `up` started and their children.
+
+    The server is stopped last: it is told first which runs have ended with their worker.
+
+    Returns the services' names, and lines on these runs.
+    """
     ended = [service for service in _services() if service.alive]
+    servers = [service for service in ended if service.name == "server"]
+    _stop([service for service in ended if service not in servers])
+    # Flow runs and downloads have their own sessions.
+    _kill(pid for pid in _marked() if _group(pid) not in [server.pid for server in servers])
+    api = next((service.api for service in ended if service.name == "worker"), None)
+    api = api or next((server.api for server in servers), None)
+    told = end_orphans(api, _worker(None if servers else api), alive=False) if api else []
+    _stop(servers)
+    _kill(_marked())
+    (HOME / "services.json").unlink(missing_ok=True)
+    return [service.name for service in ended], told
+
+
+def _stop(services: list[Service]) -> None:
     for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        for service in ended:
+        for service in services:
             if service.alive:
                 with suppress(ProcessLookupError):
                     os.killpg(service.pid, sign)
-        _wait(ended, seconds)
-    # Flow runs and downloads have their own sessions.
-    for pid in _marked():
+        _wait(services, seconds)
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for pid in processes:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    (HOME / "services.json").unlink(missing_ok=True)
-    return [service.name for service in ended]
+
+
+def _group(pid: int) -> int | None:
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def _identity() -> str:
+    """Return what tells our workers from others: a word that is kept beside the database."""
+    path = HOME / "worker"
+    if not path.exists():
+        write_whole(path, uuid.uuid4().hex[:8].encode())
+    return path.read_text()
+
+
+def _worker(url: str | None) -> str:
+    """Return the end of the names of our workers on the server `url`; None is our own server.
+
+    Ours may have been started under another host's name: a container gets a new one each time.
+    Elsewhere, a copy of our folder on another machine has workers, too.
+    """
+    return f"{socket.gethostname()}-{_identity()}" if url else f"-{_identity()}"
 
 
 def _start(name: str, command: list[str], api: str, port: int | None = None) -> None:
@@ -147,6 +197,8 @@ def _environment(api: str) -> dict[str, str]:
         "PREFECT_HOME": str(HOME),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(HOME / "storage"),
+        # In its memory, a server that is started again has forgotten who holds which slot.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": f"{LEASES}.filesystem",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",

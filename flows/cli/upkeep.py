@@ -13,20 +13,28 @@ from xmore.files.errors import RunError
 def up(port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200) -> None:
     """Start Prefect's server and a worker, deploy the flows, and print how to use them."""
     from flows.cli import services
+    from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.upkeep import show_up
 
-    show_up(services.up(port), services.HOME)
+    api, told = services.up(port)
+    for line in told:
+        say(safe(line))
+    show_up(api, services.HOME)
 
 
 def down() -> None:
     """Stop everything that `xmore up` started, and print what was stopped."""
     from flows.cli import services
+    from flows.cli.terminal.console import safe, say
 
-    stopped = services.down()
+    stopped, told = services.down()
     none = f"nothing was running that `xmore up` has started in {services.HOME}"
-    print(f"stopped: {', '.join(stopped)}" if stopped else none)
+    say(safe(f"stopped: {', '.join(stopped)}" if stopped else none))
+    for line in told:
+        say(safe(line))
 
 
+@with_json
 def doctor(results: Results = RESULTS) -> None:
     """Check this installation, and print one line per check with how to fix what fails."""
     from flows.cli.doctor import examine, show_checks

@@ -5,16 +5,15 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from sharing import flocked, free_port, session_root
+from prefect_api import Server
+from sharing import free_port
 
 from flows.cli import services
 from xmore.config.benchmark import BenchmarkConfig
@@ -29,7 +28,6 @@ DEPLOYMENTS = {
     "xmore-reindex": ("demo-memory.yaml", ReindexConfig),
     "xmore-reco-train": ("demo-reco.yaml", RecoTrainConfig),
 }
-PATIENCE = 240  # seconds; a slow machine is no failure
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -39,54 +37,6 @@ def test_the_deployments_parameters_are_the_demos_configs(name, monkeypatch):
     parameters = next(d for d in deployments if d["name"] == name)["parameters"]["params"]
     file, kind = DEPLOYMENTS[name]
     assert absolute(kind.model_validate(parameters)) == load_config(ROOT / "configs" / file, kind)
-
-
-class Server:
-    """Prefect's API, asked directly."""
-
-    def __init__(self, api: str) -> None:
-        self.api, self.client = api, httpx.Client(timeout=30)
-
-    def post(self, path: str, data) -> list | dict:
-        until = time.monotonic() + PATIENCE
-        while True:
-            answer = self.client.post(f"{self.api}/{path}", json=data)
-            if answer.status_code != 503 or time.monotonic() > until:
-                break
-            time.sleep(0.5)  # its SQLite was busy: other tests use this server
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def deployment(self, name: str) -> dict:
-        return next(d for d in self.post("deployments/filter", {}) if d["name"] == name)
-
-    def states(self, deployment: str) -> Counter[str]:
-        """How many of its runs are in which state."""
-        wanted = {"deployments": {"name": {"any_": [deployment]}}}
-        return Counter(run["state"]["type"] for run in self.post("flow_runs/filter", wanted))
-
-    def log(self) -> str:
-        """The lines of the logs of all runs, newest first."""
-        found = self.post("logs/filter", {"sort": "TIMESTAMP_DESC"})
-        return "\n".join(line["message"] for line in found)
-
-    def artifact(self, key: str) -> dict:
-        found = self.post("artifacts/filter", {"sort": "CREATED_DESC"})
-        return next(artifact for artifact in found if artifact["key"] == key)
-
-    def wait(self, deployment: str, expected: Counter[str]) -> None:
-        """Until there are at least so many runs in these states."""
-        until = time.monotonic() + PATIENCE
-        while not (states := self.states(deployment)) >= expected:
-            assert time.monotonic() < until, states
-            time.sleep(1)
-
-
-@pytest.fixture
-def server(prefect_server, tmp_path_factory) -> Iterator[Server]:
-    """The shared server, for one of these tests at a time: they count runs and cancel them."""
-    with flocked(session_root(tmp_path_factory) / "deployments.lock"):
-        yield Server(prefect_server)
 
 
 def prefect(server: Server, *arguments, cwd) -> subprocess.CompletedProcess:
@@ -167,7 +117,7 @@ def test_the_schedule_fires_once_it_is_switched_on(server, world, tmp_path):
 
 def test_up_again_changes_nothing_that_runs(server):
     before = services._services()
-    assert services.up(free_port()) == server.api
+    assert services.up(free_port()) == (server.api, [])
     assert services._services() == before
 
 
