@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from prefect import flow
 
@@ -80,7 +81,7 @@ def xmore_reindex(params: ReindexConfig) -> Reindexed:
         done = already_published(plan)
         result = _unchanged(plan, done) if done else _build(plan)
     show_snapshot(result.snapshot, params.memory)
-    log_lines(summary(result))
+    log_lines(line.strip() for line in summary(result))
     return result
 
 
@@ -92,7 +93,7 @@ def summary(done: Reindexed) -> list[str]:
     work = f"{requested}{done.embedded:,} embedded"
     if done.skipped:
         work = "unchanged: nothing downloaded, nothing embedded"
-    lines = [f"{facts['rows']} rows, index {index}, snapshot {name} ({work})"]
+    lines = [f"{facts['rows']:,} rows, index {index}, snapshot {name} ({work})"]
     if done.added or done.removed:
         lines.append(f"{done.added:>20,} rows added and {done.removed:,} removed")
     if done.withdrawn:
@@ -104,6 +105,15 @@ def summary(done: Reindexed) -> list[str]:
     for cause, count in most_common(facts["failures"]):
         lines.append(f"{count:>20,} of {facts['asked']:,} rows {outcome(cause)}")
     return lines
+
+
+def facts(done: Reindexed) -> dict[str, list[dict[str, Any]]]:
+    """Return the same for programs: the tables `snapshot` and `absent`."""
+    of = {"name": done.snapshot.name, "rows": done.snapshot.rows}
+    counts = {key: value for key, value in vars(done).items() if key != "snapshot"}
+    causes = most_common(done.snapshot.manifest["failures"])
+    absent = [{"cause": cause, "rows": count} for cause, count in causes]
+    return {"snapshot": [of | counts], "absent": absent}
 
 
 def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:

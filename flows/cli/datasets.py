@@ -61,14 +61,17 @@ def list_() -> None:
 
 
 @commands.command()
+@with_json
 def show(name: Name) -> None:
     """Print a dataset's card, and how to obtain the dataset."""
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import record, safe, say
     from xmore.datasets.card import load_card, named_classes
     from xmore.datasets.obtain import can_get
 
     card = load_card(name)
     classes = named_classes(card)
+    record("dataset", [card.model_dump(mode="json")])
+    record("classes", ({"folder": folder, "name": name} for folder, name in classes or []))
     lines = {
         "name": f"{card.name}, version {card.version}",
         "title": card.title,
@@ -90,6 +93,7 @@ def show(name: Name) -> None:
 
 
 @commands.command()
+@with_json
 def check(
     name: Name,
     root: Root = None,
@@ -98,7 +102,7 @@ def check(
     ] = None,
 ) -> None:
     """Count and read every image of a dataset; print what cannot be used."""
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import record, safe, say
     from xmore.datasets.scan import scan
     from xmore.datasets.sources import CoopSource
     from xmore.files.digests import digest_file
@@ -107,6 +111,10 @@ def check(
     card = _card(name, root, class_names)
     found = scan(card, RESULTS / "cache", max_rejected=1)
     per_class = Counter(query.label for query in found.queries).values()
+    counts = {"classes": len(found.class_names), "images": len(found.queries)}
+    record("dataset", [{"name": card.name, "root": card.root} | counts])
+    record("rejected", ({"uri": uri, "cause": cause} for uri, cause in found.rejected))
+    record("notes", ({"note": note} for note in found.notes))
     say(
         safe(
             f"{card.name}: {len(found.class_names)} classes, {len(found.queries)} test images, "

@@ -11,13 +11,13 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
-from flows.cli.terminal.console import safe, say
+from flows.cli.terminal.console import record, safe, say
 from xmore.files.paths import PROJECT_ROOT
 
 WEIGHTS = (
@@ -198,6 +198,7 @@ def show_checks(checks: Iterable[Check]) -> bool:
     colours = {"ok": "green", "warning": "yellow", "failed": "red"}
     for check in checks:
         failed |= check.verdict == "failed"
+        record("checks", [asdict(check)])
         verdict = f"[{colours[check.verdict]}]{check.verdict:<8}[/]"
         todo = f" -> {check.todo}" if check.todo else ""
         say(f"{verdict} {check.name:<16} {safe(check.found + todo)}")

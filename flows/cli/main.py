@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import logging
 import os
 import signal
@@ -50,7 +49,9 @@ commands.add_typer(datasets.commands, name="datasets", rich_help_panel=MEMORY)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(importlib.metadata.version("xmore"))
+        from xmore.files.code import version
+
+        print(version())
         raise typer.Exit
 
 

@@ -79,6 +79,7 @@ def diff(
 
 
 @commands.command("rollback")
+@with_json
 def rollback(
     memory: MemoryFolder,
     to: Annotated[
@@ -87,15 +88,17 @@ def rollback(
     ] = None,
 ) -> None:
     """Point CURRENT to an earlier snapshot; running benchmarks keep theirs."""
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import record, safe, say
     from flows.upkeep import roll_back
 
     old, new = roll_back(memory, to)
+    record("current", [{"before": old, "after": new}])
     say(safe(f"CURRENT: {old} -> {new}"))
     say(safe(f"A re-index will not return to {old} unless its sources change."))
 
 
 @take_downs.command("add")
+@with_json
 def take_down(
     memory: MemoryFolder,
     values: Annotated[
@@ -104,10 +107,11 @@ def take_down(
     reason: Annotated[str, typer.Option(help="Why; kept with the time.")] = "",
 ) -> None:
     """Take rows down: the next re-index removes them, and they do not come back."""
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import record, safe, say
     from flows.upkeep import take_down as add
 
     for value, known in add(memory, values, reason):
+        record("takedowns", [{"value": value, "new": not known}])
         say(safe(f"{'already taken down' if known else 'taken down'}: {value}"))
     say("Next: `xmore memory takedown traces` lists what results still hold of them,")
     say("`xmore reindex CONFIG` removes them, and `xmore memory gc` deletes their bytes.")
@@ -143,15 +147,17 @@ def traces(
 
 
 @take_downs.command("reinstate")
+@with_json
 def reinstate(
     memory: MemoryFolder,
     value: Annotated[str, typer.Argument(help="A value of the list.", show_default=False)],
 ) -> None:
     """Let a value that was taken down come back, with the images that follow from it."""
-    from flows.cli.terminal.console import safe, say
+    from flows.cli.terminal.console import record, safe, say
     from flows.upkeep import reinstate as let_back
 
     for each in let_back(memory, value):
+        record("reinstated", [{"value": each}])
         say(safe(f"reinstated: {each}"))
     say(safe("The next re-index requests its rows again, if its sources still list them."))
 
@@ -201,6 +207,7 @@ def verify(
 
 
 @commands.command("gc")
+@with_json
 def gc(
     memory: MemoryFolder,
     keep: Annotated[int, typer.Option(min=1, help="Number of newest snapshots to keep.")] = 2,

@@ -183,6 +183,7 @@ def _explain_in_page(steps: Any, image: Path, snapshot: Any, html: Path) -> None
     say(safe(f"{html}: {image}"))
 
 
+@with_json
 def reindex(config: ConfigFile) -> None:
     """Build or update the memory of CONFIG and print a summary; complete work is skipped."""
     from flows.cli.terminal.console import step
@@ -227,9 +228,13 @@ def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
 
 def _reindex(config: Any) -> str:
     """Run the flow and return its result as text."""
-    from flows.reindex import summary, xmore_reindex
+    from flows.cli.terminal.console import record
+    from flows.reindex import facts, summary, xmore_reindex
 
-    return "\n".join(summary(_call(xmore_reindex, config)))
+    done = _call(xmore_reindex, config)
+    for name, rows in facts(done).items():
+        record(name, rows)
+    return "\n".join(summary(done))
 
 
 def _call(flow: Any, *arguments: Any) -> Any:

@@ -152,6 +152,10 @@ def show_difference(one: Snapshot, other: Snapshot, found: Difference) -> None:
 def show_freed(freed: Freed, dry_run: bool) -> None:
     """Print what gc deleted, or would delete, and what it keeps."""
     verb = "would delete" if dry_run else "deleted"
+    for kept, names in ((False, freed.snapshots), (True, freed.kept)):
+        record("snapshots", ({"name": n, "kept": kept, "why": why} for n, why in names.items()))
+    facts = {"rows": freed.rows, "files": freed.files, "bytes": freed.bytes}
+    record("freed", [facts | {"deleted": not dry_run}])
     for name, why in freed.snapshots.items():
         say(f"{verb:<12} {safe(name)}  {why}")
     for name, why in freed.kept.items():

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,8 @@ from index_build.upkeep.gc import Freed
 from xmore.report.table import Table, records
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -123,6 +126,35 @@ def test_every_table_is_also_json(ask, command):
         assert all(isinstance(row, dict) for row in rows)
 
 
+def test_gc_is_also_json(world, xmore, tmp_path):
+    memory = shutil.copytree(world.root / "memory", tmp_path / "memory")
+    tables = json.loads(xmore("memory", "gc", memory, "--dry-run", "--json").stdout)
+    assert tables.keys() == {"snapshots", "freed"}
+    assert [row["kept"] for row in tables["snapshots"]] == [True]
+    assert tables["freed"] == [{"rows": 0, "files": 0, "bytes": 0, "deleted": False}]
+
+
+def test_every_command_has_json_unless_it_prints_no_facts():
+    without = {"report", "texts", "up", "down", "datasets get"}
+    found = dict(_walk(main._command(), ""))
+    assert {name for name, command in found.items() if not _has_json(command)} == without
+    told = (ROOT / "docs" / "scripts.md").read_text()
+    assert not [name for name in found if name not in without and f"`xmore {name}`" not in told]
+
+
+def _walk(group, path):
+    for name, command in group.commands.items():
+        full = f"{path} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from _walk(command, full)
+        else:
+            yield full, command
+
+
+def _has_json(command) -> bool:
+    return any("--json" in parameter.opts for parameter in command.params)
+
+
 def test_json_has_raw_numbers_and_an_error_leaves_none(ask, done, xmore):
     tables = json.loads(ask("show {run} --json").stdout)
     db = open_views(load_run(done.config.results, done.name))
@@ -203,7 +235,9 @@ def test_up_says_that_the_demos_port_is_taken(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(services, "_run", lambda *_: None)
     monkeypatch.setattr(services, "_wait_for_server", lambda _: None)
     monkeypatch.setattr(services, "_taken", lambda port: port == services.PORT)
-    services.up(4200)
+    monkeypatch.setattr(services, "end_orphans", lambda *_: ["1 run was ended"])
+    api, told = services.up(4200)
+    assert api.endswith(":4200/api") and told == ["1 run was ended"]
     assert started == ["server", "worker"] and f"port {services.PORT} is taken" in caplog.text
 
 
