@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -54,19 +55,20 @@ class Service:
 def up(port: int) -> tuple[str, list[str]]:
     """Start what is not running yet and deploy the flows.
 
-    If PREFECT_API_URL is set, that server is used and none is started. Raises ServiceError after
-    stopping all services again.
+    If PREFECT_API_URL is set, that server is used and none is started, unless it is our own, or
+    was: on this machine, where nothing listens. Raises ServiceError after stopping all services
+    again.
 
     Returns the server's API address, and lines on runs whose worker or process is gone.
     """
     HOME.mkdir(parents=True, exist_ok=True)
-    url = os.environ.get("PREFECT_API_URL")
     running = next((s.api for s in _services() if s.name == "server" and s.alive), None)
+    url, port = _elsewhere(running, port)
     api = url or running or f"http://127.0.0.1:{port}/api"
     try:
         if not url:
             _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], api, port)
-        _wait_for_server(api)
+        _wait_for_server(api, ours=not url)
         _run(
             [_tool("prefect"), "work-pool", "create", POOL, "--type", "process", "--overwrite"],
             api,
@@ -215,12 +217,24 @@ def _run(command: list[str], api: str) -> None:
         raise ServiceError(f"`{' '.join([Path(command[0]).name, *command[1:]])}` failed: {tail}")
 
 
-def _wait_for_server(api: str) -> None:
+def _elsewhere(running: str | None, port: int) -> tuple[str | None, int]:
+    """Return PREFECT_API_URL if it is not ours, and the port of a server of ours.
+
+    The shell in which `down` is followed by `up` has the variable that `up` told it to set.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    here = re.fullmatch(r"http://(?:127\.0\.0\.1|localhost):(\d+)/api/?", url or "")
+    if here and (url == running or not _taken(int(here[1]))):
+        return None, int(here[1])
+    return url, port
+
+
+def _wait_for_server(api: str, ours: bool) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         with suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=5):
             return
-        if "PREFECT_API_URL" not in os.environ and not is_locked(_lock("server")):
+        if ours and not is_locked(_lock("server")):
             break
         time.sleep(0.3)
     raise ServiceError(f"{api}: Prefect's server does not respond. See {HOME / 'server.log'}.")

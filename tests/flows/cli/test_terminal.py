@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sharing import unsealed
+from sharing import free_port, unsealed
 
 from flows.cli import main, services
 from flows.cli.terminal import console
@@ -233,12 +233,26 @@ def test_up_says_that_the_demos_port_is_taken(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(services, "HOME", tmp_path)
     monkeypatch.setattr(services, "_start", lambda name, *_: started.append(name))
     monkeypatch.setattr(services, "_run", lambda *_: None)
-    monkeypatch.setattr(services, "_wait_for_server", lambda _: None)
+    monkeypatch.setattr(services, "_wait_for_server", lambda *_, **__: None)
     monkeypatch.setattr(services, "_taken", lambda port: port == services.PORT)
     monkeypatch.setattr(services, "end_orphans", lambda *_: ["1 run was ended"])
     api, told = services.up(4200)
     assert api.endswith(":4200/api") and told == ["1 run was ended"]
     assert started == ["server", "worker"] and f"port {services.PORT} is taken" in caplog.text
+
+
+def test_a_variable_that_up_told_to_set_is_no_server_of_another(monkeypatch):
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    monkeypatch.setenv("PREFECT_API_URL", api)
+    assert services._elsewhere(None, 4200) == (None, port)  # after `down`, in the same shell
+    monkeypatch.setattr(services, "_taken", lambda _: True)
+    assert services._elsewhere(api, 4200) == (None, port)
+    assert services._elsewhere(None, 4200) == (api, 4200)
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.org/api")
+    assert services._elsewhere(None, 4200) == ("https://prefect.example.org/api", 4200)
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert services._elsewhere(None, 4200) == (None, 4200)
 
 
 # ----- help
