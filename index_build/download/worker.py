@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
+from functools import cache
 from http.client import HTTPMessage
 
 import img2dataset.downloader
@@ -37,8 +39,8 @@ def fetch_row(
         )
 
     key, url = row
-    with JOB.tally.open("ab", buffering=0) as tally:
-        tally.write(b".")
+    with suppress(OSError):  # for show only
+        _tally().write(b".")
     cause = ""
     for _ in range(retries + 1):
         try:
@@ -49,9 +51,16 @@ def fetch_row(
             return key, io.BytesIO(data), None
         except FetchFailed as error:
             cause = error.cause
+        except Exception as error:  # raised, it would make img2dataset wait for ever
+            cause = type(error).__name__
         if not is_retryable(cause):
             break
     return key, None, cause
+
+
+@cache
+def _tally() -> io.FileIO:
+    return JOB.tally.open("ab", buffering=0)
 
 
 JOB = Job.model_validate_json(os.environ[VARIABLE])

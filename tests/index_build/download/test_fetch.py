@@ -404,6 +404,25 @@ def test_a_worker_knows_the_proxy_s_other_spelling(web, tmp_path):
     assert web.asked == {"http://nowhere.invalid/x.jpg": 1}
 
 
+FAIL_IN_A_WORKER = """
+from index_build.download import worker
+assert fetch_row((0, "http://127.0.0.1:1/x.jpg"), 1, 0, None, None)[1:] == (None, sys.argv[1])
+def fetch(*_):
+    raise MemoryError
+worker.fetch_image = fetch
+assert fetch_row((0, "x"), 1, 0, None, None) == (0, None, "MemoryError")
+"""
+
+
+def test_a_worker_never_raises_as_img2dataset_would_wait_for_ever(tmp_path):
+    job = Job(rows=tmp_path, target=tmp_path / "images", shard_rows=1, bounds=BOUNDS)
+    job.tally.mkdir()  # a full disk is an OSError, too
+    environment = os.environ | {VARIABLE: job.model_dump_json()}
+    code = ASK_IN_A_WORKER.replace("sys.argv[1]", "'x'") + FAIL_IN_A_WORKER
+    words = [sys.executable, "-c", code, "connection refused"]
+    subprocess.run(words, env=environment, check=True)
+
+
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not():
     passing = {"timeout", "connection lost", "connection refused", "HTTP 429", "HTTP 503"}
     lasting = {"HTTP 404", "HTTP 410", "not an image", "no such host", "too many bytes"}
