@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from flows.cli.options import Commands
 from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
 from xmore.files.paths import is_text, shown
 
+ADDRESSES = 4e9  # bytes of virtual memory that torch maps, and more
 RUN, LOOK, MEMORY, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     RUN: (run.demo, run.benchmark, run.classify, run.sweep, run.reco_train),
@@ -75,6 +77,7 @@ def app() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     _open_streams()
     try:
+        _check_memory()
         try:
             _command()(args=[_at_home(_text(argument)) for argument in sys.argv[1:]])
         finally:
@@ -84,6 +87,16 @@ def app() -> None:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _check_memory() -> None:
+    """Raise ConfigError if less address space is allowed than libraries need to end by an error."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= soft < ADDRESSES:
+        raise ConfigError(
+            f"this shell allows {soft / 1e9:.1f} GB of virtual memory, which libraries answer with "
+            f"a crash; {ADDRESSES / 1e9:.0f} GB are the least. Run `ulimit -v unlimited` first."
+        )
 
 
 def _flush_output() -> None:

@@ -59,6 +59,19 @@ def test_the_printed_table_is_the_view_leaderboard(done, capsys):
     assert sorted(methods) == sorted(expected)
 
 
+FEW_ADDRESSES = """if True:
+    import resource
+    from flows.cli.main import app
+    resource.setrlimit(resource.RLIMIT_AS, (400_000_000, -1))
+    app()"""
+
+
+def test_too_little_virtual_memory_is_one_line_not_a_crash(warm):
+    code, _, error = warm.code(FEW_ADDRESSES, "runs").end(60)
+    assert code == 2 and error.startswith("error: this shell allows 0.4 GB of virtual memory")
+    assert "`ulimit -v unlimited`" in error and error.count("\n") == 1
+
+
 def test_runs_and_verify(done, xmore):
     results = done.config.results
     answer = xmore("runs", "--results", results)
