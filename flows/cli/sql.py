@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from flows.cli.terminal.console import record, say, show_rows, wants_json
 from xmore.files.errors import QueryError, what_to_do
+from xmore.files.sql import time_limit
 from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -54,7 +55,7 @@ def run_query(
         raise QueryError("--json prints the rows: omit --output and --format.")
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise QueryError(f"--timeout must be above 0 and finite, got {seconds:g}.")
-    with _limited(connection, seconds):
+    with _limited(connection, seconds, output):
         relation = _only_reads(connection, query)
         if relation is None:
             return
@@ -66,30 +67,17 @@ def run_query(
 
 
 @contextlib.contextmanager
-def _limited(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+def _limited(
+    connection: duckdb.DuckDBPyConnection, seconds: float, output: Path | None
+) -> Iterator[None]:
     """Stop queries after `seconds`, and raise what DuckDB says as QueryError."""
-    ended, stopped = threading.Event(), threading.Event()
-
-    def stop() -> None:
-        wait = seconds
-        while not ended.wait(wait):  # again and again: between two steps an interrupt is lost
-            stopped.set()
-            connection.interrupt()
-            wait = 0.1
-
-    watch = threading.Thread(target=stop, daemon=True)
-    watch.start()
-    try:
-        yield
-    except (duckdb.Error, _ReadError) as error:
-        if stopped.is_set():
-            raise QueryError(
-                f"the query was stopped after {seconds:g} seconds. Simplify it, or raise --timeout."
-            ) from error
-        raise QueryError(_one_line(error)) from error
-    finally:
-        ended.set()
-        watch.join()
+    told = f"the query was stopped after {seconds:g} seconds. Simplify it, or raise --timeout."
+    leftovers = [_partial(output)] if output else []
+    with time_limit(connection, seconds, told, *leftovers) as stopped:
+        try:
+            yield
+        except (duckdb.Error, _ReadError) as error:
+            raise QueryError(told if stopped.is_set() else _one_line(error)) from error
 
 
 class _ReadError(Exception):
@@ -250,7 +238,7 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
         return
     if output.is_dir():
         raise QueryError(f"{output}: is a directory. Name a file.")
-    partial = output.with_name(f".{output.name}.tmp")
+    partial = _partial(output)
     try:
         with partial.open("wb") as stream:
             yield pa.PythonFile(stream, mode="w")
@@ -259,6 +247,10 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
         raise QueryError(f"{output}: cannot be written ({error.strerror}).") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.tmp")
 
 
 def _one_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ from xmore.config.sources import ColumnsConfig, FiltersConfig, UrlListConfig
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ConfigError, DatasetError, first_line
 from xmore.files.paths import remove_folder
-from xmore.files.sql import allow_only, identifier, quote, quote_all
+from xmore.files.sql import allow_only, identifier, quote, quote_all, time_limit
 from xmore.files.tables import BAD_LINE, kind_of
 
 OURS = ("row_key", "url", "caption", "memory_key", "width", "height", "source", "image_path")
@@ -35,6 +35,7 @@ RESERVED = ("row_key", "url", "caption", "cause", "tries", "host", "filename", "
 CAUSES = (BAD_LINE, NOT_UTF8, "no URL", "empty caption")
 # Our columns beside the list's own.
 URL, CAPTION = '"xmore url"', '"xmore caption"'
+SECONDS, SECONDS_A_ROW = 600.0, 0.001  # that a list's rows may take: a condition may have no end
 VERSION = 2  # of the selection's arithmetic
 
 
@@ -121,7 +122,7 @@ def _read_list(
         keep = [c for c in names.keep if c in existing and _may_keep(c)]
         bad = parquet(texts.bad) if texts and texts.bad else ""
         numbers = _numbers(db, in_condition(config, existing)) if texts else {}
-        db.execute(_listed(config, filters, keep, numbers, bad))
+        _list(db, _listed(config, filters, keep, numbers, bad))
         db.execute(
             "create table filtered as select cause, count(*) from listed "
             "where cause is not null group by cause"
@@ -137,6 +138,23 @@ def _read_list(
     except duckdb.Error as error:
         what = "cannot be read, or `urls.where` fails on it" if config.where else "cannot be read"
         raise DatasetError(f"{config.path}: {what} ({first_line(error)}).") from error
+
+
+def _list(db: duckdb.DuckDBPyConnection, listed: str) -> None:
+    """Create the table `listed`; a condition must not keep it from ending."""
+    ((rows,),) = db.execute("select count(*) from raw").fetchall()
+    seconds = SECONDS + SECONDS_A_ROW * rows
+    told = (
+        f"`urls.where`: was stopped after {seconds:,.0f} seconds for {rows:,} rows. Simplify it, "
+        "or filter the list beforehand."
+    )
+    with time_limit(db, seconds, told) as stopped:
+        try:
+            db.execute(listed)
+        except duckdb.Error as error:
+            if stopped.is_set():
+                raise ConfigError(told) from error
+            raise
 
 
 def _may_keep(column: str) -> bool:

@@ -1,10 +1,19 @@
-"""Texts and paths as SQL literals."""
+"""Texts and paths as SQL literals, and an end for each query."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+GRACE = 10.0  # seconds for a query to hear that it is to end
 
 
 def quote_all(texts: Iterable[object]) -> str:
@@ -35,6 +44,39 @@ def allow_only(paths: Iterable[Path], setting: str) -> str:
     """
     both = [form for path in paths for form in (str(path), as_pattern(path))]
     return f"set {setting} = [{quote_all(both)}]; set enable_external_access = false"
+
+
+@contextmanager
+def time_limit(
+    connection: duckdb.DuckDBPyConnection, seconds: float, told: str, *leftovers: Path
+) -> Iterator[threading.Event]:
+    """Stop queries after `seconds`: they raise duckdb.Error, and the event is set.
+
+    DuckDB hears no interrupt within one function, such as `levenshtein` of long texts. Such a query
+    ends with the whole process: `leftovers` are deleted, `told` is printed, the exit code is 2.
+    """
+    ended, stopped = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        wait = seconds
+        for _ in range(1 + int(GRACE / 0.1)):
+            if ended.wait(wait):
+                return
+            stopped.set()
+            connection.interrupt()  # again and again: between two steps one is lost
+            wait = 0.1
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        os.write(2, f"error: {told}\n".encode())
+        os._exit(2)
+
+    watch = threading.Thread(target=stop, daemon=True)
+    watch.start()
+    try:
+        yield stopped
+    finally:
+        ended.set()
+        watch.join()
 
 
 def identifier(name: str) -> str:

@@ -166,6 +166,18 @@ def test_a_query_without_end_is_stopped(sql, tmp_path, query, form):
     assert answer.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+DEAF = "levenshtein(repeat('ab', 100000), repeat('ba', 100000))"
+
+
+def test_a_function_that_hears_no_interrupt_ends_with_its_process(warm, done, tmp_path):
+    code = "from xmore.files import sql; sql.GRACE = 0.2; from flows.cli.main import app; app()"
+    words = (done.name, f"select {DEAF}", "--timeout", "0.5", "--output", tmp_path / "rows.csv")
+    process = warm.code(code, "sql", *words, "--results", done.config.results)
+    said = process.end(60)
+    assert said[0] == 2 and said[2].startswith("error: the query was stopped after 0.5 s"), said
+    assert said[2].count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 def test_an_interrupt_that_comes_between_two_steps_is_repeated(done, monkeypatch):
     connection = open_views(load_run(done.config.results, done.name))
     only_reads = cli._only_reads

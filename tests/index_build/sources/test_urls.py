@@ -6,6 +6,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from index_build.sources import urls
 from index_build.sources.lists import list_files
 from index_build.sources.urls import rows_digest, select_rows
 from xmore.config.sources import FiltersConfig, UrlListConfig
@@ -107,6 +108,35 @@ def test_a_bad_condition_is_one_line_and_leaves_nothing(lists, tmp_path, where, 
     with pytest.raises((ConfigError, DatasetError), match=says) as caught:
         select(config, tmp_path / "rows")
     assert "\n" not in str(caught.value) and not (tmp_path / "rows").exists()
+
+
+ENDLESS = "levenshtein(repeat(URL, 20), repeat(TEXT, 20)) >= 0"
+DEAF = "levenshtein(repeat(URL, 20000), repeat(TEXT, 20000)) >= 0"  # one row takes minutes
+
+
+def test_a_condition_without_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(urls, "SECONDS", 0.2)
+    monkeypatch.setattr(urls, "SECONDS_A_ROW", 0.000001)
+    path = tmp_path / "list.parquet"
+    columns = "'http://h/' || i as URL, 'picture ' || i as TEXT"
+    duckdb.sql(f"copy (select {columns} from range(200000) t(i)) to '{path}'")
+    with pytest.raises(ConfigError, match=r"`urls.where`: was stopped after 0 s.* 200,000 rows"):
+        select(UrlListConfig(path=str(path), where=ENDLESS), tmp_path / "rows")
+
+
+def test_a_function_that_hears_no_interrupt_ends_with_its_process(warm, lists, tmp_path):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from index_build.sources import urls
+        from xmore.config.sources import FiltersConfig, UrlListConfig
+        from xmore.files import sql
+        urls.SECONDS, sql.GRACE = 0.2, 0.2
+        config = UrlListConfig(path=sys.argv[1], where=sys.argv[2])
+        urls.select_rows(config, FiltersConfig(), [Path(sys.argv[1])], 100, Path(sys.argv[3]))"""
+    code, _, said = warm.code(code, lists / "list.parquet", DEAF, tmp_path / "rows").end(60)
+    assert code == 2 and said.startswith("error: `urls.where`: was stopped after 1 seconds"), said
+    assert len(select(UrlListConfig(path=str(lists / "list.parquet")), tmp_path / "rows")[1]) == 5
 
 
 def test_columns_by_preset_and_by_name(lists, tmp_path):
