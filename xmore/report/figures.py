@@ -231,11 +231,11 @@ def _by_dataset(datasets: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 def _legend(figure: Figure) -> None:
     """Name each colour once, above the panels from the left: there a narrow screen shows it."""
-    named = {}
+    named: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
-        named |= {label: handle for label, handle in zip(labels, handles, strict=True)}
-    figure.legend(named.values(), named, loc="outside upper left", ncols=LEGEND_COLUMNS)
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(named.values()), list(named), loc="outside upper left", ncols=LEGEND_COLUMNS)
 
 
 def _colour(name: str, names: Sequence[str]) -> str:
