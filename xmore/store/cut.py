@@ -30,6 +30,7 @@ def cut(
     path = Path(whole.path)
     manifest, cost = read_manifest(path), read_cost(path)
     digests = tuple(inputs.get(digest, digest) for digest in manifest["inputs"])
+    assert list(digests) != manifest["inputs"]  # else its key would be that of `whole`
     key = ArtifactKey(whole.stage, whole.dataset, manifest["params"], digests, whole.model)
 
     def make_part(start: int, stop: int) -> pa.Table:
