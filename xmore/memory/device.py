@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from xmore.memory.rows import check_unit, stored_blocks
-from xmore.memory.snapshot import MemoryShard, Snapshot
+from xmore.memory.snapshot import MemoryShard, Snapshot, open_array
 
 CHUNK_ROWS = 131_072  # rows in a product: 0.5 GB of similarities to 1,024 queries
 KEPT_SHARE = 0.5  # of the device's free memory, for the rows; the rest is for what is computed
@@ -47,7 +47,7 @@ class DeviceRows:
     def _fits(self) -> bool:
         if self.device.type != "cuda":
             return False
-        itemsize = next(stored_blocks(self.snapshot))[2].itemsize
+        itemsize = open_array(self.snapshot.shards[0].embeddings).itemsize
         free, _ = torch.cuda.mem_get_info(self.device)
         return self.snapshot.rows * self.snapshot.dim * itemsize <= KEPT_SHARE * free
 
