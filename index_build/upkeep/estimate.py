@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Used if no run of this memory has measured them; docs/scale.md says how these were measured.
 ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images per second and process; bytes each
 PROBE = 128  # images embedded to measure the model on this machine
-METADATA_BYTES = 250  # per row, compressed: key, URL, caption
+METADATA_BYTES = 390  # per row: key, URL, caption compressed; key and caption not, in pairs.arrow
 
 
 @dataclass(frozen=True)

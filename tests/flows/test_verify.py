@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from index_build.upkeep.gc import collect
 from xmore.config.sources import TarsConfig
 from xmore.files.errors import XmoreError
 from xmore.memory.adopt import open_memory
+from xmore.memory.rows import captions_of
+from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
@@ -36,6 +39,7 @@ RESULTS = {
 MEMORY = {
     "embeddings": "snapshots/*/img_emb/*.npy",
     "metadata": "snapshots/*/metadata/*.parquet",
+    "keys and captions": "snapshots/*/pairs.arrow",
     "indices": "snapshots/*/image.index",
     "manifests": "snapshots/*/manifest.json",
     "features": "batches/*/features-*/*_emb/*.npy",
@@ -56,7 +60,8 @@ READ = list(MEMORY) if MANY else ["features", "outcomes", "indices", "history", 
 def flipped(folder: Path, pattern: str, n: int) -> tuple[Path, bytes]:
     """Flip a bit of a file; returns the file and its content before."""
     chosen = random.Random(f"{pattern} {n}")
-    path = chosen.choice([path for path in sorted(folder.glob(pattern)) if path.is_file()])
+    files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+    path = chosen.choice([path for path in files if path.stat().st_size])  # no lock
     whole = path.read_bytes()
     data = bytearray(whole)
     data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
@@ -82,6 +87,9 @@ def results(done, world, tmp_path_factory) -> Path:
     with tarfile.open(tars / "0.tar", "w") as tar:
         tar.add(min((world.root / "queries").rglob("*.jpg")), "a.jpg")
         tar.add(tars / "a.txt", "a.txt")
+    memory = open_snapshot(world.root / "memory", resolve_current(world.root / "memory"))
+    adopted = replace(memory, manifest=memory.manifest | {"files": []}, cache=folder / "cache")
+    captions_of(adopted, np.array([0]))  # made once, in the cache
     list(listings(list_tars(tars), TarsConfig(folder=tars), folder / "cache", 1 << 20))
     return folder
 

@@ -14,6 +14,8 @@ from index_build.upkeep.traces import find_traces, remove_traces
 from xmore.files.digests import digest_text
 from xmore.files.errors import LockedError
 from xmore.files.locks import locked
+from xmore.memory.pairs import write_pairs
+from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
@@ -69,6 +71,8 @@ def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, 
     memory, config, name, row, other = copied
     page = config.results / "leaks.html"
     page.write_text(f"<td>{html.escape(CAPTION)}</td>")
+    old = open_snapshot(memory.memory, resolve_current(memory.memory))  # as if it lacked its own
+    write_pairs(old, config.results / "cache" / "pairs-0.arrow")
     before = find_traces(config.memory, config.results)
     assert before == []
     answer = xmore("memory", "takedown", "add", memory.memory, row["row_key"])
@@ -81,7 +85,8 @@ def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, 
     assert listed.returncode == 0 and name in listed.stdout, listed
     found = find_traces(memory.memory, config.results)
     whats = {trace.what.replace(", perhaps", "") for trace in found}
-    assert whats == {"candidates of tiny", "captions of tiny", "texts of lite0", "page"}
+    cached = "cached captions of a snapshot"
+    assert whats == {"candidates of tiny", "captions of tiny", "texts of lite0", "page", cached}
     assert page in {trace.path for trace in found}
     assert {run for trace in found for run in trace.runs} == {name}
     held = holders(config.results, row)

@@ -46,20 +46,20 @@ def pairs_file(snapshot: Snapshot) -> Path | None:
     if snapshot.cache is None:
         return None
     path = snapshot.cache / f"pairs-{snapshot.digest[:16]}.arrow"
-    if path in _whole:
-        return path
-    try:
-        with locked(path.with_suffix(".lock")):
-            if not _is_whole(path):
-                _make(snapshot, path)
-    except OSError as error:
-        log.warning("%s: cannot be made (%s); captions are looked up slowly", path, error.strerror)
-        return None
-    _whole.add(path)
-    return path
+    if path not in _made:
+        try:
+            with locked(path.with_suffix(".lock")):
+                if not _is_whole(path):
+                    _make(snapshot, path)
+            _made[path] = path
+        except OSError as error:
+            what = "%s: cannot be made (%s); captions are looked up slowly"
+            log.warning(what, path, error.strerror)
+            _made[path] = None
+    return _made[path]
 
 
-_whole = set[Path]()  # files of caches that this process has found to be whole
+_made: dict[Path, Path | None] = {}  # files of caches that this process has seen; None: impossible
 
 
 def _is_whole(path: Path) -> bool:

@@ -20,7 +20,7 @@ ROWS = 230
 def small_batches(monkeypatch):
     monkeypatch.setattr(pairs, "BATCH", 50)
     monkeypatch.setattr(pairs, "LOOKED_UP", 7)
-    monkeypatch.setattr(pairs, "_whole", set())
+    monkeypatch.setattr(pairs, "_made", {})
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def test_it_is_made_once_and_again_if_it_has_changed(memory, tmp_path):
     path = pairs_file(memory)
     assert path.parent == tmp_path / "cache" and holds_pairs(path)
     made, content = path.stat().st_ino, path.read_bytes()
-    pairs._whole.clear()  # as another process would find it
+    pairs._made.clear()  # as another process would find it
     assert pairs_file(memory).stat().st_ino == made
     path.write_bytes(content[:-9])
     assert not holds_pairs(path)
-    pairs._whole.clear()
+    pairs._made.clear()
     assert pairs_file(memory).read_bytes() == content and holds_pairs(path)
     assert not list(path.parent.glob(".*.tmp"))
 
