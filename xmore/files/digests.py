@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xmore.files.locks import locked
 from xmore.files.paths import write_whole
+
+SAVE_EVERY, REST = 1.0, 20  # seconds from save to save, and so many times as long as one takes
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class FactCache:
         self.root, self.file_of = root, file_of
         self.facts = _read_facts(self.path)
         self.changed = False
+        self._due = 0.0  # when `save_now_and_then` saves
         self._asked: dict[str, list[int] | None] = {}  # states of files without a fact
 
     def get(self, name: str) -> Any | None:
@@ -118,6 +122,14 @@ class FactCache:
                 what = "%s: cannot be written (%s); its files are read again next time"
                 log.warning(what, self.path, error.strerror)
             self.changed = False
+
+    def save_now_and_then(self, names: Sequence[str]) -> None:
+        """Save if the last time is SAVE_EVERY seconds ago, or longer if saving takes long."""
+        now = time.monotonic()
+        if now >= self._due:
+            self.save(names)
+            spent = time.monotonic() - now
+            self._due = now + max(SAVE_EVERY, REST * spent)
 
     def _stamp(self, name: str) -> list[int] | None:
         """Return the size and time of a name's file; None if it is gone or has none."""

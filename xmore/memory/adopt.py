@@ -7,7 +7,9 @@ and a row's memory_key is the sha256 of its URL and caption.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +39,14 @@ from xmore.memory.snapshot import (
 CAPTION_COLUMNS = ("caption", "TEXT", "text")
 PLACE_COLUMNS = ("url", "URL", "image_path", "key")
 PREFIX = "adopted-"
+READERS = min(4, os.cpu_count() or 1)  # files that are hashed, and checked, at once
 
 
 def adopt(folder: Path, cache: Path) -> Snapshot:
     """Open `folder` (img_emb/*.npy, metadata/*.parquet, image.index if present).
 
-    Raises SnapshotError if its files do not match. Memory: a few names per file.
+    Raises SnapshotError if its files do not match. Memory: a few names per file, and READERS blocks
+    of embeddings while they are checked.
     """
     embeddings = numbered(folder / "img_emb", ".npy")
     if not embeddings:
@@ -177,13 +181,25 @@ def _hashes(
     facts: FactCache,
     check: Callable[[str], None] = lambda name: None,
 ) -> list[str]:
-    found = []
-    for name in track(names, "memory hashing", "file"):
-        sha256 = facts.get(name)
-        if sha256 is None:
-            check(name)
-            sha256 = digest_file(folder / name)
-            facts.put(name, sha256)
-        found.append(sha256)
-    facts.save(names)
-    return found
+    """Return the sha256 of files, READERS at a time; `facts` keeps each soon after it is made.
+
+    Memory: that of as many checks, and 1 kB per file that is read.
+    """
+
+    def hashed(name: str) -> str:
+        check(name)
+        return digest_file(folder / name)
+
+    found: dict[str, Any] = {name: facts.get(name) for name in names}
+    with ThreadPoolExecutor(READERS) as pool:
+        coming = {name: pool.submit(hashed, name) for name in names if found[name] is None}
+        try:
+            for name in track(names, "memory hashing", "file"):
+                if name in coming:
+                    found[name] = coming[name].result()
+                    facts.put(name, found[name])
+                    facts.save_now_and_then(names)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            facts.save(names)
+    return [found[name] for name in names]

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 
 from flows.benchmark import xmore_benchmark
 from flows.verify import verify_run
-from xmore.files.digests import digest_text
+from xmore.files.digests import FactCache, digest_text
 from xmore.files.errors import SnapshotError
+from xmore.memory import adopt as adopting
 from xmore.memory.adopt import adopt, open_memory
 from xmore.memory.rows import captions_of, keys_of
 from xmore.memory.snapshot import open_snapshot, resolve_current
@@ -102,6 +105,44 @@ def test_files_are_paired_by_their_numbers(foreign, tmp_path):
         "img_emb_1.npy",
         "img_emb_10.npy",
     ]
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_hashing_goes_on_where_it_ended(foreign, tmp_path, monkeypatch, end):
+    """The last two of 25 files are read again. What a kill leaves was saved before it."""
+    hashing, read = adopting.digest_file, []
+
+    def hashed(path):
+        if len(read) == 23:
+            raise KeyboardInterrupt
+        read.append(path.name)
+        return hashing(path)
+
+    monkeypatch.setattr(adopting, "READERS", 1)
+    monkeypatch.setattr(adopting, "digest_file", hashed)
+    monkeypatch.setattr("xmore.files.digests.SAVE_EVERY", 0 if end == "killed" else 99)
+    monkeypatch.setattr("xmore.files.digests.REST", 0)
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as ending:
+        if end == "killed":  # nothing runs at the end
+            save = FactCache.save
+            ending.setattr(
+                FactCache, "save", lambda *args: sys.exc_info()[0] is None and save(*args)
+            )
+        adopt(foreign, tmp_path)
+    read.clear()
+    again = adopt(foreign, tmp_path)
+    assert read == ["metadata_9.parquet", "image.index"]
+    monkeypatch.setattr(adopting, "digest_file", hashing)
+    assert again.digest == adopt(foreign, tmp_path / "other").digest
+
+
+def test_files_are_hashed_side_by_side(foreign, tmp_path, monkeypatch):
+    """Each waits until four are at work."""
+    both, hashing = threading.Barrier(4, timeout=60), adopting.digest_file
+    monkeypatch.setattr(adopting, "READERS", 4)
+    monkeypatch.setattr(adopting, "digest_file", lambda path: (both.wait(), hashing(path))[1])
+    copy = shutil.copytree(foreign, tmp_path / "copy", ignore=lambda *_: ["image.index"])
+    assert len(adopt(copy, tmp_path).manifest["files"]) == 24
 
 
 def test_a_run_is_not_resumed_on_other_bytes(foreign, tmp_path):
