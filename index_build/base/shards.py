@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from xmore.memory.snapshot import numbered, open_array
 if TYPE_CHECKING:
     from xmore.models.features import ImageSource  # imports torch
 
+STREAMED = 10_000  # rows of metadata in memory at a time
 NAMED_BY_DUCKDB = ("filename", "file_row_number")  # columns that it adds to the rows
 
 
@@ -67,6 +69,51 @@ def load_shard(batch: Batch, number: int) -> PairShard | Features:
     return _features(number, root, rows, np.array(offsets))
 
 
+class MetadataStream:
+    """Takes rows of a Parquet file; the file is read once if they are asked for in their order.
+
+    A shard has fewer rows than a file of clip-retrieval, which has one row group. Memory: STREAMED
+    rows, and a buffer per column.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rewind()
+
+    def _rewind(self) -> None:
+        file = pq.ParquetFile(self._path, buffer_size=1 << 20)
+        self._batches = file.iter_batches(STREAMED)
+        self._held = file.schema_arrow.empty_table()
+        self._first = 0  # the place of the first row of `_held`
+
+    def take(self, places: np.ndarray) -> pa.Table:
+        """Return the rows at (n,) ascending places."""
+        if len(places) and places[0] < self._first:
+            self._rewind()
+        found = [self._held.slice(0, 0)]
+        while len(places):
+            after = self._first + len(self._held)
+            inside = int(np.searchsorted(places, after))
+            found.append(self._held.take(pa.array(places[:inside] - self._first)))
+            places = places[inside:]
+            if len(places):
+                self._first, self._held = after, pa.Table.from_batches([next(self._batches)])
+        return pa.concat_tables(found)
+
+
+@lru_cache(1)
+def _stream(path: Path, changed: int) -> MetadataStream:
+    """Return the stream of a file, as it was `changed` last: a batch's shards share it."""
+    return MetadataStream(path)
+
+
+@lru_cache(1)
+def _listed(root: Path, changed: int) -> tuple[dict[str, int], dict[int, Path], dict[int, Path]]:
+    """Return an adopted folder's numbers by its files of images, its texts and its metadata."""
+    numbers = {path.name: number for number, path in numbered(root / "img_emb", ".npy").items()}
+    return numbers, numbered(root / "text_emb", ".npy"), numbered(root / "metadata", ".parquet")
+
+
 def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
     tar = batch.tar(number)
     with tarfile.open(tar) as archive:
@@ -77,17 +124,16 @@ def _downloaded(batch: Batch, number: int, rows: pa.Table) -> ListedImages:
 
 
 def _features(number: int, root: Path, rows: pa.Table, offsets: np.ndarray) -> Features:
-    """Read rows of an adopted folder, with all its columns. Memory: one file's columns."""
+    """Read rows of an adopted folder, with all its columns. Memory: these, and STREAMED rows."""
     files = np.array(rows["image_path"].to_pylist())
-    numbers = {path.name: number for number, path in numbered(root / "img_emb", ".npy").items()}
-    words, metadata = numbered(root / "text_emb", ".npy"), numbered(root / "metadata", ".parquet")
+    numbers, words, metadata = _listed(root, (root / "img_emb").stat().st_mtime_ns)
     unit, text, theirs = [], [], []
     for name in dict.fromkeys(files.tolist()):
         at = offsets[files == name]
         place = numbers[name]
         unit.append(np.asarray(open_array(root / "img_emb" / name)[at], np.float16))
         text.append(open_array(words[place])[at] if place in words else None)
-        theirs.append(pq.read_table(metadata[place], partitioning=None).take(pa.array(at)))
+        theirs.append(_stream(metadata[place], metadata[place].stat().st_mtime_ns).take(at))
     tables = [plain(table) for table in theirs]
     known = pa.concat_tables(tables, promote_options="permissive") if theirs else rows
     for column in known.column_names:

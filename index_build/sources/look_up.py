@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from index_build.base.metadata import check_metadata
-from index_build.base.tables import write_table
+from index_build.base.tables import parquet, scratch_db, write_table, write_tables
 from index_build.sources import lists, urls
 from index_build.sources.condition import check_condition
 from index_build.sources.folder import FolderPairs, read_pairs
@@ -29,6 +29,7 @@ from xmore.config.memory import ReindexConfig
 from xmore.config.sources import SourceConfig, TarsConfig
 from xmore.files.digests import digest_of, digest_text
 from xmore.files.errors import ConfigError
+from xmore.files.paths import remove_folder
 from xmore.files.tables import BAD_LINE
 from xmore.memory.adopt import adopt
 from xmore.memory.rows import rows_of_shard
@@ -98,7 +99,7 @@ def look_up(source: SourceConfig, config: ReindexConfig) -> Listed:
 
 
 def want(listed: Listed, config: ReindexConfig) -> Wanted:
-    """Write a source's wanted rows, unless they exist. Memory: one file of rows, and all keys."""
+    """Write a source's wanted rows, unless they exist. Memory: one file of rows, DuckDB's limit."""
     folder = config.memory / "making" / f"wanted-{listed.digest[:16]}"
     source = listed.source
     selected = read_selection(folder)
@@ -164,11 +165,13 @@ def _embedded(adopted: Snapshot) -> Iterator[dict[str, Any]]:
 def _write(
     rows: Iterator[dict[str, Any]], listed: Listed, shard_rows: int, folder: Path
 ) -> Selected:
+    """Write a local source's wanted rows. Memory: `shard_rows` rows, and DuckDB's limit."""
     partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    remove_folder(partial)  # of a killed run
+    every = partial / "every"
+    every.mkdir(parents=True)
     source = listed.source
     languages = set(source.filters.languages)
-    seen: set[str] = set()
     failures: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
     held: list[dict[str, Any]] = []
@@ -181,21 +184,49 @@ def _write(
             filtered["language"] += 1
             continue
         asked += 1
-        if "cause" in row or row["row_key"] in seen:
-            failures[row.get("cause", "same row twice")] += 1
+        if "cause" in row:
+            failures[row["cause"]] += 1
             continue
-        seen.add(row["row_key"])
         held.append(row)
         if len(held) == shard_rows:
-            shards = _flush(held, partial, shards)
+            shards = _flush(held, every, shards)
     if held:
-        shards = _flush(held, partial, shards)
+        shards = _flush(held, every, shards)
+    if twice := _count_repeated(every, partial / "scratch"):
+        failures["same row twice"] = twice
+        shards = _write_distinct(every, partial, shard_rows)
+    else:
+        for path in every.iterdir():
+            path.rename(partial / path.name)
+    remove_folder(every)
     first_bad = ""
     if source.images and listed.found.bad:
         first_bad = f"{source.images.captions}, {listed.found.bad[0]}"
     selected = Selected(asked, dict(failures), dict(filtered), shards, first_bad)
     publish_selection(partial, folder, selected)
     return selected
+
+
+def _count_repeated(folder: Path, scratch: Path) -> int:
+    """Return how many rows have the row_key of another. Memory: DuckDB's limit."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        return 0
+    with scratch_db(scratch) as db:
+        keys = f"select count(*) - 1 as more from {parquet(files)} group by row_key"
+        return int(db.execute(f"select sum(more) from ({keys})").fetchall()[0][0])
+
+
+def _write_distinct(every: Path, folder: Path, shard_rows: int) -> int:
+    """Write the first row of each row_key, in their order -> the number of files."""
+    table = parquet(sorted(every.glob("*.parquet")), "filename = true, file_row_number = true")
+    with scratch_db(folder / "scratch") as db:
+        query = f"""
+            select * exclude (filename, file_row_number) from {table}
+            qualify row_number() over (partition by row_key order by filename, file_row_number) = 1
+            order by filename, file_row_number
+        """
+        return write_tables(db, query, shard_rows, folder)
 
 
 def _flush(held: list[dict[str, Any]], folder: Path, shards: int) -> int:
