@@ -119,14 +119,15 @@ def facts(done: Reindexed) -> dict[str, list[dict[str, Any]]]:
 def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     memory = plan.config.memory
     snapshot = open_snapshot(memory, name)
-    if name not in history.published(memory):  # the run that built it was killed before it said so
+    withdrawn = name in history.withdrawn(memory)
+    if not withdrawn:
+        point_current(memory, name)
+    told = name in history.published(memory)
+    if not withdrawn and not told:  # the run that built it was killed before it said so
         previous = newest(memory)
         first = previous is None or previous.name == name
         added, removed = changes(snapshot, None if first else previous)
         _record(plan, Reindexed(snapshot, added=added, removed=removed), _Costs())
-    withdrawn = name in history.withdrawn(memory)
-    if not withdrawn:
-        point_current(memory, name)
     _finish(plan)
     return Reindexed(snapshot, skipped=True, withdrawn=withdrawn)
 
@@ -156,14 +157,16 @@ def _build(plan: ReindexPlan) -> Reindexed:
         indices = tasks.index(plan, assembled, previous)
     with costs.step("publish"):
         snapshot = tasks.publish(plan, assembled, totals, indices)
+        withdrawn = snapshot.name in history.withdrawn(memory)
+        if not withdrawn:
+            point_current(memory, snapshot.name)  # before it is described, which takes long
         added, removed = changes(snapshot, previous)
     costs.index = indices["index"]["how"]
     result = Reindexed(snapshot, costs.fetched, costs.embedded, added, removed)
-    if snapshot.name in history.withdrawn(memory):
+    if withdrawn:
         result = replace(result, withdrawn=True)
     else:
         _record(plan, result, costs)
-        point_current(memory, snapshot.name)
     _finish(plan)
     return result
 

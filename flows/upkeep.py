@@ -128,8 +128,11 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
             return old, new
         current = resolve_current(memory)
         if to is None:
-            names = history.names(memory)
-            earlier = names[names.index(current) + 1 :] if current in names else names
+            names, told = history.names(memory), history.published(memory)
+            if told and current not in told:  # published by a run that was killed before it said so
+                earlier = [name for name in names if name != current]
+            else:
+                earlier = names[names.index(current) + 1 :] if current in names else names
             if not earlier:
                 raise SnapshotError(f"{memory}: there is no snapshot before {current}.")
             to = earlier[0]

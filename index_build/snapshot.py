@@ -23,7 +23,7 @@ from index_build.base import history
 from index_build.base.batches import features_name
 from index_build.base.features import KINDS, part, read_whole_record, save_array
 from index_build.base.metadata import whole_metadata
-from index_build.base.tables import write_table
+from index_build.base.tables import parquet, scratch_db, write_table
 from index_build.plan import ReindexPlan
 from index_build.verify import by_index, check_rows
 from xmore.files.digests import digest_file, digest_of, has_digest
@@ -202,13 +202,20 @@ def clean_up(plan: ReindexPlan) -> None:
 def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
     """Count the memory_keys added and removed since the previous snapshot.
 
-    Memory: the keys of both snapshots, 64 bytes each.
+    Memory: DuckDB's limit, for any number of rows.
     """
     if previous is None:
         return snapshot.rows, 0
-    mine, theirs = np.unique(_keys(snapshot)), np.unique(_keys(previous))  # an old one may repeat
-    both = np.intersect1d(mine, theirs, assume_unique=True).size
-    return len(mine) - both, len(theirs) - both
+    with scratch_db(snapshot.path.parents[1] / "making" / "changes") as db:
+        for name, one in (("mine", snapshot), ("theirs", previous)):  # an old one may repeat a key
+            files = parquet([shard.metadata for shard in one.shards])
+            db.execute(f"create table {name} as select distinct memory_key from {files}")
+        counts = [
+            f"select count(*) from {one} anti join {other} using (memory_key)"
+            for one, other in (("mine", "theirs"), ("theirs", "mine"))
+        ]
+        added, removed = (db.execute(count).fetchall()[0][0] for count in counts)
+    return added, removed
 
 
 def newest(memory: Path) -> Snapshot | None:
@@ -240,12 +247,6 @@ def _forget_other_index(plan: ReindexPlan, rows: str) -> None:
         for kind in FOLDERS:
             (plan.work / index_file(kind)).unlink(missing_ok=True)
         write_whole(known, rows.encode())
-
-
-def _keys(snapshot: Snapshot) -> np.ndarray:
-    """Read the (N,) sorted memory_keys, 64 bytes each."""
-    columns = [pq.read_table(s.metadata, columns=["memory_key"]) for s in snapshot.shards]
-    return np.sort(pa.concat_tables(columns)["memory_key"].to_numpy().astype("S64"))
 
 
 def _shards_of(snapshot: Snapshot | None) -> list[dict[str, Any]]:
