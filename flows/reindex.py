@@ -183,7 +183,7 @@ def _embed(plan: ReindexPlan, batch: Batch) -> int:
     numbers = to_embed(batch, folder)
     sweep(folder)  # before workers write there: no worker may remove another's temporary files
     groups = [numbers] if execution.runner == "local" else [[number] for number in numbers]
-    calls = [(plan, batch, group) for group in groups if group]
+    calls = [(plan.model, execution, batch, group) for group in groups if group]
     return sum(spread(tasks.embed, calls, execution))
 
 

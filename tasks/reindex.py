@@ -11,7 +11,9 @@ from index_build.ledger import Totals
 from index_build.plan import ReindexPlan, stop_if_too_many
 from index_build.sources.look_up import Wanted
 from tasks.stage import step
+from xmore.config.execution import ExecutionConfig
 from xmore.memory.snapshot import Snapshot
+from xmore.models.spec import ModelCard
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +103,16 @@ def check(plan: ReindexPlan, wanted: list[Wanted]) -> None:
 
 
 @step("embed {batch.name} from shard {numbers[0]}")
-def embed(plan: ReindexPlan, batch: Batch, numbers: list[int]) -> int:
-    """Read a batch's shards -> image and text embeddings, metadata; return rows embedded."""
+def embed(model: ModelCard, execution: ExecutionConfig, batch: Batch, numbers: list[int]) -> int:
+    """Read a batch's shards -> image and text embeddings, metadata; return rows embedded.
+
+    A cluster sends each call's arguments to a worker: no plan, which holds all pairs.
+    """
     from index_build.embed import embed_shards
     from xmore.models.encoder import load_encoder, pick_device
 
-    encoder = load_encoder(plan.model, pick_device(plan.config.execution.device))
-    folder = batch.features(plan.model)
-    return embed_shards(batch, numbers, folder, encoder, plan.config.execution)
+    encoder = load_encoder(model, pick_device(execution.device))
+    return embed_shards(batch, numbers, batch.features(model), encoder, execution)
 
 
 @step("assemble {plan.config.name}")
