@@ -44,6 +44,12 @@ bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/retrieval.py pairs 1000000
+	$(BIN)/python benchmarks/retrieval.py scan
+	$(BIN)/python benchmarks/publishing.py changes
+	$(BIN)/python benchmarks/publishing.py source
+	$(BIN)/python benchmarks/publishing.py hashing
+	$(BIN)/python benchmarks/publishing.py tasks
 
 # uv resolves for both Pythons on Linux x86_64 and says so on every line; sed leaves the markers of
 # the few packages that only one Python needs. Pins that still fit stay as they are.
