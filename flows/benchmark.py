@@ -114,7 +114,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
         page = run.path / "report" / "report.html"
         if config.report and not (same and page.exists()):
             page = write_report(run, page.parent)
-        show_results(run, page if config.report else None)
+        show_results(run, page if config.report else None, snapshot)
     return run.name
 
 

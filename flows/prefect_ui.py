@@ -1,49 +1,76 @@
-"""A flow run's artifacts in Prefect's UI: the leaderboard as a table, a snapshot as a card."""
+"""A flow run's artifacts in Prefect's UI: tables, a report, the card of a snapshot."""
 
 from __future__ import annotations
 
+import base64
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
 from tasks.progress import log_lines
-from xmore.memory.snapshot import Snapshot
-from xmore.report.leaderboard import leaderboards
+from xmore.files.errors import SnapshotError
+from xmore.memory.snapshot import Snapshot, card_of
+from xmore.report.headline import headline, summary
+from xmore.report.leaderboard import LEGEND, leaderboards
 from xmore.report.snapshot import snapshot_card
-from xmore.report.tables import comparisons
+from xmore.report.table import as_markdown
+from xmore.report.tables import comparisons, tables
 from xmore.results.notes import notes
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 
+PLOTS = ("accuracy*.svg", "m-sweep*.svg")  # of the page, in its artifact
+MOST_PLOTS = 8  # each takes some 30 kB of Prefect's database
+TABLES = ("leaderboard", "averages", "hyperparameters", "resolution")
 
-def show_results(run: Run, page: Path | None) -> None:
-    """Create a run's leaderboard and comparisons as tables, its report as a link.
+
+def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
+    """Create a run's leaderboard, comparisons and report as artifacts, and its snapshot's card.
 
     Does nothing outside a flow run.
     """
     if FlowRunContext.get() is None:
         return
     db = open_views(run)
-    _show_leaderboard(db, run)
+    _show_leaderboard(db, run, _linked(snapshot, Path(run.snapshot["memory"])))
     _show_comparisons(db, run)
     log_lines(
         [*notes(db, run), f"Run {run.name}: {run.seconds} s. Report: {page or 'not asked for'}"]
     )
     if page:
-        create_link_artifact(
-            page.as_uri(),
-            link_text=f"Report of {run.name}",
-            key=key_of("report", run.config["name"]),
-            description=f"On the machine that ran it: `{page}`",
-        )
+        _show_report(db, run, page)
+
+
+def _show_report(db: duckdb.DuckDBPyConnection, run: Run, page: Path) -> None:
+    """Create what fits of the page as Markdown.
+
+    A browser opens no file:// link of an http page, and the file may be on another machine than
+    Prefect's server and the reader. An artifact opens wherever Prefect's UI does.
+    """
+    of = headline(db)
+    parts = [f"# Run {run.name}", *map(_escaped, [*summary(db, of), *notes(db, run)])]
+    parts += _images(page.parent / "figures")
+    parts += [as_markdown(table, _escaped) for table in tables(run, db, of) if table.name in TABLES]
+    create_markdown_artifact(
+        "\n\n".join(parts),
+        key=key_of("report", run.config["name"]),
+        description=f"The whole page is a file on {socket.gethostname()}: `{page}`",
+    )
+
+
+def _images(folder: Path) -> Iterator[str]:
+    found = [path for pattern in PLOTS for path in sorted(folder.glob(pattern))]
+    for path in found[:MOST_PLOTS]:
+        svg = path.read_text().replace("<svg ", '<svg style="background: white" ', 1)  # dark UI
+        data = base64.b64encode(svg.encode()).decode()
+        yield f"![{path.stem}](data:image/svg+xml;base64,{data})"
 
 
 def _show_comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> None:
@@ -51,36 +78,63 @@ def _show_comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> None:
     if found.rows:
         names = [name for name, _ in found.columns]
         create_table_artifact(
-            [dict(zip(names, line, strict=True)) for line in found.shown()],
+            [_cells(dict(zip(names, line, strict=True))) for line in found.shown()],
             key=key_of("comparisons", run.config["name"]),
             description=f"Run **{run.name}**. {found.note}",
         )
 
 
-def _show_leaderboard(db: duckdb.DuckDBPyConnection, run: Run) -> None:
+def _show_leaderboard(db: duckdb.DuckDBPyConnection, run: Run, memory: str) -> None:
     table = [
-        {"dataset": board.dataset, "model": board.model, "n": board.n}
-        | dict(zip(board.columns, line, strict=True))
+        _cells(
+            {"dataset": board.dataset, "model": board.model, "n": board.n}
+            | dict(zip(board.columns, line, strict=True))
+        )
         for board in leaderboards(db, run)
         for line in board.lines
     ]
-    memory = Path(run.snapshot["memory"])
     create_table_artifact(
         table,
         key=key_of("leaderboard", run.config["name"]),
         description=(
-            f"Run **{run.name}**, memory [{run.snapshot['name']}]"
-            f"(/artifacts/key/{key_of('snapshot', memory.name)}).\n\n"
-            f'Query it: `xmore sql {run.name} "from leaderboard"`'
+            f"Run **{run.name}**, memory {memory}. "
+            f'Query it: `xmore sql {run.name} "from leaderboard"`\n\n'
+            f"{_escaped(' '.join(LEGEND).replace('`', ''))}"
         ),
     )
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Return a table's row: Prefect takes each cell for Markdown, in which `* +5.5` is a list."""
+    return {name: _escaped(str(cell)) for name, cell in row.items()}
+
+
+def _escaped(text: str) -> str:
+    """Escape text for Prefect's Markdown, which shows entities such as `&#60;` as they are."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+def _linked(snapshot: Snapshot, memory: Path) -> str:
+    """Create the snapshot's card and return a link to it.
+
+    Its re-index may have run elsewhere. A folder made by clip-retrieval has no card: its name.
+    """
+    try:
+        card_of(snapshot)
+    except SnapshotError:
+        return snapshot.name
+    return f"[{snapshot.name}](/artifacts/artifact/{_show_card(snapshot, memory)})"
 
 
 def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
     """Create the snapshot's card as a Markdown artifact. Does nothing outside a flow run."""
     if FlowRunContext.get() is not None:
-        key = key_of("snapshot", memory.name)
-        create_markdown_artifact(snapshot_card(snapshot), key=key, description=str(memory))
+        _show_card(snapshot, memory)
+
+
+def _show_card(snapshot: Snapshot, memory: Path) -> UUID:
+    key = key_of("snapshot", memory.name)
+    return create_markdown_artifact(snapshot_card(snapshot), key=key, description=f"`{memory}`")  # type: ignore[return-value]
 
 
 def key_of(*parts: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,12 +20,18 @@ EVERY = 2.0  # minimum seconds between two reports of progress
 @contextlib.contextmanager
 def shown_progress() -> Iterator[None]:
     """Show what `xmore.files.progress` is told in the block; does nothing outside a flow run."""
+    logging.getLogger("prefect.task_runs").addFilter(_says_something)  # once: it is the same
     # A task is pickled for a cluster's workers, and a ContextVar cannot be: set it in the call.
     token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
     try:
         yield
     finally:
         listener.reset(token)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Return False for the line by which Prefect ends each task, between those of the stages."""
+    return record.getMessage() != "Finished in state Completed()"
 
 
 def log_lines(lines: Iterable[str]) -> None:

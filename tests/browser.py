@@ -38,8 +38,11 @@ class Page:
             self._note(message)
 
     def open(self, path: Path) -> None:
-        self.loaded, self.page = False, path.as_uri()
-        self.call("Page.navigate", url=self.page)
+        self.go(path.as_uri())
+
+    def go(self, url: str) -> None:
+        self.loaded, self.page = False, url
+        self.call("Page.navigate", url=url)
         until = time.monotonic() + PATIENCE
         while not self.loaded and time.monotonic() < until:
             self.run("1")

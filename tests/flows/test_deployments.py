@@ -1,6 +1,7 @@
 """A real Prefect server and worker: both deployments, their artifacts, the schedule."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -69,11 +70,17 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     assert " s. Report: " in server.log() and "clip, M=" not in server.log()
     board = server.artifact("leaderboard-tiny")
     assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
-    assert "/artifacts/key/snapshot-memory" in board["description"]
+    (linked,) = re.findall(r"\(/artifacts/artifact/(\S+)\)", board["description"])
+    assert linked == server.artifact("snapshot-memory")["id"] != card["id"]
+    assert "\\* is significant (p \\< 0.05" in board["description"]
     pairs = server.artifact("comparisons-tiny")
     assert pairs["type"] == "table" and '"over": "clip"' in pairs["data"]
     (page,) = (tmp_path / "results" / "runs").glob("*/report/report.html")
-    assert f"({page.as_uri()})" in server.artifact("report-tiny")["data"]
+    report = server.artifact("report-tiny")
+    assert f"`{page}`" in report["description"] and "file:" not in report["data"]
+    assert "xmore minmax predicts" in report["data"] and "](data:image/svg" in report["data"]
+    ends = [line for line in server.log().splitlines() if line == "Finished in state Completed()"]
+    assert len(ends) <= sum(server.states(name)["COMPLETED"] for name in DEPLOYMENTS)
 
 
 def test_a_name_without_a_slash_is_refused_by_prefect(server, tmp_path):

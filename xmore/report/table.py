@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,20 +128,20 @@ def _harmless(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def as_markdown(table: Table) -> str:
+def escaped(text: str) -> str:
+    """Escape text for a cell of Markdown: one line, without HTML, links, lists or separators."""
+    for char in "&\\`*_[]<>|":  # & first: it is in what stands for others
+        text = text.replace(char, f"&#{ord(char)};" if char in "<>&|" else f"\\{char}")
+    return " ".join(text.split())
+
+
+def as_markdown(table: Table, escape: Callable[[str], str] = escaped) -> str:
     """Return the cells formatted for display, below the table's title and note."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+        return "| " + " | ".join(escape(cell) for cell in cells) + " |"
 
     names = line(name for name, _ in table.columns)
     rule = line("---" if kind == "text" else "---:" for _, kind in table.columns)
     rows = "\n".join(map(line, table.shown()))
-    return f"**{table.title}.** {_escaped(table.note)}\n\n{names}\n{rule}\n{rows}\n"
-
-
-def _escaped(text: str) -> str:
-    """Escape text for a cell of Markdown: one line, without HTML, links or column separators."""
-    for char in "\\`*_[]<>|&":
-        text = text.replace(char, f"&#{ord(char)};" if char in "<>&|" else f"\\{char}")
-    return " ".join(text.split())
+    return f"**{table.title}.** {escape(table.note)}\n\n{names}\n{rule}\n{rows}\n"

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from xmore.report.table import as_csv
+from xmore.report.table import as_csv, as_markdown
 from xmore.report.tables import CLASSES, Table, gains
 
 
@@ -24,3 +24,12 @@ def test_texts_in_csv_are_no_formulas_and_numbers_stay_numbers():
         "'=1+1", "'+1", "'-2", "'@x", "a=b", "\ufffd[31m", "\ufffdx",
     ]  # fmt: skip
     assert {number for _, number in found} == {"-0.5"}
+
+
+def test_texts_in_markdown_are_no_markup():
+    row = ("a & b < c | <i>*x*</i>\n[y](z)",)
+    made = as_markdown(Table("t", "t", "p < 0.05", [("class", "text")], [row]))
+    assert "p &#60; 0.05" in made
+    assert made.splitlines()[-1] == (
+        r"| a &#38; b &#60; c &#124; &#60;i&#62;\*x\*&#60;/i&#62; \[y\](z) |"
+    )
