@@ -10,7 +10,7 @@ from pathlib import Path
 from index_build.sources.tars import is_whole_listing
 from index_build.verify import verify_snapshot
 from xmore.files.digests import compare_again, holds_facts
-from xmore.files.errors import ArtifactError, ModelError, SnapshotError
+from xmore.files.errors import ArtifactError, ModelError, SnapshotError, is_shortage
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
@@ -105,6 +105,8 @@ def verify_results(results: Path, repair: bool) -> Verified:
             try:
                 read_contract(file, RunFile)
             except (OSError, ValueError) as error:
+                if is_shortage(error):
+                    raise
                 done.problems.append(f"{file}: {error}. The run is not listed")
     runs = all_runs(results)
     for run in runs:

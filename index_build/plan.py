@@ -24,7 +24,7 @@ from index_build.ledger import bounds_of
 from index_build.sources.look_up import Listed, look_up
 from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_of
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, passed_over
 from xmore.memory.snapshot import open_snapshot, read_snapshot, resolve_current
 from xmore.models.spec import ModelCard, describe_model
 
@@ -73,7 +73,7 @@ def already_published(plan: ReindexPlan) -> str | None:
     """Return the snapshot built from this plan, if it is complete and has no retryable rows."""
     memory = plan.config.memory
     for name in [*_current(memory), *history.names(memory)]:
-        with suppress(SnapshotError, OSError, ValueError):
+        with passed_over(SnapshotError, OSError, ValueError):
             manifest = json.loads((memory / "snapshots" / name / "manifest.json").read_bytes())
             allowed = plan.config.download.allow_private and PRIVATE in manifest["failures"]
             if manifest["plan"] == plan.digest and not manifest["retryable"] and not allowed:

@@ -60,13 +60,18 @@ class Ended:
     said: str = ""  # its output and errors
     calls: list[str] = field(default_factory=list)  # those that count, up to the n-th
     reached: bool = False  # whether there was an n-th
+    late: str = ""  # that it did not end by itself
 
 
-def run(call: Callable[[], object], under: Path, n: int = 0, fault: int = 0) -> Ended:
+def run(
+    call: Callable[[], object], under: Path, n: int = 0, fault: int = 0, opens: bool = False
+) -> Ended:
     """Run `call` in a fork. Before its n-th change under a folder it is killed with all its
     processes; with `fault`, an errno, that change fails with it instead, and the others do not.
 
-    Raises OSError if the kernel has no such filter, TimeoutError if the call does not end.
+    With `opens`, what counts is each opening of a file under the folder, to read or to write.
+
+    One that does not end in PATIENCE is killed. Raises OSError if the kernel has no such filter.
     """
     ours, theirs = socket.socketpair()
     with open(os.memfd_create("said"), "w+b") as said, ours:
@@ -75,7 +80,7 @@ def run(call: Callable[[], object], under: Path, n: int = 0, fault: int = 0) -> 
             os.setpgid(0, 0)
             for stream in (1, 2):
                 os.dup2(said.fileno(), stream)
-            warm.run_to_end(lambda: _filtered(call, theirs))
+            warm.run_to_end(lambda: _filtered(call, theirs, opens))
         theirs.close()
         ended = Ended()
         try:
@@ -88,7 +93,7 @@ def run(call: Callable[[], object], under: Path, n: int = 0, fault: int = 0) -> 
                 os.killpg(child, signal.SIGKILL)
             _reap(child, ended, 0)
         said.seek(0)
-        ended.said = said.read().decode(errors="replace")
+        ended.said = said.read().decode(errors="replace") + ended.late
     if not listeners:
         raise OSError(ended.said.strip().rpartition("\n")[2])
     return ended
@@ -115,7 +120,8 @@ def _watch(listener: int, child: int, under: str, n: int, fault: int, ended: End
         if not ready:
             _reap(child, ended, os.WNOHANG)  # older kernels keep the filter of who is not reaped
         if time.monotonic() > until:
-            raise TimeoutError(f"no end in {PATIENCE} seconds")
+            ended.late = f"no end in {PATIENCE} seconds"
+            return
         if ready and ready[0][1] & select.POLLHUP:
             return  # nobody is left
         if not ready or not ready[0][1] & select.POLLIN or (ended.reached and not fault):
@@ -146,9 +152,9 @@ def _reap(child: int, ended: Ended, how: int) -> None:
         ended.code = os.waitstatus_to_exitcode(status) if pid else None
 
 
-def _filtered(call: Callable[[], object], to: socket.socket) -> None:
+def _filtered(call: Callable[[], object], to: socket.socket, opens: bool) -> None:
     """Call under the filter; who is asked goes to another process."""
-    listener = _filter()
+    listener = _filter(opens)
     socket.send_fds(to, [b"."], [listener])
     os.close(listener)
     to.close()
@@ -185,14 +191,14 @@ def _read(thread: int, address: int, most: int) -> bytes:
         return os.pread(memory.fileno(), most, address)
 
 
-def _filter() -> int:
+def _filter(opens: bool) -> int:
     """Stop this process and those that it starts at each such call; returns who is asked."""
     load, equal, anyof, give = 0x20, 0x15, 0x45, 0x06  # of classic BPF
     ask, allow = (give, 0, 0, 0x7FC00000), (give, 0, 0, 0x7FFF0000)
     program = [(load, 0, 0, 4), (equal, 1, 0, 0xC000003E), allow, (load, 0, 0, 0)]
-    for call in CALLS:
+    for call in OPENS if opens else CALLS:
         program += [(equal, 0, 1, call), ask]
-    for call, place in FLAGS.items():
+    for call, place in {} if opens else FLAGS.items():
         flags = (load, 0, 0, 16 + 8 * place)
         program += [(equal, 0, 4, call), flags, (anyof, 0, 1, WRITES), ask, allow]
     code = b"".join(struct.pack("HBBI", *each) for each in [*program, allow])
@@ -215,6 +221,7 @@ class Forked(subprocess.Popen):
         if self.pid == 0:
             os.setsid()
             os.close(kept_in)
+            _close_locks()  # as where it is started: what is killed holds none
             for number, stream in enumerate((taken_in, out, errors)):
                 os.dup2(stream, number)
             os.environ.clear()
@@ -222,6 +229,13 @@ class Forked(subprocess.Popen):
             warm.run_to_end(warm.run_download)
         self._child_created = True
         self._close_pipe_fds(*pipes)
+
+
+def _close_locks() -> None:
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").endswith(".lock"):
+                os.close(int(number))
 
 
 FORKING = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})

@@ -3,6 +3,8 @@
 A point is a system call that changes a file under the command's folder. Before it the command is
 killed, or the call fails because the disk is full or broken. Then what is there must be readable,
 and the same command again must end as one that nothing has disturbed.
+
+With `opens`, a point is each opening of a file, which fails because too many are open.
 """
 
 import errno
@@ -15,7 +17,6 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from sharing import unsealed
 
 ALL = int(os.environ.get("XMORE_KILLS", 1)) > 1  # `make test-slow`; else a few of each command
 FAULTS = {"killed": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
+OPENING = {"EMFILE": errno.EMFILE}
 SAMPLED = ("killed", "ENOSPC", "killed", "EIO")
 # What differs between two runs that do the same, or of which one resumes another.
 OF_A_RUN = {"at", "started", "finished", "seconds", "costs", "peak_rss_mb", "skipped", "measured"}
@@ -40,13 +42,15 @@ crash_points.main()
 """
 
 
-def check_points(server: warm.Warm, folder: Path, *command: object, sample: int) -> None:
+def check_points(
+    server: warm.Warm, folder: Path, *command: object, sample: int, opens: bool = False
+) -> None:
     """Crash `xmore` with these arguments at all points, or at a sample of them.
 
     `folder` is as it is before the command, and holds all that it changes.
     """
     words = [str(each) for each in command]
-    asked = {"folder": str(folder), "command": words, "sample": 0 if ALL else sample}
+    asked = {"folder": str(folder), "command": words, "opens": opens, "sample": sample}
     code, out, error = server.code(MAIN, json.dumps(asked)).end(None)
     assert code == 0, error
     told = json.loads(out.splitlines()[-1])
@@ -54,7 +58,7 @@ def check_points(server: warm.Warm, folder: Path, *command: object, sample: int)
         pytest.skip(told["refused"])
     print(json.dumps(told | {"command": words[:2]}))
     assert not told["faults"], "\n".join(told["faults"])
-    assert sum(told["points"].get(name, 0) for name in FAULTS) >= sample
+    assert sum(told["points"].get(name, 0) for name in FAULTS | OPENING) >= sample
 
 
 def main() -> None:
@@ -69,26 +73,11 @@ def main() -> None:
             if not module.name.startswith("index_build.download."):
                 importlib.import_module(module.name)
     importlib.import_module("index_build.download.images").subprocess = crash.FORKING
-    points = Points(Path(asked["folder"]), asked["command"])
+    points = Points(Path(asked["folder"]), asked["command"], asked["opens"])
     calls = points.undisturbed()
-    for n, name in sampled(len(calls), asked["sample"]) if asked["sample"] else every():
-        if not points.crashed(n, name) and not asked["sample"]:
-            points.past.add(name)
-        if len(points.past) == len(FAULTS):
-            break
+    points.crash_all() if ALL else points.crash_some(len(calls), asked["sample"])
     told = {"calls": len(calls), "points": points.count, "faults": points.faults}
     print(json.dumps(told | {"processor seconds": round(sum(os.times()[:4]))}))
-
-
-def sampled(calls: int, sample: int) -> Iterator[tuple[int, str]]:
-    for i in range(sample):
-        yield 1 + int((i + 0.5) * calls / sample), SAMPLED[i % len(SAMPLED)]
-
-
-def every() -> Iterator[tuple[int, str]]:
-    for n in range(1, 10_000):
-        for name in FAULTS:
-            yield n, name
 
 
 @dataclass
@@ -97,22 +86,37 @@ class Points:
 
     folder: Path
     command: list[str]
+    opens: bool = False
     code: int | None = 0  # of the undisturbed command
     expected: dict[str, object] = field(default_factory=dict)
     count: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    past: set[str] = field(default_factory=set)  # the faults that have no more points
 
     @property
     def before(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.before")
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        return OPENING if self.opens else FAULTS
+
+    def crash_some(self, calls: int, sample: int) -> None:
+        names = list(OPENING if self.opens else SAMPLED)
+        for i in range(sample):
+            self.crashed(1 + int((i + 0.5) * calls / sample), names[i % len(names)])
+
+    def crash_all(self) -> None:
+        left, n = list(self.kinds), 0
+        while left:
+            n += 1
+            left = [name for name in left if self.crashed(n, name)]
 
     def undisturbed(self) -> list[str]:
         """Run the command, and return its calls."""
         shutil.rmtree(self.before, ignore_errors=True)
         self.folder.rename(self.before)
         self.restore()
-        ended = crash.run(self.xmore, self.folder)
+        ended = crash.run(self.xmore, self.folder, opens=self.opens)
         assert ended.code in (0, 1) and "Traceback" not in ended.said, ended.said
         self.code, self.expected = ended.code, content(self.folder)
         look(self.folder, whole=self.code == 0)
@@ -120,19 +124,17 @@ class Points:
 
     def crashed(self, n: int, name: str) -> bool:
         """Crash the command at a point, and run it again; returns whether there was this point."""
-        if name in self.past:
-            return False
         self.restore()
-        first = crash.run(self.xmore, self.folder, n, FAULTS[name])
+        first = crash.run(self.xmore, self.folder, n, self.kinds[name], self.opens)
         if not first.reached:
             return False
         self.count[name] += 1
-        try:
-            wrong = self.wrong(first, name)
-        except TimeoutError as error:
-            wrong = f"then: {error}"
+        wrong = self.wrong(first, name)
+        point = f"{name} at {n} ({first.calls[-1]})"
+        with self.folder.with_name("points.txt").open("a") as seen:  # of long runs
+            print(f"{point}: {wrong or first.code}", file=seen)
         if wrong:
-            self.faults.append(f"{name} at {n} ({first.calls[-1]}): {wrong}")
+            self.faults.append(f"{point}: {wrong}")
         return True
 
     def wrong(self, first: crash.Ended, name: str) -> str:
@@ -142,6 +144,8 @@ class Points:
             self.count["went on"] += 1
             return difference(content(self.folder), self.expected)
         told = first.code == 2 and len(lines) == 1 and "Traceback" not in first.said
+        if self.opens:
+            told &= "Too many open files" in first.said or "images.log" in first.said
         if name != "killed" and not told:
             return f"ended with {first.code}: {first.said.strip()[-1500:]}"
         again = crash.run(self.look_and_repeat, self.folder)
@@ -243,7 +247,14 @@ def difference(found: dict[str, object], expected: dict[str, object]) -> str:
     """How a folder's content differs from the expected one; empty if it does not."""
     names = sorted(found.keys() | expected.keys())
     differ = [name for name in names if found.get(name) != expected.get(name)]
-    return ", ".join(
-        f"{'more' if name not in expected else 'less' if name not in found else 'other'}: {name}"
-        for name in differ[:8]
-    )
+    return ", ".join(_how(name, found, expected) for name in differ[:8])
+
+
+def _how(name: str, found: dict[str, object], expected: dict[str, object]) -> str:
+    if name not in expected or name not in found:
+        return f"{'more' if name in found else 'less'}: {name}"
+    one, other = found[name], expected[name]
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [key for key in one | other if one.get(key) != other.get(key)]
+        name += "".join(f" {key}: {one.get(key)} not {other.get(key)}" for key in keys)[:600]
+    return f"other: {name}"

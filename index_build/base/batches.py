@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from index_build.base.tables import write_table
 from xmore.files.digests import digest_file, digest_of, has_digest
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, is_shortage
 from xmore.files.paths import remove_folder, sweep, write_whole
 from xmore.files.sealed import sealed, unsealed
 from xmore.models.spec import ModelCard
@@ -101,6 +101,8 @@ def read_batch(path: Path) -> Batch:
     try:
         return Batch(path, **unsealed((path / DESCRIPTION).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path / DESCRIPTION}: not a batch's description ({error}). `xmore memory verify "
             f"{path.parents[1]} --all --repair` puts a flipped bit right; else delete {path} to "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from index_build.base.lines import read_lines, with_events
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, is_shortage
 from xmore.files.paths import write_whole
 
 FILE = "history.jsonl"
@@ -29,6 +29,8 @@ def read(memory: Path) -> list[dict[str, Any]]:
             raise ValueError("`seconds` is no object")
         return [{"event": str(e["event"]), "snapshot": str(e["snapshot"]), **e} for e in events]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path}: cannot be read ({error}). `xmore memory verify {memory} --all --repair` "
             "moves damaged lines aside."

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from index_build.base.lines import read_lines, with_events
 from index_build.base.metadata import whole_metadata
 from index_build.base.web import encoded
-from xmore.files.errors import ConfigError, SnapshotError
+from xmore.files.errors import ConfigError, SnapshotError, is_shortage
 from xmore.files.paths import write_whole
 from xmore.files.text import read_text
 
@@ -85,6 +85,8 @@ def current(memory: Path) -> dict[str, TakeDown]:
             if kind == "added":
                 found[event["value"]] = TakeDown(**event)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path}: cannot be read ({error}). Restore it: without it, rows come back. Or remove "
             f"the line, and add its value again: `xmore memory takedown add {memory} VALUE`."

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from index_build.base import batches
 from index_build.base.batches import Batch
 from index_build.download.job import TAKEN_DOWN, VARIABLE, Job
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, is_shortage
 from xmore.files.progress import counting
 
 MODULE = "index_build.download.process"
@@ -127,7 +127,9 @@ def _is_complete(target: Path, number: int) -> bool:
         statuses = _column(target, number, "status")
         with tarfile.open(target / f"{number:05d}.tar") as tar:
             images = sum(member.name.endswith(".jpg") for member in tar)
-    except (OSError, pa.ArrowInvalid, tarfile.TarError):
+    except (OSError, pa.ArrowInvalid, tarfile.TarError) as error:
+        if is_shortage(error):
+            raise
         return False
     return images == statuses.count(SUCCESS)
 

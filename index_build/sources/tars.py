@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from index_build.base.tables import as_parquet
 from xmore.config.sources import TarsConfig
 from xmore.files.digests import digest_file, digest_of
-from xmore.files.errors import DatasetError
+from xmore.files.errors import DatasetError, passed_over
 from xmore.files.paths import is_text, write_whole
 from xmore.files.progress import track
 from xmore.images.decode import IMAGE_SUFFIXES
@@ -89,7 +88,7 @@ def is_whole_listing(path: Path) -> bool:
 
 def _kept(cache: Path, name: str) -> pa.Table | None:
     for path in sorted(cache.glob(f"{name}*.parquet")):
-        with suppress(OSError, pa.ArrowInvalid):
+        with passed_over(OSError, pa.ArrowInvalid):
             table = pq.read_table(path, partitioning=None) if is_whole_listing(path) else None
             if table is not None and table.schema == COUNTED:
                 return table

@@ -42,7 +42,7 @@ from index_build.base.features import (
 from index_build.base.metadata import whole_metadata
 from index_build.base.tables import parquet, scratch_db, write_table
 from index_build.download.job import TAKEN_DOWN
-from xmore.files.errors import LockedError, SnapshotError
+from xmore.files.errors import LockedError, SnapshotError, passed_over
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_file, remove_folder, write_whole
 from xmore.files.progress import track
@@ -236,7 +236,7 @@ def _split(
 def _rejected(batch: Batch, number: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in batch.path.glob("features-*"):
-        with suppress(OSError):
+        with passed_over(OSError):
             found |= read_record(folder, number)["rejected"]
     return found
 

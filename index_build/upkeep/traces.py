@@ -25,7 +25,7 @@ from index_build.base.batches import list_batches, whole_outcomes
 from index_build.base.changes import changing
 from index_build.ledger import followers
 from xmore.files.digests import digest_text
-from xmore.files.errors import LockedError, XmoreError
+from xmore.files.errors import LockedError, XmoreError, is_shortage
 from xmore.memory.pairs import KEY, batches_of
 from xmore.results.runs import all_runs
 from xmore.store.texts import TEXTS, drop_part
@@ -133,7 +133,9 @@ def _hits(folder: Path, rows: _Rows) -> Iterator[bool]:
     for path in sorted(folder.glob("part-*.parquet")):
         try:
             yield _part_holds(path, rows)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if is_shortage(error):
+                raise
             yield folder.parts[-3] in HOLDERS
 
 
@@ -182,7 +184,9 @@ def _texts(store: Path, rows: _Rows, prefixes: set[str]) -> Iterator[Trace]:
         try:
             column = pq.read_table(path, columns=["text_sha256"], partitioning=None)["text_sha256"]
             holds = pc.any(pc.is_in(column, hashes)).as_py()
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if is_shortage(error):
+                raise
             holds = True  # it cannot be told
         if holds or untold:
             yield Trace(path, f"texts of {path.parts[-3]}{'' if holds else ', perhaps'}")

@@ -114,3 +114,16 @@ def test_gc(warm, world, config_of, listed, folder):
 def test_roll_back(warm, local, folder):
     memory = local(slice(20), slice(1, 20), slice(2, 20))  # who goes too far finds one there
     check_points(warm, folder, "memory", "rollback", memory, sample=3)
+
+
+@pytest.mark.parametrize("command", ["reindex", "verify", "gc", "rollback"])
+def test_too_many_open_files(warm, config_of, listed, folder, command):
+    """They stop what runs in one line, and nothing is called damaged: no image is lost."""
+    xmore_reindex.fn(config_of(listed.slice(0, 30)))
+    config = config_of(listed.slice(3))
+    words = ["reindex", saved(config)]
+    if command != "reindex":
+        xmore_reindex.fn(config)
+        words = ["memory", command, config.memory]
+        words += {"verify": ["--all", "--repair"], "gc": ["--keep", "1"], "rollback": []}[command]
+    check_points(warm, folder, *words, sample=2, opens=True)

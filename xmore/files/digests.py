@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from xmore.files.errors import is_shortage
 from xmore.files.locks import locked
 from xmore.files.paths import write_whole
 
@@ -147,7 +148,9 @@ def holds_facts(path: Path) -> bool:
     """Return whether the file of a FactCache is as it was written; an older one has no checksum."""
     try:
         _parsed(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        if is_shortage(error):
+            raise
         return False
     return True
 
@@ -165,7 +168,9 @@ def _parsed(data: bytes) -> Any:
 def _read_facts(path: Path) -> dict[str, list[Any]]:
     try:
         facts = _parsed(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        if is_shortage(error):
+            raise
         return {}
     if not isinstance(facts, dict):
         return {}

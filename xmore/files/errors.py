@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
@@ -76,6 +78,7 @@ HINTS = (
     (r"Is a directory|Not a directory", "Move away what is in its place."),
     (r"shared object file|No module named|cannot import", "Run `xmore doctor`."),
 )
+SHORTAGES = r"Too many open files|Cannot allocate memory"
 
 
 def one_line(error: Exception) -> str:
@@ -98,8 +101,25 @@ def what_to_do(told: str) -> str:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Return whether the machine lacks something now: it says nothing about the file being read."""
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    """Return whether the machine lacks something now: it says nothing about the file being read.
+
+    Who takes an error for damage asks this first, and raises such an error again.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    # What faiss and DuckDB raise has no number; an XmoreError may quote another error.
+    what = "" if isinstance(error, XmoreError) else str(error)
+    return isinstance(error, MemoryError) or re.search(SHORTAGES, what) is not None
+
+
+@contextmanager
+def passed_over(*kinds: type[Exception]) -> Iterator[None]:
+    """Pass over such errors, as contextlib.suppress does, but not over a shortage."""
+    try:
+        yield
+    except kinds as error:
+        if is_shortage(error):
+            raise
 
 
 def cause_of(error: Exception) -> str:

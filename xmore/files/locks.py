@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from xmore.files.errors import LockedError
+from xmore.files.errors import LockedError, is_shortage
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ def is_locked(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
+        if is_shortage(error):
+            raise  # a writer could delete what another process reads
         log.debug("%s: %s; taken as not locked", path, error)
     return False
 

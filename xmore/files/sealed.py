@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xmore.files.digests import digest_of
+from xmore.files.errors import is_shortage
 
 CHECKSUM = "checksum"
 MOST_MENDED = 10_000  # bytes
@@ -61,7 +62,9 @@ def is_whole_json(path: Path) -> bool:
     """Return whether a file is JSON as `sealed` wrote it, or of an older version."""
     try:
         return is_whole(path.read_bytes())
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return False
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, is_shortage
 from xmore.memory.device import DeviceRows
 from xmore.memory.rows import ALIGN, embedding_blocks, embeddings_of
 from xmore.memory.snapshot import Snapshot
@@ -193,6 +193,8 @@ def open_index(path: Path, rows: int, dim: int) -> Any:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if flat else mapped)
         cut_short = _mapped_bytes(index) > path.stat().st_size
     except (RuntimeError, OSError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(f"{path}: not a readable index. Build the memory again.") from error
     if cut_short:
         raise SnapshotError(

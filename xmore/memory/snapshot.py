@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, is_shortage
 from xmore.files.paths import is_text
 from xmore.store.contracts import SnapshotCard, SnapshotManifest, read_contract
 
@@ -125,6 +125,8 @@ def resolve_current(memory: Path) -> str:
     try:
         name = (memory / "CURRENT").read_bytes().decode(errors="replace").strip()
     except OSError as error:
+        if is_shortage(error):
+            raise
         if (memory / "img_emb").is_dir():
             raise SnapshotError(
                 f"{memory}: is a folder made by clip-retrieval, which has no snapshots. Set it as "
@@ -151,6 +153,8 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         manifest = read_contract(path / "manifest.json", SnapshotManifest)
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path / 'manifest.json'}: cannot be read ({error.strerror}). "
             "Name another snapshot in CURRENT, or build the memory again."
@@ -182,6 +186,8 @@ def card_of(snapshot: Snapshot) -> dict[str, Any]:
     try:
         return read_contract(path, SnapshotCard)
     except (OSError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path}: of another version, its card lacks facts ({error})."
         ) from error
@@ -206,6 +212,8 @@ def read_shards(path: Path, dim: int) -> Iterator[MemoryShard]:
         try:
             rows = pq.read_metadata(meta).num_rows
         except (OSError, pa.ArrowException) as error:
+            if is_shortage(error):
+                raise
             raise SnapshotError(f"{path}: shard {emb.name} or {meta.name} is damaged.") from error
         if shape[1] != dim:
             raise SnapshotError(
@@ -258,6 +266,8 @@ def open_array(path: Path) -> np.ndarray:
         rows = np.load(path, mmap_mode="r")
         shape, dtype = rows.shape, rows.dtype
     except Exception as error:  # damaged headers raise all kinds
+        if is_shortage(error):
+            raise
         raise SnapshotError(f"{path}: not a readable array ({error}).") from error
     if len(shape) != 2 or dtype.kind != "f":
         raise SnapshotError(f"{path}: shape {shape} of {dtype}, expected rows of float embeddings.")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.code import code, version
-from xmore.files.errors import RunError, cause_of
+from xmore.files.errors import RunError, cause_of, is_shortage
 from xmore.files.locks import is_locked, locked, read_locked
 from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed
@@ -227,6 +227,8 @@ def read_run(path: Path) -> Run:
     try:
         data = read_contract(path, RunFile)
     except (OSError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise RunError(
             f"{path}: damaged, or of another version ({cause_of(error)}). Restore or remove it."
         ) from error

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from xmore.files.digests import digest_text
-from xmore.files.errors import ArtifactError, RunError
+from xmore.files.errors import ArtifactError, RunError, is_shortage
 from xmore.files.paths import real, write_whole
 from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
@@ -85,7 +85,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     try:
         connection.execute(views_of(run))
     except (duckdb.Error, ArtifactError) as error:
-        if isinstance(error, duckdb.OutOfMemoryException):
+        if isinstance(error, duckdb.OutOfMemoryException) or is_shortage(error):
             raise
         raise RunError(
             f"run {run.name}: an artifact is damaged or gone ({str(error).splitlines()[0]}). "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xmore.files.digests import digest_file, has_digest
-from xmore.files.errors import ArtifactError
+from xmore.files.errors import ArtifactError, is_shortage
 from xmore.store.contracts import ArtifactManifest, read_contract
 
 MANIFEST = "manifest.json"
@@ -19,6 +19,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = read_contract(path / MANIFEST, ArtifactManifest)
     except (OSError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise ArtifactError(f"{path / MANIFEST}: unreadable ({error})") from error
     if manifest.get("digest", "") not in ("", path.name.partition(".")[0]):
         raise ArtifactError(f"{path / MANIFEST}: is the manifest of {manifest['digest']}")

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmore.files.errors import is_shortage
 from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed
 from xmore.store.contracts import CostFile, read_contract
@@ -83,7 +84,9 @@ def read_cost(folder: Path) -> CostFile | None:
     """Return the cost beside an artifact; None if there is none that can be read."""
     try:
         return read_contract(folder / COST, CostFile)  # type: ignore[return-value]
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if is_shortage(error):
+            raise
         return None
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 
 from xmore.files.digests import digest_file
-from xmore.files.errors import ModelError
+from xmore.files.errors import ModelError, is_shortage
 from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed
 from xmore.methods.reco.layers import Reco
@@ -86,6 +86,8 @@ def read_checkpoint(folder: Path) -> RecoCheckpoint:
         path = weights_of(folder, facts["weights_sha256"])
         sha256 = digest_file(path)
     except OSError as error:
+        if is_shortage(error):
+            raise
         what = f"{error.filename}: {error.strerror}"
         raise ModelError(f"{folder}: no checkpoint of `reco` ({what}). {todo}") from error
     except ValueError as error:
