@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.digests import FactCache, digest_file, digest_text
-from xmore.files.errors import SnapshotError, first_line
+from xmore.files.errors import SnapshotError, first_line, is_shortage
 from xmore.files.locks import locked
 from xmore.files.paths import fsync_dir, fsync_file
 from xmore.files.progress import track
@@ -184,6 +184,8 @@ def look_up(path: Path, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
                 mapped.madvise(mmap.MADV_DONTNEED)
                 looked_up = 0
     except (pa.ArrowInvalid, OSError) as error:
+        if is_shortage(error):
+            raise
         raise SnapshotError(
             f"{path}: is damaged ({first_line(error)}). If it is in a cache, delete it; else build "
             "the memory again."
