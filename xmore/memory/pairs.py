@@ -79,8 +79,12 @@ def _facts(path: Path) -> FactCache:
 
 
 def holds_pairs(path: Path) -> bool:
-    """Return whether a file of a cache is as it was written. Reads every byte."""
-    return digest_file(path) == _facts(path).get(path.name)
+    """Return whether a file of a cache is as it was written. Reads every byte.
+
+    Of one whose folder was moved nothing is known: it is made again before it is used.
+    """
+    known = _facts(path).facts.get(path.name)
+    return known is None or digest_file(path) == known[1]
 
 
 def write_pairs(snapshot: Snapshot, path: Path) -> dict[str, Any]:
