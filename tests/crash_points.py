@@ -26,6 +26,8 @@ import warm
 from sharing import unsealed
 
 ALL = int(os.environ.get("XMORE_KILLS", 1)) > 1  # `make test-slow`; else a few of each command
+TURNS = 4 if ALL else 1  # tests that share the points of a long command: workers take them in turns
+in_turns = pytest.mark.parametrize("turn", range(TURNS))
 FAULTS = {"killed": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 OPENING = {"EMFILE": errno.EMFILE}
 SAMPLED = ("killed", "ENOSPC", "killed", "EIO")
@@ -43,14 +45,21 @@ crash_points.main()
 
 
 def check_points(
-    server: warm.Warm, folder: Path, *command: object, sample: int, opens: bool = False
+    server: warm.Warm,
+    folder: Path,
+    *command: object,
+    sample: int,
+    opens: bool = False,
+    turn: int | None = None,
 ) -> None:
     """Crash `xmore` with these arguments at all points, or at a sample of them.
 
-    `folder` is as it is before the command, and holds all that it changes.
+    `folder` is as it is before the command, and holds all that it changes. With `turn`, of all
+    points each TURNS-th.
     """
     words = [str(each) for each in command]
     asked = {"folder": str(folder), "command": words, "opens": opens, "sample": sample}
+    asked["every"] = [1, 1] if turn is None else [turn + 1, TURNS]
     code, out, error = server.code(MAIN, json.dumps(asked)).end(None)
     assert code == 0, error
     told = json.loads(out.splitlines()[-1])
@@ -75,7 +84,7 @@ def main() -> None:
     importlib.import_module("index_build.download.images").subprocess = crash.FORKING
     points = Points(Path(asked["folder"]), asked["command"], asked["opens"])
     calls = points.undisturbed()
-    points.crash_all() if ALL else points.crash_some(len(calls), asked["sample"])
+    points.crash_all(*asked["every"]) if ALL else points.crash_some(len(calls), asked["sample"])
     told = {"calls": len(calls), "points": points.count, "faults": points.faults}
     print(json.dumps(told | {"processor seconds": round(sum(os.times()[:4]))}))
 
@@ -105,11 +114,11 @@ class Points:
         for i in range(sample):
             self.crashed(1 + int((i + 0.5) * calls / sample), names[i % len(names)])
 
-    def crash_all(self) -> None:
-        left, n = list(self.kinds), 0
+    def crash_all(self, n: int, step: int) -> None:
+        left = list(self.kinds)
         while left:
-            n += 1
             left = [name for name in left if self.crashed(n, name)]
+            n += step
 
     def undisturbed(self) -> list[str]:
         """Run the command, and return its calls."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crash_points import check_points
+from crash_points import check_points, in_turns
 
 from flows.reindex import xmore_reindex
 from xmore.config.memory import ReindexConfig
@@ -48,16 +48,18 @@ def saved(config: ReindexConfig) -> Path:
     return path
 
 
-def test_reindex_from_nothing(warm, config_of, listed, folder):
+@in_turns
+def test_reindex_from_nothing(warm, config_of, listed, folder, turn):
     config = config_of(listed)
-    check_points(warm, folder, "reindex", saved(config), sample=2)
+    check_points(warm, folder, "reindex", saved(config), sample=2, turn=turn)
 
 
 @pytest.mark.slow
-def test_reindex_of_a_changed_list(warm, config_of, listed, folder):
+@in_turns
+def test_reindex_of_a_changed_list(warm, config_of, listed, folder, turn):
     xmore_reindex.fn(config_of(listed.slice(0, 30)))
     config = config_of(listed.slice(3))
-    check_points(warm, folder, "reindex", saved(config), sample=2)
+    check_points(warm, folder, "reindex", saved(config), sample=2, turn=turn)
 
 
 @pytest.mark.slow
