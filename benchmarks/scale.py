@@ -121,7 +121,8 @@ def write_features(batch: Batch, folder: Path) -> None:
         kept = [name for name in table.column_names if name not in left_out]
         write_table(part(folder, "metadata", number), table.select(kept))
         facts = {"rows": len(rows), "dim": DIM, "rejected": {}}
-        write_record(folder, number, facts | {"files": describe(folder, number)})
+        files = {kind: part(folder, kind, number) for kind in ("img_emb", "metadata")}
+        write_record(folder, number, facts | {"files": describe(files)})
 
 
 def timed(name: str, work: Callable[[], Any]) -> Any:
