@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,12 @@ def load_run(results: Path, name: str) -> Run:
     matches = [run for run in runs if run.config["name"] == name]
     matches = matches or [run for run in runs if run.name.startswith(name)]
     if not matches:
+        known = ["latest", *(run.config["name"] for run in runs), *(run.name for run in runs)]
+        close = get_close_matches(name, known, 1)
+        meant = f" Did you mean `{close[0]}`?" if close else ""
         raise RunError(
-            f"no run `{name}` in {results / 'runs'}. `xmore runs` lists them; those of another "
-            "results folder need --results DIR."
+            f"no run `{name}` in {results / 'runs'}.{meant} `xmore runs` lists them; those of "
+            "another results folder need --results DIR."
         )
     return matches[-1]
 
