@@ -14,7 +14,7 @@ from tasks.comparisons import DatasetAnswers, comparisons
 from tasks.leaks import leaks
 from tasks.method_scores import MethodInputs, method_scores
 from tasks.metrics import Scored, metrics
-from tasks.predictions import MethodRun, ScoreSource, predictions
+from tasks.predictions import MethodRun, ScoreSource, method_runs, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.score_rows import ScoreRows
@@ -30,7 +30,7 @@ from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
 from xmore.memory.adopt import open_memory
 from xmore.memory.snapshot import Snapshot
-from xmore.methods.base import MethodRequest, Scorer
+from xmore.methods.base import Scorer
 from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard, describe_model
 from xmore.report.page import write_report
@@ -278,18 +278,3 @@ def retrieve(
     fine_model = FineModel(fine, embeddings[fine.digest])
     kept = captions(work, found, plan.snapshot, fine_model, retrieval)
     return Retrieved(embeddings, found, kept)
-
-
-def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
-    """Return each method with each M, or once if it reads no captions."""
-    cache = config.results / "cache"
-    return [
-        MethodRun(
-            name,
-            MethodRequest(dataset, config.retrieval.candidates, m, config.options, cache),
-            tuple(config.adjustments),
-            tuple(config.seeds),
-        )
-        for name in config.methods
-        for m in (config.retrieval.captions if METHODS[name].reads_captions else [None])
-    ]

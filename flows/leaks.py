@@ -17,10 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.benchmark import method_runs
 from tasks.leaks import leaks
 from tasks.metrics import Scored, metrics
-from tasks.predictions import ScoreSource, predictions
+from tasks.predictions import ScoreSource, method_runs, predictions
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import RunError

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tasks.score_rows import ScoredQueries, ScoreRows
 from tasks.stage import Workspace, stage
+from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import DatasetError
 from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
 from xmore.methods.ranking import best_labels
@@ -46,6 +47,21 @@ class MethodRun:
     @property
     def variants(self) -> list[Variant]:
         return METHODS[self.method].variants(self.adjustments, self.seeds)
+
+
+def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
+    """Return each method with each M, or once if it reads no captions."""
+    cache = config.results / "cache"
+    return [
+        MethodRun(
+            name,
+            MethodRequest(dataset, config.retrieval.candidates, m, config.options, cache),
+            tuple(config.adjustments),
+            tuple(config.seeds),
+        )
+        for name in config.methods
+        for m in (config.retrieval.captions if METHODS[name].reads_captions else [None])
+    ]
 
 
 @dataclass(frozen=True)
