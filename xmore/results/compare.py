@@ -186,14 +186,15 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
         f"select {of}, count(*), count(*) filter (a.correct and b.correct), "
         "count(*) filter (a.correct and not b.correct), "
         f"count(*) filter (b.correct and not a.correct) {joined} "
-        "group by all order by dataset, model, variant, m nulls first"
+        "group by all order by dataset, model, any_value(a.place), variant"
     ).fetchall()
     if not rows:
         raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
     flipped = db.execute(
         "select dataset, model, uri, variant, nullif(m, 0), class_name, "
         f"coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
-        f"where a.correct != b.correct order by {by} limit {int(examples)}"
+        "where a.correct != b.correct order by dataset, model, a.place, variant, uri "
+        f"limit {int(examples)}"
     ).fetchall()
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
     keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
@@ -205,9 +206,11 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
 
 
 def _predictions(run: Run) -> Any:
+    """Return the predictions of one order seed, each with its place on the leaderboard."""
     query = """
         select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as predicted,
-               variant(p.method, adjustment) as variant, coalesce(m, 0) as m
+               variant(p.method, adjustment) as variant, coalesce(m, 0) as m,
+               [method_place(p.method), m, adjustment_place(adjustment)] as place
         from predictions p
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         where seed is null or seed = (select min(seed) from predictions)

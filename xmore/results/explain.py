@@ -161,7 +161,7 @@ def _answers(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Answe
         group by p.model, p.method, p.adjustment, p.m, c.class_name, seeds, p.label
         order by p.model, p.m nulls first,
                  method_place(p.method) nulls last,
-                 p.method, p.adjustment, count(*) desc
+                 p.method, adjustment_place(p.adjustment), count(*) desc
         """,
         where,
     )

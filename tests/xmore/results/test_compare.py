@@ -97,6 +97,10 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
     a = load_run(done_again.results, xmore_benchmark.fn(done_again))
     same = compare.between(a, a)
     assert same.differences == [] and same.examples == []
+    board = compare.open_views(a).execute(
+        "select dataset, model, variant(method, adjustment), m from leaderboard"
+    )
+    assert [(row.dataset, row.model, row.variant, row.m) for row in same.flips] == board.fetchall()
     assert all(row.only_a == row.only_b == 0 and row.p == 1 for row in same.flips)
     retrieval = done_again.retrieval.model_copy(update={"candidates": 8})
     other = done_again.model_copy(update={"retrieval": retrieval, "seeds": [0]})
@@ -126,7 +130,7 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
 def test_methods_are_in_the_order_of_their_m(monkeypatch):
     rows = [
         {"dataset": "d", "model": "m", "uri": "u", "class_name": "c", "correct": True}
-        | {"predicted": "c", "variant": variant, "m": m}
+        | {"predicted": "c", "variant": variant, "m": m, "place": [1, m, None]}
         for variant, m in (("xmore", 16), ("xmore", 4), ("xmore", 1), ("clip", 0))
     ]
     monkeypatch.setattr(compare, "_predictions", lambda _: pa.Table.from_pylist(rows))
