@@ -32,11 +32,13 @@ from xmore.memory.adopt import open_memory
 from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import Scorer
 from xmore.methods.registry import METHODS
+from xmore.models.batch_size import settled
 from xmore.models.spec import ModelCard, describe_model
 from xmore.report.page import write_report
 from xmore.results.costs import costs
 from xmore.results.removal import remove_run
 from xmore.results.runs import (
+    Run,
     all_runs,
     config_of,
     load_run,
@@ -93,6 +95,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
             "memory": str(config.memory),
         }
         run = old or start_run(config, facts)
+        plan = settle_batch_size(plan, run)
         with under_way(run) as record:
             if config.execution.runner != "local":
                 retrieve_on_cluster(plan)
@@ -116,6 +119,24 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
             page = write_report(run, page.parent)
         show_results(run, page if config.report else None, snapshot)
     return run.name
+
+
+def settle_batch_size(plan: BenchmarkPlan, run: Run) -> BenchmarkPlan:
+    """Return the plan with a batch size, and record in what, and how, the run's models compute.
+
+    `auto` is settled once: a resumed run keeps its own, as another may change last bits.
+    """
+    execution = plan.config.execution
+    size = execution.batch_size
+    if size == "auto":
+        earlier = [facts["batch_size"] for facts in run.models.values()]
+        size = earlier[0] if earlier else settled(size, plan.models.values(), execution.device)
+    run.models = {
+        name: {"precision": model.precision, "batch_size": size, "digest": model.digest}
+        for name, model in plan.models.items()
+    }
+    execution = execution.model_copy(update={"batch_size": size})
+    return replace(plan, config=plan.config.model_copy(update={"execution": execution}))
 
 
 def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -13,10 +13,9 @@ from index_build.base.batches import Batch
 from index_build.base.features import KINDS, describe, part, save_array, write_record
 from index_build.base.shards import Features, PairShard, load_shard
 from index_build.base.tables import write_table
-from xmore.config.execution import ExecutionConfig
-from xmore.files.progress import track
+from xmore.images.readers import ListedImages
 from xmore.models.encoder import OpenClipEncoder
-from xmore.models.features import encode_images, encode_texts
+from xmore.models.features import ImageFeatures, decoder_of, encode_parts, encode_texts
 from xmore.store.made_by import made_by
 
 log = logging.getLogger(__name__)
@@ -27,63 +26,81 @@ def embed_shards(
     numbers: Sequence[int],
     folder: Path,
     encoder: OpenClipEncoder,
-    execution: ExecutionConfig,
-) -> int:
+    batch_size: int,
+    workers: int,
+) -> Iterator[int]:
     """Write img_emb/, text_emb/ (if the model has a text tower) and metadata/ under `folder`.
 
     A shard is complete when its `done/<n>.json` exists, which is written last. Other processes may
-    embed other shards at the same time, on any machine that can access `folder`. Returns the
-    number of rows embedded. Memory: as `encode_images`, and one shard's features and metadata.
+    embed other shards at the same time, on any machine that can access `folder`. Yields the number
+    of rows embedded of each shard. Memory: as `encode_parts`, one shard's features and metadata,
+    and the metadata of the next.
     """
-    rows, sizes = 0, [_images_of(batch, number) for number in numbers]
-    for number in track(numbers, f"memory embedding {batch.source}", "image", sizes=sizes):
-        shard = load_shard(batch, number)
-        if isinstance(shard, Features):
-            record = _take_over(shard, folder)
-        else:
-            record = _embed_shard(shard, folder, encoder, execution)
-            rows += record["rows"]
-        write_record(folder, number, record)
-    return rows
+    if batch.kind == "clip_retrieval":
+        for number in numbers:
+            _take_over(load_shard(batch, number), folder)
+            yield 0
+        return
+    shards: deque[PairShard] = deque()  # whose images are decoded already
+
+    def images() -> Iterator[ListedImages]:
+        for number in numbers:
+            shard = load_shard(batch, number)
+            assert isinstance(shard, PairShard)
+            shards.append(shard)
+            yield shard.images
+
+    count = sum(images_of(batch, number) for number in numbers)
+    decoder = decoder_of(encoder, batch_size, workers)
+    for features in encode_parts(images(), count, encoder, decoder):
+        yield _write_shard(shards.popleft(), features, folder, encoder, batch_size)
 
 
-def _images_of(batch: Batch, number: int) -> int:
+def images_of(batch: Batch, number: int) -> int:
+    """Return the number of a shard's images."""
     causes = pq.read_table(batch.outcome(number), columns=["cause"])["cause"]
     return int(causes.null_count)
 
 
-def _embed_shard(
-    shard: PairShard, folder: Path, encoder: OpenClipEncoder, execution: ExecutionConfig
-) -> dict[str, Any]:
-    features = encode_images(shard.images, encoder, execution.batch_size, execution.workers)
+def _write_shard(
+    shard: PairShard,
+    features: ImageFeatures,
+    folder: Path,
+    encoder: OpenClipEncoder,
+    batch_size: int,
+) -> int:
     if features.kept:
         rows = shard.rows.take(features.kept)
         save_array(part(folder, "img_emb", shard.number), features.unit)
         if encoder.has_text:
-            texts = encode_texts(rows["caption"].to_pylist(), encoder, execution.batch_size)
+            texts = encode_texts(rows["caption"].to_pylist(), encoder, batch_size)
             save_array(part(folder, "text_emb", shard.number), texts.unit)
         write_table(part(folder, "metadata", shard.number), rows)
     keys = shard.rows["row_key"].to_pylist()
-    return {
+    record = {
         "rows": len(features.kept),
         "dim": int(features.unit.shape[1]),
         "rejected": {keys[i]: cause for i, cause in features.rejected.items()},
         "files": describe(_files(folder, shard.number)),
         "made_by": made_by(encoder.device),
     }
+    write_record(folder, shard.number, record)
+    return len(features.kept)
 
 
-def _take_over(shard: Features, folder: Path) -> dict[str, Any]:
+def _take_over(shard: PairShard | Features, folder: Path) -> None:
+    assert isinstance(shard, Features)
     save_array(part(folder, "img_emb", shard.number), shard.unit)
     if shard.text is not None:
         save_array(part(folder, "text_emb", shard.number), shard.text)
     write_table(part(folder, "metadata", shard.number), shard.rows)
-    return {
+    record = {
         "rows": len(shard.unit),
         "dim": int(shard.unit.shape[1]),
         "rejected": {},
         "files": describe(_files(folder, shard.number)),
     }
+    write_record(folder, shard.number, record)
 
 
 def _files(folder: Path, number: int) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from xmore.files.errors import SnapshotError
 from xmore.memory.cost import exact_is_affordable
 from xmore.memory.rows import keys_of
 from xmore.memory.snapshot import Snapshot
-from xmore.models.spec import ModelCard, same_model
+from xmore.models.spec import ModelCard, same_space
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
@@ -51,10 +51,8 @@ def candidates(
 
     from xmore.memory.scan import Scan
     from xmore.memory.search import Searcher
-    from xmore.models.encoder import pick_device
 
-    factor, device = _rerank(retrieval, memory), pick_device(work.execution.device)
-    search = Searcher(memory, mode == "exact", factor, device)
+    search = Searcher(memory, mode == "exact", _rerank(retrieval, memory), work.device)
     scan = Scan(search, retrieval.candidates, embeddings.rows, work.execution.part_rows)
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -83,7 +81,7 @@ def candidates(
 
 def _check_model(memory: Snapshot, model: ModelCard) -> None:
     theirs = memory.manifest["model"]  # None for an adopted folder, which names no model
-    if theirs and not same_model(theirs["identity"], model.identity):
+    if theirs and not same_space(theirs["identity"], model.identity):
         raise SnapshotError(
             f"{memory.path}: its images were embedded by `{theirs['name']}` "
             f"({_weights(theirs['identity'])}), which is not the coarse model `{model.name}` "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.pixels import DatasetImages, dataset_images
+from tasks.devices import MakePart, make_here, make_parts
+from tasks.pixels import DatasetImages, Span, Stream, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
@@ -22,7 +24,11 @@ from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_row
 from xmore.store.checks import read_manifest
 
 if TYPE_CHECKING:
+    import torch
+
     from xmore.models.encoder import OpenClipEncoder
+
+RUN_A_MODEL = {"pixels", "view_embeddings"}  # what methods need that run a tower themselves
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,31 @@ def method_scores(
     if found:
         return found
 
-    reader = _Reader(work, inputs, model, scorer, request)
+    ids = _Reader(work, inputs, model, scorer, request, []).ids
+    rows = min(scorer.part_rows, work.execution.part_rows)
+    sizes = split_rows(len(ids), rows, 8 * inputs.classes.rows)
+    # Reading what is stored needs no GPU, so none of its own.
+    share = make_parts if RUN_A_MODEL & scorer.needs else make_here
+    made = share(_parts, work, sizes, inputs, model, method, request)
+    return work.store.write(key, sizes, made)
+
+
+def _parts(
+    work: Workspace,
+    spans: Sequence[Span],
+    inputs: MethodInputs,
+    model: ModelCard,
+    method: str,
+    request: MethodRequest,
+) -> MakePart:
+    scorer = METHODS[method]
+    assert isinstance(scorer, Scorer)
+    reader = _Reader(work, inputs, model, scorer, request, spans)
     score = scorer.prepare(reader.context)
 
     def make_part(start: int, stop: int) -> pa.Table:
         ids = reader.ids[start:stop]
-        class_scores = score(reader.shard(ids)).astype(np.float32)
+        class_scores = score(reader.shard(start, stop)).astype(np.float32)
         return pa.table(
             {
                 "query_id": ids,
@@ -88,9 +113,7 @@ def method_scores(
             schema=schemas.METHOD_SCORES,
         )
 
-    rows = min(scorer.part_rows, work.execution.part_rows)
-    sizes = split_rows(len(reader.ids), rows, 8 * inputs.classes.rows)
-    return work.store.write(key, sizes, make_part)
+    return make_part
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,7 @@ class _Reader:
     model: ModelCard
     scorer: Scorer
     request: MethodRequest
+    spans: Sequence[Span]  # of the parts
 
     @property
     def context(self) -> ScoringContext:
@@ -130,14 +154,14 @@ class _Reader:
     def _views(self) -> ArtifactRef | None:
         return self.inputs.views if "view_embeddings" in self.scorer.needs else None
 
-    def shard(self, ids: np.ndarray) -> QueryShard:
-        """Read what the method needs for the (n,) query_ids."""
-        needs = self.scorer.needs
+    def shard(self, start: int, stop: int) -> QueryShard:
+        """Read what the method needs for a part: the queries `ids[start:stop]`."""
+        ids, needs = self.ids[start:stop], self.scorer.needs
         features = pixels = views = captions = None
         if "query_embeddings" in needs:
             features = schemas.to_matrix(_rows(self.inputs.embeddings, ids)["embedding"])
         if "pixels" in needs:
-            pixels = partial(self._images.pixels, _rows(self.inputs.queries, ids))
+            pixels = partial(self._pixels, start, stop)
         if self._views:
             count = self._views.rows // len(self.ids)
             first = int(np.searchsorted(self.ids, ids[0])) * count
@@ -147,6 +171,13 @@ class _Reader:
             listed = _rows(self.inputs.captions, ids)["captions"].to_pylist()
             captions = [of_query[: self.request.m] for of_query in listed]
         return QueryShard(features, pixels, views, captions)
+
+    @cached_property
+    def _pixels(self) -> Stream[Iterator[torch.Tensor]]:
+        def rows(start: int, stop: int) -> pa.Table:
+            return _rows(self.inputs.queries, self.ids[start:stop])
+
+        return self._images.pixels(self.spans, rows)
 
     @cached_property
     def _images(self) -> DatasetImages:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import pyarrow as pa
 
-from tasks.pixels import dataset_images
+from tasks.devices import MakePart, make_parts
+from tasks.pixels import Span, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.models.spec import ModelCard
@@ -24,19 +28,34 @@ def query_embeddings(
     if found:
         return found
 
-    images = dataset_images(work, card, model)
+    sizes = split_rows(queries.rows, work.execution.part_rows)
+
+    def facts() -> dict[str, float]:
+        return {"logit_scale": dataset_images(work, card, model).encoder.logit_scale}
+
+    return work.store.write(
+        key, sizes, make_parts(_parts, work, sizes, queries, card, model), facts
+    )
+
+
+def _parts(
+    work: Workspace,
+    spans: Sequence[Span],
+    queries: ArtifactRef,
+    card: DatasetCard,
+    model: ModelCard,
+) -> MakePart:
+    rows = partial(read_rows, queries)
+    stream = dataset_images(work, card, model, spans).features(spans, rows)
 
     def make_part(start: int, stop: int) -> pa.Table:
-        rows = read_rows(queries, start, stop)
-        unit = images.features(rows)
+        unit = stream(start, stop)
         return pa.table(
-            {"query_id": rows["query_id"], "embedding": schemas.fixed_lists(unit)},
+            {
+                "query_id": read_rows(queries, start, stop, ["query_id"])["query_id"],
+                "embedding": schemas.fixed_lists(unit),
+            },
             schema=schemas.query_embeddings(unit.shape[1]),
         )
 
-    return work.store.write(
-        key,
-        split_rows(queries.rows, work.execution.part_rows),
-        make_part,
-        lambda: {"logit_scale": images.encoder.logit_scale},
-    )
+    return make_part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,11 @@ from index_build.plan import ReindexPlan, stop_if_too_many
 from index_build.sources.look_up import Wanted
 from tasks.stage import step
 from xmore.config.execution import ExecutionConfig
+from xmore.files.processes import shared_out
+from xmore.files.progress import track
 from xmore.memory.snapshot import Snapshot
+from xmore.models.batch_size import settled
+from xmore.models.device import all_devices
 from xmore.models.spec import ModelCard
 
 log = logging.getLogger(__name__)
@@ -108,11 +113,40 @@ def embed(model: ModelCard, execution: ExecutionConfig, batch: Batch, numbers: l
 
     A cluster sends each call's arguments to a worker: no plan, which holds all pairs.
     """
-    from index_build.embed import embed_shards
+    from index_build.embed import images_of
+
+    devices = all_devices() if execution.devices == "all" else []
+    if len(devices) < 2:
+        found = embed_here(model, execution, batch, numbers)
+    else:
+        calls = [
+            (model, execution, batch, numbers[i :: len(devices)], device)
+            for i, device in enumerate(devices)
+        ]
+        found = shared_out(embed_here, calls)
+    sizes = [images_of(batch, number) for number in numbers]
+    shown = track(numbers, f"memory embedding {batch.source}", "image", sizes=sizes)
+    return sum(next(found) for _ in shown)
+
+
+def embed_here(
+    model: ModelCard,
+    execution: ExecutionConfig,
+    batch: Batch,
+    numbers: list[int],
+    device: str | None = None,
+) -> Iterator[int]:
+    """Embed shards in this process -> the rows embedded of each."""
+    from index_build.embed import embed_shards, images_of
+    from xmore.models.decoding import prepare
+
+    prepare(sum(images_of(batch, number) for number in numbers))
     from xmore.models.encoder import load_encoder, pick_device
 
-    encoder = load_encoder(model, pick_device(execution.device))
-    return embed_shards(batch, numbers, batch.features(model), encoder, execution)
+    device = device or pick_device(execution.device, among_others=execution.runner != "local")
+    encoder = load_encoder(model, device)
+    size = settled(execution.batch_size, [model], device)
+    return embed_shards(batch, numbers, batch.features(model), encoder, size, execution.workers)
 
 
 @step("assemble {plan.config.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -44,7 +44,8 @@ def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: Executio
 
     @flow(name=f"{task.name}-spread", task_runner=_task_runner(how), persist_result=False)
     def spread_out() -> list:
-        futures = [task.submit(*call) for call in calls]
+        with _gpu_of_each_task(how):
+            futures = [task.submit(*call) for call in calls]
         with counting(f"{task.name} on {how.runner}", len(futures), "task") as done:
             for number, future in enumerate(futures):
                 future.wait()
@@ -53,6 +54,16 @@ def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: Executio
 
     with _server(), _kept_environment():
         return spread_out()
+
+
+def _gpu_of_each_task(how: ExecutionConfig) -> AbstractContextManager[Any]:
+    """Return a block in which Ray gives each task a GPU, which it otherwise hides from all."""
+    if how.runner != "ray" or how.device == "cpu":
+        return nullcontext()
+    import ray
+    from prefect_ray.context import remote_options
+
+    return remote_options(num_gpus=1) if ray.cluster_resources().get("GPU") else nullcontext()
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from prefect.context import FlowRunContext
 from tasks.progress import log_lines, shown_progress
 from xmore.config.execution import ExecutionConfig
 from xmore.files.progress import working
+from xmore.models.batch_size import settled
+from xmore.models.spec import ModelCard
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
 from xmore.store.cost import measuring
 
@@ -34,6 +36,22 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.results / "cache"
+
+    @property
+    def device(self) -> str:
+        """The device of this process. Raises ModelError."""
+        from xmore.models.encoder import pick_device
+
+        return pick_device(self.execution.device, among_others=self.execution.runner != "local")
+
+    def on(self, device: str) -> Workspace:
+        """Return this workspace for one device, in whatever process; it records nothing."""
+        alone = {"device": device, "devices": "one"}
+        return replace(self, execution=self.execution.model_copy(update=alone), record=None)
+
+    def batch_size(self, model: ModelCard) -> int:
+        """Return the inputs of a model per forward pass."""
+        return settled(self.execution.batch_size, [model], self.execution.device)
 
 
 class StageTask(Task):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.stage import Workspace
-from xmore.models.encoder import TextFeatures, load_encoder, pick_device
+from xmore.models.encoder import TextFeatures, load_encoder
 from xmore.models.features import encode_texts
 from xmore.models.spec import ModelCard
 from xmore.store.texts import CaptionStore
@@ -25,5 +25,5 @@ class TextEncoder:
         return self._store.lookup(texts)
 
     def _encode(self, texts: list[str]) -> TextFeatures:
-        encoder = load_encoder(self._model, pick_device(self._work.execution.device))
-        return encode_texts(texts, encoder, self._work.execution.batch_size)
+        encoder = load_encoder(self._model, self._work.device)
+        return encode_texts(texts, encoder, self._work.batch_size(self._model))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
-from tasks.pixels import dataset_images
+from tasks.devices import MakePart, make_parts
+from tasks.pixels import Span, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.adjust import stream_order
@@ -42,24 +45,42 @@ def view_embeddings(
     if found:
         return found
 
+    sizes = split_rows(len(drawn), max(1, work.execution.part_rows // views.count))
+    made = make_parts(_parts, work, sizes, queries, card, model, views, augmix, drawn)
+    return work.store.write(key, sizes, made)
+
+
+def _parts(
+    work: Workspace,
+    spans: Sequence[Span],
+    queries: ArtifactRef,
+    card: DatasetCard,
+    model: ModelCard,
+    views: ViewsOptions,
+    augmix: bool,
+    drawn: np.ndarray,
+) -> MakePart:
     from xmore.models.augmented_views import ViewMaker
 
-    images = dataset_images(work, card, model)
+    images = dataset_images(work, card, model, spans)
     encoder = images.encoder
     maker = ViewMaker(encoder.resize, encoder.image_size, views.count, augmix, views.seed)
     listed = read_rows(queries)
 
+    def rows(start: int, stop: int) -> pa.Table:
+        return listed.take(pa.array(drawn[start:stop]))
+
+    stream = images.features(spans, rows, maker, views.count)
+
     def make_part(start: int, stop: int) -> pa.Table:
-        rows = listed.take(pa.array(drawn[start:stop]))
-        unit = images.features(rows, maker, views.count)
+        unit = stream(start, stop)
         return pa.table(
             {
-                "query_id": np.repeat(rows["query_id"].to_numpy(), views.count),
+                "query_id": np.repeat(rows(start, stop)["query_id"].to_numpy(), views.count),
                 "view": np.tile(np.arange(views.count), stop - start),
                 "embedding": schemas.fixed_lists(unit),
             },
             schema=schemas.view_embeddings(unit.shape[1]),
         )
 
-    part_rows = max(1, work.execution.part_rows // views.count)
-    return work.store.write(key, split_rows(len(drawn), part_rows), make_part)
+    return make_part

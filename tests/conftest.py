@@ -296,7 +296,7 @@ def encoded(monkeypatch):
     from xmore.models.encoder import OpenClipEncoder
 
     counts = {"texts": 0, "images": 0}
-    encode_texts, encode_images = OpenClipEncoder.encode_texts, OpenClipEncoder.encode_images
+    encode_texts, start_images = OpenClipEncoder.encode_texts, OpenClipEncoder.start_images
 
     def count_texts(self, texts):
         counts["texts"] += len(texts)
@@ -304,10 +304,10 @@ def encoded(monkeypatch):
 
     def count_images(self, pixels):
         counts["images"] += len(pixels)
-        return encode_images(self, pixels)
+        return start_images(self, pixels)
 
     monkeypatch.setattr(OpenClipEncoder, "encode_texts", count_texts)
-    monkeypatch.setattr(OpenClipEncoder, "encode_images", count_images)
+    monkeypatch.setattr(OpenClipEncoder, "start_images", count_images)
     return counts
 
 

@@ -108,6 +108,7 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
     """Return the function that encodes texts with a config's first inference model."""
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
+    from xmore.models.batch_size import settled
     from xmore.models.encoder import load_encoder, pick_device
     from xmore.models.features import encode_texts
     from xmore.models.spec import describe_model
@@ -115,8 +116,9 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
     config = load_config(path, BenchmarkConfig)
     name = config.roles.inference[0]
     model = describe_model(name, config.model(name), config.results / "cache")
-    encoder = load_encoder(model, pick_device(config.execution.device))
-    return lambda texts: encode_texts(texts, encoder, config.execution.batch_size).unit
+    device, wanted = config.execution.device, config.execution.batch_size
+    encoder = load_encoder(model, pick_device(device))
+    return lambda texts: encode_texts(texts, encoder, settled(wanted, [model], device)).unit
 
 
 def _summary(counts: Counter[str], tally: Tally, chat: Chat | None) -> list[str]:

@@ -6,7 +6,6 @@ import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,6 @@ from index_build.base.metadata import plain
 from xmore.images.readers import Files, ListedImages, Tars
 from xmore.memory.snapshot import numbered, open_array
 
-if TYPE_CHECKING:
-    from xmore.models.features import ImageSource  # imports torch
-
 STREAMED = 10_000  # rows of metadata in memory at a time
 NAMED_BY_DUCKDB = ("filename", "file_row_number")  # columns that it adds to the rows
 
@@ -30,7 +26,7 @@ class PairShard:
     """Pairs that are embedded together: image i of `images` belongs to row i of `rows`."""
 
     number: int
-    images: ImageSource
+    images: ListedImages
     rows: pa.Table  # row_key, memory_key, caption, and the source's other columns
 
 

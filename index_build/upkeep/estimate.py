@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from index_build.base.features import to_embed
 from index_build.ledger import open_ledger
 from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
+from xmore.images.readers import ListedImages
+from xmore.models.batch_size import settled
 
 if TYPE_CHECKING:
     from xmore.models.encoder import OpenClipEncoder
@@ -103,16 +106,18 @@ def _rate(known: dict[str, float], name: str, assumed: float) -> tuple[float, st
 
 @dataclass(frozen=True)
 class _Noise:
-    """Noise images of the web's typical size, to time a model with."""
+    """Reads a noise image of the web's typical size, to time a model with."""
 
     data: bytes
-    count: int
 
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, i: int) -> bytes:
+    def read(self, uri: str) -> bytes:
         return self.data
+
+    def file_of(self, uri: str) -> None:
+        return None
+
+    def only(self, uris: Iterable[str]) -> _Noise:
+        return self
 
 
 def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str]:
@@ -122,8 +127,10 @@ def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str
     pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
-    sizes = plan.config.execution.batch_size, plan.config.execution.workers
-    encode_images(_Noise(buffer.getvalue(), 16), encoder, *sizes)  # the first pass is slower
+    execution = plan.config.execution
+    sizes = settled(execution.batch_size, [plan.model], execution.device), execution.workers
+    few, many = (ListedImages(_Noise(buffer.getvalue()), [""] * n, [None] * n) for n in (16, PROBE))
+    encode_images(few, encoder, *sizes)  # the first pass is slower
     begun = time.perf_counter()
-    unit = encode_images(_Noise(buffer.getvalue(), PROBE), encoder, *sizes).unit
+    unit = encode_images(many, encoder, *sizes).unit
     return PROBE / (time.perf_counter() - begun), unit.shape[1], f"{PROBE} images, now"

@@ -79,7 +79,7 @@ def write_captions(folder, rows):
 
 def test_a_run_encodes_its_texts_once_more_and_says_so(older, monkeypatch, caplog):
     images = []
-    monkeypatch.setattr(OpenClipEncoder, "encode_images", lambda *a: images.append(a))
+    monkeypatch.setattr(OpenClipEncoder, "start_images", lambda *a: images.append(a))
     with caplog.at_level(logging.WARNING):
         name = xmore_benchmark.fn(older.config)
     before, after = (load_run(older.config.results, run) for run in (older.run, name))

@@ -5,7 +5,7 @@ import hashlib
 import yaml
 
 from xmore.images.decode import DAMAGED, ImageRejected
-from xmore.models import features
+from xmore.models import decoding
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
@@ -14,14 +14,14 @@ def test_an_image_that_fails_only_at_decoding_is_rejected_by_the_next_run(
     world, xmore, tmp_path, monkeypatch
 ):
     bad = sorted((world.root / "queries").rglob("*.jpg"))[3]
-    sha256, decode = hashlib.sha256(bad.read_bytes()).hexdigest(), features.decode_image
+    sha256, decode = hashlib.sha256(bad.read_bytes()).hexdigest(), decoding.decode_image
 
     def refuse(data: bytes):
         if hashlib.sha256(data).hexdigest() == sha256:
             raise ImageRejected(DAMAGED)
         return decode(data)
 
-    monkeypatch.setattr(features, "decode_image", refuse)
+    monkeypatch.setattr(decoding, "decode_image", refuse)
     changes = {"adjustments": ["none"], "max_rejected": 0.1}
     config = world.config(tmp_path / "results", **changes).model_dump(mode="json")
     path = tmp_path / "run.yaml"

@@ -14,7 +14,7 @@ from xmore.files.yaml import NAME, Section
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.options import MethodOptions
 from xmore.methods.registry import METHODS, PAPERS
-from xmore.models.spec import ModelSpec
+from xmore.models.spec import ModelSpec, Precision
 
 
 def _unless_name(value: str, info: ValidationInfo) -> str:
@@ -130,6 +130,11 @@ class BenchmarkConfig(Section):
         default_factory=dict,
         description="Names of local models; open_clip's `ARCHITECTURE/TAG` needs no entry.",
     )
+    precision: Precision = Field(
+        "fp32",
+        description="In which all models compute whose entry under `models` names none. It is part "
+        "of their identity: what they embed is stored for each precision.",
+    )
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
     methods: list[str] = Field(
@@ -199,5 +204,6 @@ class BenchmarkConfig(Section):
         return self
 
     def model(self, name: str) -> ModelSpec:
-        """Return the model with this name: an entry of `models`, or open_clip's."""
-        return self.models.get(name) or ModelSpec.from_name(name)
+        """Return the model of this name: an entry of `models`, or open_clip's; with precision."""
+        spec = self.models.get(name) or ModelSpec.from_name(name)
+        return spec.model_copy(update={"precision": spec.precision or self.precision})

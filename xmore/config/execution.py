@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,16 @@ class ExecutionConfig(Section):
     """How the work is executed. Changes speed and memory, never an artifact's digest."""
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`.")
-    batch_size: int = Field(64, ge=1, le=1_000_000, description="Images or texts per forward pass.")
+    devices: Literal["one", "all"] = Field(
+        "one",
+        description="`all`: every GPU that torch sees, with a worker process each. They share out "
+        "the parts of a stage and the shards of a re-index.",
+    )
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
+        "auto",
+        description="Images or texts per forward pass. `auto`: 64 on a CPU; on a GPU by the "
+        "models' input and the free memory, up to 1024. A run keeps its own, in run.json.",
+    )
     workers: int = Field(
         0,
         ge=0,
@@ -42,4 +51,16 @@ class ExecutionConfig(Section):
     def _address_has_a_runner(self) -> Self:
         if self.address and self.runner == "local":
             raise ValueError("`address` needs `runner: dask` or `runner: ray`")
+        return self
+
+    @model_validator(mode="after")
+    def _all_devices_are_this_machines(self) -> Self:
+        if self.devices == "all" and self.runner != "local":
+            raise ValueError(
+                "`devices: all` needs `runner: local`; a cluster's workers take one each"
+            )
+        if self.devices == "all" and self.device != "auto":
+            raise ValueError(
+                f"`devices: all` contradicts `device: {self.device}`; remove one of them"
+            )
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,9 @@ class ImageReader(Protocol):
 
     def file_of(self, uri: str) -> str | None:
         """Return the file under the root whose size and time reveal a change; None if none does."""
+
+    def only(self, uris: Iterable[str]) -> ImageReader:
+        """Return a reader of these images, which is small to send to another process."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Files:
 
     def file_of(self, uri: str) -> str | None:
         return uri
+
+    def only(self, uris: Iterable[str]) -> ImageReader:
+        return self
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,9 @@ class Tars:
     def file_of(self, uri: str) -> str | None:
         return self.places[uri][0] if uri in self.places else None
 
+    def only(self, uris: Iterable[str]) -> ImageReader:
+        return Tars(self.root, {uri: self.places[uri] for uri in uris if uri in self.places})
+
 
 @dataclass(frozen=True)
 class TorchvisionImages:
@@ -89,6 +98,9 @@ class TorchvisionImages:
 
     def file_of(self, uri: str) -> str | None:
         return None
+
+    def only(self, uris: Iterable[str]) -> ImageReader:
+        return self
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import ExitStack
 from functools import cache
+from itertools import count
 from pathlib import Path
+
+from xmore.files.errors import LockedError
+from xmore.files.locks import locked
 
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
 
@@ -20,3 +27,31 @@ def device_name(wanted: str) -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return torch.cuda.get_device_name("cuda" if wanted == "auto" else wanted)
+
+
+def all_devices() -> list[str]:
+    """Return every GPU that torch sees, or the CPU if it sees none."""
+    if device_name("auto") == "cpu":
+        return ["cpu"]
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+
+
+_held = ExitStack()  # locks that this process keeps until it ends
+
+
+@cache
+def own_gpu(gpus: int) -> str:
+    """Return this process's own of a machine's GPUs: another one than other processes that ask.
+
+    If there are more processes than GPUs, they share them evenly.
+    """
+    folder = Path(tempfile.gettempdir()) / f"xmore-gpus-{os.getuid()}"
+    for number in count():
+        try:
+            _held.enter_context(locked(folder / f"{number}.lock", refuse="taken"))
+        except LockedError:
+            continue
+        return f"cuda:{number % gpus}"
+    raise AssertionError

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import open_clip
 import torch
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from xmore.files.digests import digest_of
-from xmore.files.errors import ModelError, cause_of
-from xmore.models.conse import register_towers
-from xmore.models.folder import folder_config, text_folder
-from xmore.models.preprocess import KEYS
-from xmore.models.spec import ModelCard, weights_path
+from xmore.files.errors import ModelError
+from xmore.models.device import own_gpu
+from xmore.models.loading import keep_freed_memory, load, split
+from xmore.models.precision import check_range, computing, convert, dtype_of, say_cost
+from xmore.models.spec import ModelCard
+from xmore.models.transfer import Coming, to_host
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -48,19 +43,24 @@ class TextFeatures:
 
 
 class OpenClipEncoder:
-    """An open_clip model; its features are float32 on the CPU, whatever the device."""
+    """An open_clip model; its features are float32 on the CPU, whatever device and precision."""
 
     def __init__(self, card: ModelCard, device: str) -> None:
         """Load the weights (never by unpickling code). Raises ModelError."""
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
         if device == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
+        elif ":" in device:
+            torch.cuda.set_device(device)  # or pinned memory would open the first GPU, too
         self.card = card
         self.device = device
         self.at_most: int | None = None  # inputs at a time, since the device lacked memory for more
-        self.model, preprocess, self.tokenizer = _load(card, device)
-        self.resize, self.mean, self.std = _split(preprocess)
+        self.dtype = dtype_of(card.precision, device)
+        self.model, preprocess, self.tokenizer = load(card, device)
+        # tau: the factor of the inner products of unit features, before it would be rounded.
+        self.logit_scale = float(self.model.logit_scale.detach().exp())
+        convert(self.model, card.precision, device)
+        self.resize, self.mean, self.std = split(preprocess)
+        self._scales: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.model.visual.to(memory_format=torch.channels_last)
         if card.spec.pooled and not hasattr(self.model.visual, "trunk"):
             raise ModelError(f"model `{card.name}`: `pooled` needs a timm image tower.")
@@ -69,11 +69,6 @@ class OpenClipEncoder:
     def has_text(self) -> bool:
         """Whether this encoder encodes texts; one of pooled features does not."""
         return not self.card.spec.pooled
-
-    @property
-    def logit_scale(self) -> float:
-        """tau: the factor of the inner products of unit features."""
-        return float(self.model.logit_scale.detach().exp())
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -93,16 +88,27 @@ class OpenClipEncoder:
         the cache and takes a fifth of the time.
         """
         raw = pixels.to(self.device).flatten(1)
-        mean, std = (
-            torch.tensor(values, device=self.device).repeat(raw.shape[1] // 3)
-            for values in (self.mean, self.std)
-        )
+        mean, std = self._scale(raw.shape[1])
         out = torch.empty(raw.shape, device=self.device)
         step = 1 if self.device == "cpu" else max(1, len(raw))
         for start in range(0, len(raw), step):
             part = slice(start, start + step)
             torch.div(raw[part], 255, out=out[part]).sub_(mean).div_(std)
         return out.view(pixels.shape).permute(0, 3, 1, 2)  # channels_last without a copy
+
+    def _scale(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and deviation of each value of an image; copied to the device once."""
+        if size not in self._scales:
+            mean, std = (
+                torch.tensor(values, device=self.device).repeat(size // 3)
+                for values in (self.mean, self.std)
+            )
+            self._scales[size] = mean, std
+        return self._scales[size]
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return a block in which the towers compute in the model's precision."""
+        return computing(self.card.precision)
 
     def in_parts(self, run: Callable[[Any], Value], batch: Batch) -> list[Value]:
         """Return what `run` makes of a batch: whole, or in parts that the device has memory for.
@@ -130,16 +136,28 @@ class OpenClipEncoder:
         size = self.at_most
         return [run(batch[start : start + size]) for start in range(0, len(batch), size)]
 
-    @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
-        """Encode (N, 3, H, W) float32 to (N, D) float32 unit rows."""
-        batch = pixels.to(self.device, memory_format=torch.channels_last)
-        if self.card.spec.pooled:
-            trunk = self.model.visual.trunk
-            features = trunk.forward_head(trunk.forward_features(batch), pre_logits=True)
-        else:
-            features = self.model.encode_image(batch)
-        return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        """Encode (N, 3, H, W) float32 to (N, D) float32 unit rows. Raises ModelError."""
+        return self.rows(self.start_images(pixels))
+
+    def rows(self, coming: Coming) -> np.ndarray:
+        """Wait for features -> (N, D) float32. Raises ModelError if fp16 could not hold them."""
+        rows = coming.wait()
+        check_range(self.card.name, self.card.precision, rows)
+        return rows
+
+    @torch.inference_mode()
+    def start_images(self, pixels: torch.Tensor) -> Coming:
+        """Begin to encode (N, 3, H, W) float32; a GPU goes on while this process does."""
+        batch = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
+        with self.computing():
+            if self.card.spec.pooled:
+                trunk = self.model.visual.trunk
+                features = trunk.forward_head(trunk.forward_features(batch), pre_logits=True)
+            else:
+                features = self.model.encode_image(batch)
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)
+        return to_host(unit, self.device)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
@@ -169,41 +187,19 @@ class OpenClipEncoder:
         if hasattr(self.model, "text") and hasattr(self.model.text, "config"):
             # Only these towers mask their padding; CLIP's own needs its full length.
             tokens = tokens[:, : int((tokens != self.pad_id).sum(1).max())]
-        features = self.model.encode_text(tokens.to(self.device)).float()
+        with self.computing():
+            features = self.model.encode_text(tokens.to(self.device)).float()
         norm = features.norm(dim=-1)
         unit = torch.nn.functional.normalize(features, dim=-1)
         cut = [len(s) == most < len(text) for s, text in zip(short, texts, strict=True)]
-        return TextFeatures(unit.cpu().numpy(), norm.cpu().numpy(), truncated.numpy() | cut)
+        rows = unit.cpu().numpy()
+        check_range(self.card.name, self.card.precision, rows)
+        return TextFeatures(rows, norm.cpu().numpy(), truncated.numpy() | cut)
 
 
 def _cut(text: str, most: int) -> str:
     """Return the begin of a long text: to tokenize one word of 16,000 letters takes minutes."""
     return text if len(text) <= most else " ".join(text.split())[:most]
-
-
-def _split(preprocess: Compose) -> tuple[Compose, Sequence[float], Sequence[float]]:
-    """Split open_clip's preprocessing: transforms of the image, then mean and standard deviation.
-
-    The transforms run in worker processes, which pass on bytes: a quarter of the size of floats.
-    Raises ModelError if the form is unknown.
-    """
-    *resize, _to_rgb, to_tensor, normalize = preprocess.transforms  # our images are RGB already
-    if not (isinstance(to_tensor, ToTensor) and isinstance(normalize, Normalize)):
-        raise ModelError(f"open_clip's preprocessing has an unknown form: {preprocess}.")
-    return Compose(resize), normalize.mean, normalize.std
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep large freed blocks for reuse.
-
-    By default it returns each layer's output to the system and faults the pages in again for the
-    next: two thirds of a forward pass. Memory: up to 2 GB that the process keeps.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-    with suppress(OSError, AttributeError, TypeError):  # not glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 _loaded: dict[str, OpenClipEncoder] = {}
@@ -219,58 +215,22 @@ def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
     if key not in _loaded:
         _at_most.update({other: encoder.at_most for other, encoder in _loaded.items()})
         _loaded.clear()
+        say_cost(card.precision, device)
         _loaded[key] = OpenClipEncoder(card, device)
         _loaded[key].at_most = _at_most.get(key)
     return _loaded[key]
 
 
-def pick_device(wanted: str) -> str:
-    """Resolve `auto` to cuda if present, else cpu. Raises ModelError if the device is absent."""
+def pick_device(wanted: str, among_others: bool = False) -> str:
+    """Resolve `auto` to cuda if present, else cpu. Raises ModelError if the device is absent.
+
+    With `among_others`, as for a cluster's workers, `auto` and `cuda` are a GPU of this process's
+    own.
+    """
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"execution.device is `{wanted}` but torch sees no GPU. Use `auto`.")
+    if wanted == "cuda" and among_others:
+        return own_gpu(torch.cuda.device_count())
     return wanted
-
-
-def _load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
-    spec, settings = card.spec, card.identity["preprocess"]
-    with tempfile.TemporaryDirectory() as scratch:
-        if spec.folder is not None:
-            architecture = _register_folder(spec.folder, Path(scratch))
-        else:
-            architecture = str(spec.architecture)
-        weights = weights_path(card.name, spec)
-        try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                architecture,
-                pretrained=spec.pretrained or str(weights),
-                device=device,
-                pretrained_hf=False,
-                force_quick_gelu=settings.get("quick_gelu", False),
-                force_image_size=settings.get("size") if spec.checkpoint else None,
-                load_weights_only=True,
-                **{f"image_{key}": settings[key] for key in KEYS if key in settings},
-            )
-            tokenizer = open_clip.get_tokenizer(architecture)
-        except Exception as error:  # torch, safetensors and open_clip each raise their own
-            what = "the model of its open_clip_config.json" if spec.folder else architecture
-            raise ModelError(
-                f"model `{card.name}`: {weights} could not be loaded as {what} ({cause_of(error)})."
-            ) from error
-    return model.eval(), preprocess, tokenizer
-
-
-def _register_folder(folder: Path, scratch: Path) -> str:
-    """Register a model folder with open_clip; returns its name there."""
-    register_towers()
-    config = folder_config(folder)["model_cfg"]
-    for key in ("hf_model_name", "hf_tokenizer_name"):
-        # open_clip resolves these against the working directory; here they belong to the folder.
-        if place := text_folder(folder, config["text_cfg"], key):
-            config["text_cfg"][key] = str(place)
-    name = f"xmore-{digest_of(config)[:16]}"  # open_clip takes a tokenizer by `siglip` in a name
-    path = scratch / f"{name}.json"
-    path.write_text(json.dumps(config))
-    open_clip.add_model_config(path)
-    return name

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import multiprocessing.forkserver
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from multiprocessing.context import BaseContext
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from xmore.files.progress import advance
-from xmore.images.decode import ImageRejected, decode_image
+from xmore.images.readers import ListedImages
+from xmore.models.decoding import Decoded, Decoder, Resized, ToPixels
 from xmore.models.encoder import OpenClipEncoder, TextFeatures
+from xmore.models.transfer import Coming, to_device
 
-log = logging.getLogger(__name__)
-
-FEW = 512  # for this many images, starting worker processes takes longer than decoding
-AHEAD = 2  # batches that each worker decodes in advance
-
-
-class ImageSource(Protocol):
-    """Images by number; can be sent to another process."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, i: int) -> bytes:
-        """Return the bytes of image `i`. Raises ImageRejected."""
+IN_FLIGHT = 2  # batches that a GPU has before it: it goes on while a part is written
 
 
 @dataclass(frozen=True)
@@ -45,41 +27,117 @@ class ImageFeatures:
     rejected: dict[int, str]  # position -> cause
 
 
-ToPixels = Callable[[Image.Image], torch.Tensor]
-"""A decoded image -> uint8: (H, W, 3), the model's input, or (V, H, W, 3), its augmented views."""
-
-
 @dataclass(frozen=True)
-class ImageBatch:
-    """Some images, decoded."""
+class Batch:
+    """Images of a part that the model is given together."""
 
-    pixels: torch.Tensor | None  # (n, ...) uint8 from `to_pixels`; None if all were rejected
+    pixels: torch.Tensor | None  # (n, H, W, 3) uint8 on the model's device; None if all rejected
     kept: list[int]
     rejected: dict[int, str]
+    part: int  # its number
+    ends_part: bool
 
 
 def encode_images(
-    source: ImageSource,
+    source: ListedImages,
     encoder: OpenClipEncoder,
     batch_size: int,
     workers: int = 0,
     to_pixels: ToPixels | None = None,
     views: int = 1,
 ) -> ImageFeatures:
-    """Encode all images of `source`, or the `views` augmented views that `to_pixels` makes of each.
+    """Encode all images of `source`: a single part of `encode_parts`."""
+    decoder = decoder_of(encoder, batch_size, workers, to_pixels, views)
+    return next(encode_parts([source], len(source), encoder, decoder))
 
-    `workers` processes decode while the model runs; 0 chooses the number. Memory: AHEAD batches per
-    worker, and the features.
+
+def decoder_of(
+    encoder: OpenClipEncoder,
+    batch_size: int,
+    workers: int = 0,
+    to_pixels: ToPixels | None = None,
+    views: int = 1,
+) -> Decoder:
+    """Return how images are decoded for a model, in batches of `batch_size` inputs.
+
+    `to_pixels` replaces the model's resizing and makes `views` inputs per image.
     """
-    rows, kept, rejected = [], [], {}
-    for batch in image_batches(source, encoder, batch_size, workers, to_pixels, views):
-        kept += batch.kept
-        rejected.update(batch.rejected)
-        if batch.pixels is not None:
-            pixels = batch.pixels.flatten(0, 1) if views > 1 else batch.pixels
-            rows += encoder.in_parts(lambda p: encoder.encode_images(encoder.normalise(p)), pixels)
-    unit = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
-    return ImageFeatures(unit, kept, rejected)
+    batch = max(1, batch_size // views)
+    return Decoder(to_pixels or Resized(encoder.resize), batch, views, workers, encoder.device)
+
+
+def encode_parts(
+    parts: Iterable[ListedImages], count: int, encoder: OpenClipEncoder, decoder: Decoder
+) -> Iterator[ImageFeatures]:
+    """Yield the features of each part, which have `count` images in all, in their order.
+
+    Worker processes decode while the model runs; they start once. Batches, and with them the last
+    bits, are those of each part alone. Memory: AHEAD units per worker, and the features of a part;
+    on a GPU IN_FLIGHT batches more.
+    """
+    in_flight = 0 if encoder.device == "cpu" else IN_FLIGHT
+    waiting: deque[tuple[Batch, list[Coming]]] = deque()
+    found = _Part(encoder)
+    for batch in batches(parts, count, encoder.device, decoder):
+        pixels = batch.pixels
+        begun = [] if pixels is None else encoder.in_parts(_start(encoder), pixels)
+        waiting.append((batch, begun))
+        while len(waiting) > in_flight:
+            if done := found.add(*waiting.popleft()):
+                yield done
+    while waiting:
+        if done := found.add(*waiting.popleft()):
+            yield done
+
+
+def batches(
+    parts: Iterable[ListedImages], count: int, device: str, decoder: Decoder
+) -> Iterator[Batch]:
+    """Yield the images of parts, which are `count` in all, in batches that no two parts share."""
+    units: list[Decoded] = []
+    part = 0
+    for unit in decoder(parts, count):
+        units.append(unit)
+        if unit.ends_batch:
+            yield _batch(units, part, device, decoder.views)
+            units, part = [], part + unit.ends_part
+
+
+def _batch(units: list[Decoded], part: int, device: str, views: int) -> Batch:
+    good = [unit.pixels for unit in units if unit.pixels is not None]
+    pixels = to_device(good, device) if good else None
+    if pixels is not None and views > 1:
+        pixels = pixels.flatten(0, 1)
+    rejected = {i: cause for unit in units for i, cause in unit.rejected.items()}
+    kept = [i for unit in units for i in unit.kept]
+    return Batch(pixels, kept, rejected, part, units[-1].ends_part)
+
+
+def _start(encoder: OpenClipEncoder) -> Callable[[torch.Tensor], Coming]:
+    return lambda pixels: encoder.start_images(encoder.normalise(pixels))
+
+
+@dataclass
+class _Part:
+    """What is there of a part."""
+
+    encoder: OpenClipEncoder
+    rows: list[np.ndarray] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    rejected: dict[int, str] = field(default_factory=dict)
+
+    def add(self, batch: Batch, begun: list[Coming]) -> ImageFeatures | None:
+        """Wait for a batch's features; return those of the part once it is complete."""
+        self.rows += [self.encoder.rows(each) for each in begun]
+        self.kept += batch.kept
+        self.rejected.update(batch.rejected)
+        advance(len(batch.kept) + len(batch.rejected))
+        if not batch.ends_part:
+            return None
+        unit = np.concatenate(self.rows) if self.rows else np.zeros((0, 0), np.float32)
+        done = ImageFeatures(unit, self.kept, self.rejected)
+        self.rows, self.kept, self.rejected = [], [], {}
+        return done
 
 
 def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int) -> TextFeatures:
@@ -101,97 +159,3 @@ def encode_texts(texts: Sequence[str], encoder: OpenClipEncoder, batch_size: int
         np.concatenate([part.norm for part in parts])[back],
         np.concatenate([part.truncated for part in parts])[back],
     )
-
-
-def image_batches(
-    source: ImageSource,
-    encoder: OpenClipEncoder,
-    batch_size: int,
-    workers: int = 0,
-    to_pixels: ToPixels | None = None,
-    views: int = 1,
-) -> Iterator[ImageBatch]:
-    """Yield the images of `source`, decoded in worker processes, in batches of `batch_size` inputs.
-
-    `to_pixels` replaces the model's resizing and makes `views` inputs per image. Memory: AHEAD
-    batches per worker.
-    """
-    workers = _worker_count(len(source) * views, batch_size, workers, encoder.device)
-    options: dict[str, Any] = {"multiprocessing_context": _context()} if workers else {}
-    if workers:
-        options["prefetch_factor"] = AHEAD
-    for batch in DataLoader(
-        _Decoding(source, to_pixels or _Resized(encoder.resize)),
-        batch_size=max(1, batch_size // views),
-        num_workers=workers,
-        collate_fn=_collate,
-        **options,
-    ):
-        yield batch
-        advance(len(batch.kept) + len(batch.rejected))
-
-
-@dataclass(frozen=True)
-class _Resized:
-    resize: Any
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(np.array(self.resize(image)))
-
-
-class _Decoding(Dataset):
-    """`source` as a torch dataset: (position, pixels), or (position, cause) if rejected."""
-
-    def __init__(self, source: ImageSource, to_pixels: ToPixels) -> None:
-        self.source, self.to_pixels = source, to_pixels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | str]:
-        try:
-            return i, self.to_pixels(decode_image(self.source.read(i)))
-        except ImageRejected as error:
-            return i, error.cause
-
-
-def _collate(images: list[tuple[int, torch.Tensor | str]]) -> ImageBatch:
-    good = [(i, pixels) for i, pixels in images if isinstance(pixels, torch.Tensor)]
-    causes = {i: cause for i, cause in images if isinstance(cause, str)}
-    pixels = torch.stack([image for _, image in good]) if good else None
-    return ImageBatch(pixels, [i for i, _ in good], causes)
-
-
-def _worker_count(images: int, batch_size: int, wanted: int, device: str) -> int:
-    """Return the number of decoding processes; 0 means this process (few images, or no memory)."""
-    if images <= FEW:
-        return 0
-    cores = os.cpu_count() or 1
-    # A model on the CPU needs the cores itself; one decoding process keeps up with it.
-    workers = wanted or (1 if device == "cpu" else max(1, min(16, cores - 1)))
-    needed = workers * (AHEAD + 1) * batch_size * 3 * 336**2
-    try:
-        stat = os.statvfs("/dev/shm")
-    except OSError:  # not Linux, where shared memory is a folder
-        return workers
-    if stat.f_bavail * stat.f_frsize < needed:
-        log.warning(
-            "/dev/shm is too small for %d decoding processes (%d MB needed): decoding in this one. "
-            "Give the container more shared memory, or lower execution.workers or batch_size.",
-            workers,
-            needed >> 20,
-        )
-        return 0
-    return workers
-
-
-@cache
-def _context() -> BaseContext:
-    """Return a context that forks workers from a clean server process.
-
-    If they were forked from this process, locks held by its threads would stay locked in the fork.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    multiprocessing.forkserver.ensure_running()
-    return context

@@ -43,18 +43,20 @@ def spatial_features(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode (N, 3, H, W) float32 to image features (N, D) and those of P positions (N, P, D).
 
-    All rows are unit vectors. Positions are those of CALIP (Guo et al. 2023, section 3.1): all
-    outputs of a ResNet's attention pool, a ViT's patch tokens after the last norm and projection,
-    and a timm tower's feature map through its head. They stay on the device, as N x P x D is large.
+    All rows are float32 unit vectors; the tower computes in the model's precision. Positions are
+    those of CALIP (Guo et al. 2023, section 3.1): all outputs of a ResNet's attention pool, a ViT's
+    patch tokens after the last norm and projection, and a timm tower's feature map through its
+    head. They stay on the device, as N x P x D is large.
     """
     visual: Any = encoder.model.visual
-    batch = pixels.to(encoder.device, memory_format=torch.channels_last)
-    if hasattr(visual, "trunk"):
-        image, positions = _timm(visual, batch)
-    elif hasattr(visual, "attnpool"):
-        image, positions = _resnet(visual, batch)
-    else:
-        image, positions = _vit(visual, batch)
+    batch = pixels.to(encoder.device, encoder.dtype, memory_format=torch.channels_last)
+    with encoder.computing():
+        if hasattr(visual, "trunk"):
+            image, positions = _timm(visual, batch)
+        elif hasattr(visual, "attnpool"):
+            image, positions = _resnet(visual, batch)
+        else:
+            image, positions = _vit(visual, batch)
     return (
         functional.normalize(image.float(), dim=-1),
         functional.normalize(positions.float(), dim=-1),

@@ -28,6 +28,10 @@ from xmore.models.tokenizer import tokenizer_digest
 HUB = "hf-hub:"
 REPOSITORY = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 TOKENIZER = "tokenizer"  # the key of an identity that older ones lack
+PRECISION = "precision"  # the key of an identity that those in float32 lack
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+IN_2_BYTES = ("bf16", "fp16")
 
 
 class ModelSpec(Section):
@@ -58,6 +62,11 @@ class ModelSpec(Section):
         None,
         description="Preprocessing of a checkpoint. Default: that of the open_clip_config.json "
         "next to it, or of open_clip's tags of the architecture if they agree.",
+    )
+    precision: Precision | None = Field(
+        None,
+        description="In which the towers compute; part of the model's identity. Default: the "
+        "config's `precision`, or fp32. A CPU computes in fp32 and rounds to 16 bits.",
     )
 
     @model_validator(mode="after")
@@ -97,12 +106,17 @@ class ModelCard:
 
     name: str
     spec: ModelSpec
-    identity: dict[str, Any]  # weights, preprocessing and tokenizer, which enter the digests
+    identity: dict[str, Any]  # weights, preprocessing, tokenizer, precision; enters the digests
 
     @property
     def digest(self) -> str:
         """The same for all names and roles of one model."""
         return digest_of(self.identity)
+
+    @property
+    def precision(self) -> Precision:
+        """In which its towers compute."""
+        return self.identity.get(PRECISION, "fp32")
 
     @property
     def image_identity(self) -> dict[str, Any]:
@@ -126,6 +140,12 @@ def same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one == other
 
 
+def same_space(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether features under two identities can be compared: one model in any precision."""
+    one, other = ({k: v for k, v in i.items() if k != PRECISION} for i in (one, other))
+    return same_model(one, other)
+
+
 def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
     """Find the weights and hash them; `cache` keeps the hashes. Raises ModelError."""
     if spec.hub is not None:
@@ -143,6 +163,8 @@ def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
         "preprocess": _preprocess(name, spec, config, file),
         "pooled": spec.pooled,
     }
+    if spec.precision not in (None, "fp32"):
+        identity[PRECISION] = spec.precision
     tokenizer = None if spec.pooled else tokenizer_digest(spec.folder, config["text_cfg"])
     return ModelCard(name, spec, identity | ({TOKENIZER: tokenizer} if tokenizer else {}))
 

@@ -54,6 +54,8 @@ class Run:
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict)  # commit, dirty; older runs: empty
+    # by name: precision, batch_size, digest; older runs: empty, and their models computed in fp32
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: list[ArtifactRef] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(
         default_factory=list

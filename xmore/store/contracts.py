@@ -164,6 +164,13 @@ class _Cost(TypedDict):
 
 
 @with_config(_STRICT)
+class _RunModel(TypedDict):
+    precision: str
+    batch_size: Annotated[int, Field(ge=1)]
+    digest: str
+
+
+@with_config(_STRICT)
 class RunFile(TypedDict):
     """run.json."""
 
@@ -175,6 +182,7 @@ class RunFile(TypedDict):
     error: str | None
     versions: dict[str, str]
     code: NotRequired[dict[str, str | bool | None]]  # commit, dirty
+    models: NotRequired[dict[str, _RunModel]]
     artifacts: list[_Ref]
     costs: NotRequired[list[_Cost]]
 

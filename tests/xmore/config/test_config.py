@@ -38,8 +38,12 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     config = load_config(write(tmp_path / "configs", CASES["good"]), BenchmarkConfig)
     assert config.memory == tmp_path / "memory"
     assert config.datasets == ["pets", str(tmp_path / "configs/cards/birds.yaml")]
-    assert config.model("tiny") == ModelSpec(folder=tmp_path / "configs/models/tiny")
-    assert config.model("RN50/openai") == ModelSpec(architecture="RN50", pretrained="openai")
+    assert config.model("tiny") == ModelSpec(
+        folder=tmp_path / "configs/models/tiny", precision="fp32"
+    )
+    assert config.model("RN50/openai") == ModelSpec(
+        architecture="RN50", pretrained="openai", precision="fp32"
+    )
 
 
 def test_a_relative_name_of_the_file_gives_absolute_paths(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Progress: by unit, with rate and time left; without a terminal as lines."""
 
-import io
 import time
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ from PIL import Image
 
 from xmore.files import progress
 from xmore.files.progress import advance, counting, listener, track, working
+from xmore.images.readers import Files, ListedImages
 
 
 @pytest.fixture
@@ -34,28 +34,24 @@ def test_items_without_sizes_are_counted_one_by_one(told):
     advance(1)  # nothing is open
 
 
-class Images:
-    """Five times the same image."""
+def test_images_count_as_they_are_encoded(told, tmp_path):
+    import torch
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    from xmore.models.features import encode_images
+    from xmore.models.transfer import Coming
 
-    def __len__(self) -> int:
-        return 5
-
-    def read(self, i: int) -> bytes:
-        return self.data
-
-
-def test_images_count_as_they_are_encoded(told):
-    from xmore.models.features import image_batches
-
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(out, "PNG")
-    source = Images(out.getvalue())
-    encoder = SimpleNamespace(resize=lambda image: image, device="cpu")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    encoder = SimpleNamespace(
+        device="cpu",
+        resize=lambda image: image,
+        normalise=lambda pixels: pixels,
+        in_parts=lambda run, batch: [run(batch)],
+        start_images=lambda pixels: Coming(torch.zeros(len(pixels), 1)),
+        rows=Coming.wait,
+    )
+    source = ListedImages(Files(tmp_path), ["a.png"] * 5, [None] * 5)
     for _ in track(["a part"], "work", "row", sizes=[5]):
-        list(image_batches(source, encoder, batch_size=2))
+        encode_images(source, encoder, batch_size=2)
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 

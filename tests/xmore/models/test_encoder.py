@@ -13,6 +13,7 @@ from xmore.files.errors import ModelError
 from xmore.images.decode import decode_image
 from xmore.models import encoder as encoders
 from xmore.models.encoder import load_encoder, pick_device
+from xmore.models.loading import load
 from xmore.models.spec import ModelSpec, describe_model
 
 
@@ -77,7 +78,7 @@ def test_pooled_has_no_texts(real_models, tmp_path):
 
 def test_images_are_prepared_to_the_last_bit_as_open_clip_does(real_models, world, tmp_path):
     card = describe(ModelSpec(folder=real_models / "lite0"), tmp_path)
-    encoder, (_, preprocess, _) = load_encoder(card, "cpu"), encoders._load(card, "cpu")
+    encoder, (_, preprocess, _) = load_encoder(card, "cpu"), load(card, "cpu")
     paths = sorted((world.root / "queries").rglob("*.jpg"))[:5]
     images = [decode_image(path.read_bytes()) for path in paths]
     raw = torch.stack([torch.from_numpy(np.array(encoder.resize(image))) for image in images])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from xmore.files.digests import digest_file
-from xmore.images.readers import Files, ListedImages
-from xmore.models import features
+from xmore.images.readers import Files, ListedImages, Tars
+from xmore.models import decoding
+from xmore.models.decoding import FEW, Decoder
 from xmore.models.encoder import load_encoder
-from xmore.models.features import encode_images
+from xmore.models.features import decoder_of, encode_images, encode_parts
 from xmore.models.spec import describe_model
 
 
@@ -40,44 +41,109 @@ SIZES = 4, 2  # of a batch, worker processes
 REJECTED = {3: "not an image", 8: "changed since it was listed", 11: "no such file"}
 
 
+def spans(images: ListedImages, size: int) -> list[ListedImages]:
+    return [
+        ListedImages(images.reader, images.names[i : i + size], images.hashes[i : i + size])
+        for i in range(0, len(images), size)
+    ]
+
+
 def test_worker_processes_give_what_this_process_gives(encoder, images, monkeypatch):
     here = encode_images(images, encoder, *SIZES)
     assert here.rejected == REJECTED and here.kept == [i for i in range(30) if i not in REJECTED]
-    monkeypatch.setattr(features, "FEW", 5)
-    pids = set()
-    decode = features.image_batches
-
-    def watch(*arguments):
-        for batch in decode(*arguments):
-            pids.update(child.pid for child in multiprocessing.active_children())
-            yield batch
-
-    monkeypatch.setattr(features, "image_batches", watch)
+    monkeypatch.setattr(decoding, "FEW", 5)
+    monkeypatch.setattr(decoding, "UNIT", 3)  # less than a batch
     there = encode_images(images, encoder, *SIZES)
-    assert len(pids) == 2
     assert (there.kept, there.rejected) == (here.kept, here.rejected)
     np.testing.assert_array_equal(there.unit, here.unit)
+
+
+def test_one_start_of_the_workers_serves_all_parts(encoder, images, monkeypatch):
+    """Parts are cut from one stream, each as it is alone: the same rows, causes and last bits."""
+    parts = spans(images, 7)
+    alone = [encode_images(part, encoder, *SIZES) for part in parts]
+    monkeypatch.setattr(decoding, "FEW", 5)
+    pids, begun, found = set(), [], []
+
+    def listed():
+        for part in parts:
+            begun.append(len(found))
+            yield part
+
+    for each in encode_parts(listed(), len(images), encoder, decoder_of(encoder, *SIZES)):
+        pids.update(child.pid for child in multiprocessing.active_children())
+        found.append(each)
+    assert len(pids) == 2
+    assert begun[:3] == [0, 0, 0], "what follows a part is decoded before it is there"
     assert not any(Path(f"/proc/{pid}").exists() and not _zombie(pid) for pid in pids)
+    for one, other in zip(found, alone, strict=True):
+        assert (one.kept, one.rejected) == (other.kept, other.rejected)
+        np.testing.assert_array_equal(one.unit, other.unit)
+
+
+def test_an_empty_part_and_one_without_any_image(encoder, images):
+    parts = [*(spans(images, 3)[:1]), *(ListedImages(images.reader, n, n) for n in ([], ["a"], []))]
+    found = list(encode_parts(parts, 4, encoder, decoder_of(encoder, *SIZES)))
+    assert [each.kept for each in found] == [[0, 1, 2], [], [], []]
+    assert [each.rejected for each in found] == [{}, {}, {0: "no such file"}, {}]
+    assert list(encode_parts([], 0, encoder, decoder_of(encoder, *SIZES))) == []
+
+
+@pytest.mark.parametrize("few", [5, FEW])
+def test_a_part_that_cannot_be_read_is_raised_in_its_turn(encoder, images, monkeypatch, few):
+    monkeypatch.setattr(decoding, "FEW", few)
+    found = []
+
+    def listed():
+        yield from spans(images, 10)[:2]
+        raise RuntimeError("the third")
+
+    with pytest.raises(RuntimeError, match="the third"):
+        for each in encode_parts(listed(), 30, encoder, decoder_of(encoder, *SIZES)):
+            found.append(len(each.unit) + len(each.rejected))
+    assert found == [10, 10]
+
+
+def test_a_reader_is_sent_once_and_another_only_in_part(images):
+    tars = Tars(Path("x"), {name: ("0.tar", i, 1) for i, name in enumerate(images.names)})
+    other = [ListedImages(tars, part.names, part.hashes) for part in spans(images, 8)[2:]]
+    ahead = decoding._Ahead([*spans(images, 8)[:2], *other], batch=4, unit=4)
+    assert ahead.reader is images.reader
+    units = list(ahead)
+    assert [unit.images for unit in units[:4]] == [
+        (images.names[i : i + 4], images.hashes[i : i + 4]) for i in range(0, 16, 4)
+    ]
+    assert [list(unit.images.reader.places) for unit in units[4:]] == [
+        images.names[i : i + 4] for i in (16, 20, 24, 28)
+    ]
+    assert [unit.ends_part for unit in units] == [False, True] * 4
 
 
 def _zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_too_little_shared_memory_is_said_and_done_without(encoder, images, monkeypatch, caplog):
-    monkeypatch.setattr(features, "FEW", 5)
+def decoder(workers: int, device: str) -> Decoder:
+    return Decoder(lambda image: image, 4, workers=workers, device=device)
+
+
+def test_too_little_shared_memory_is_said_and_done_without(monkeypatch, caplog):
     monkeypatch.setattr(
         os, "statvfs", lambda _: os.statvfs_result((1, 1024, 9, 9, 9, 9, 9, 9, 0, 9))
     )
     with caplog.at_level(logging.WARNING):
-        assert features._worker_count(30, *SIZES, "cpu") == 0
+        assert decoder(2, "cpu")._workers(FEW + 1) == 0
     assert "/dev/shm is too small for 2 decoding processes" in caplog.text
 
 
 def test_how_many_workers(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    many = features.FEW + 1
-    assert features._worker_count(features.FEW, 64, 0, "cuda") == 0
-    assert features._worker_count(many, 64, 0, "cpu") == 1
-    assert features._worker_count(many, 64, 0, "cuda") == 7
-    assert features._worker_count(many, 64, 3, "cpu") == 3
+    assert decoder(0, "cuda")._workers(FEW) == 0
+    assert decoder(0, "cpu")._workers(FEW + 1) == 1
+    assert decoder(0, "cuda:1")._workers(FEW + 1) == 7
+    assert decoder(3, "cpu")._workers(FEW + 1) == 3
+
+
+def test_units_are_small_however_large_the_batch():
+    assert [Decoder(print, batch).unit for batch in (1, 64, 1024)] == [1, 64, 64]
+    assert [Decoder(print, 4, views).unit for views in (8, 64, 100)] == [4, 1, 1]

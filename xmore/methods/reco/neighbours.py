@@ -15,7 +15,7 @@ from xmore.memory.cost import exact_is_affordable
 from xmore.memory.rows import embeddings_of, rows_of_shard
 from xmore.memory.search import Searcher
 from xmore.memory.snapshot import Kind, Snapshot, seen_by
-from xmore.models.spec import same_model
+from xmore.models.spec import same_space
 
 MOST_HELD_OUT = 2000  # rows; retrieval compares each with each
 LOOK = 1024  # nearest rows that are examined to find k valid ones
@@ -52,7 +52,7 @@ def joint_memory(snapshot: Snapshot, model: str, identity: dict[str, Any]) -> Jo
             f"{snapshot.path}: names no model, but RECO needs the model that embedded its images "
             "and captions. Build a memory from it with `sources: [clip_retrieval: ...]`."
         )
-    if not same_model(theirs["identity"], identity):
+    if not same_space(theirs["identity"], identity):
         raise SnapshotError(
             f"{snapshot.path}: was embedded by `{theirs['name']}`, which is not `{model}`, but "
             "RECO needs one model's space. Set that model, or a memory embedded by this one."

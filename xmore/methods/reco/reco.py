@@ -19,7 +19,7 @@ from xmore.methods.base import (
     Variant,
     needed,
 )
-from xmore.models.spec import same_model
+from xmore.models.spec import same_space
 
 if TYPE_CHECKING:
     from xmore.methods.reco.checkpoint import RecoCheckpoint
@@ -45,7 +45,7 @@ class RecoMethod(Scorer):
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         found = checkpoint_of(request)
         theirs = found.facts["model"]
-        if not same_model(theirs["identity"], model.identity):
+        if not same_space(theirs["identity"], model.identity):
             raise ModelError(
                 f"{found.folder}: `reco` was trained on embeddings of `{theirs['name']}`, which is "
                 f"not the inference model `{model.name}`. Change `roles.inference`, or train it "
