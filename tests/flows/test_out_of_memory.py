@@ -113,15 +113,16 @@ def test_tuning_goes_on_in_smaller_chunks(monkeypatch):
     from xmore.models.prompt_tuning import PromptedClasses
 
     classes = PromptedClasses(Encoder("RN50"), ["cat", "dog", "owl"])
-    weights = torch.from_numpy(unit(np.random.default_rng(0), 3, 1024))
-    whole = classes.features(classes.start), classes.gradient(classes.start, weights)
+    weights = torch.from_numpy(unit(np.random.default_rng(0), 2, 3, 1024))
+    contexts = classes.start[None]
+    whole = classes.features(contexts), classes.gradients(weights)
     encode = classes._encode
 
-    def bounded(context, rows):
+    def bounded(contexts, rows):
         if len(rows) > 2:
             raise torch.OutOfMemoryError(LACK)
-        return encode(context, rows)
+        return encode(contexts, rows)
 
     monkeypatch.setattr(classes, "_encode", bounded)
-    parts = classes.features(classes.start), classes.gradient(classes.start, weights)
+    parts = classes.features(contexts), classes.gradients(weights)
     torch.testing.assert_close(parts, whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from xmore.models.spec import ModelCard
 
 LEARNING_RATE = 5e-3  # section 4; AdamW, one step
+AT_ONCE = 1 << 25  # numbers in the class features of the images that are tuned together: 128 MB
 
 
 class Tpt(Scorer):
     """One step on "a photo of a", which makes the kept views' mean prediction more confident.
 
     The kept augmented views are those of `confident`. The prompt is always "a photo of a {class}.",
-    whatever the config says. Everything is float32, unlike the public code, which uses float16 with
-    a gradient scaler.
+    whatever the config says. The text tower computes in the model's precision, all else in float32;
+    in fp16, gradients are scaled as in the public code.
     """
 
     name = "tpt"
@@ -63,39 +64,46 @@ class Tpt(Scorer):
 
         encoder, keep = context.load(), context.request.options.views.keep
         classes = PromptedClasses(encoder, context.class_names)
-        untuned = classes.features(classes.start)
+        untuned = classes.features(classes.start[None])[0]
+        together = max(1, AT_ONCE // untuned.numel())
 
         def score(shard: QueryShard) -> np.ndarray:
+            views, clean = needed(shard.views), untuned.cpu().numpy()
             scores = []
-            for views in needed(shard.views):
-                chosen = confident(
-                    class_probabilities(views, untuned.cpu().numpy(), context.tau), keep
-                )
-                kept = torch.from_numpy(views[chosen]).to(encoder.device)
-                prompt_context = tune(classes, untuned, kept, context.tau)
-                tuned = classes.features(prompt_context).cpu().numpy()
-                scores.append(class_probabilities(views[:1], tuned, context.tau)[0])
+            for first in range(0, len(views), together):
+                some = views[first : first + together]
+                kept = [
+                    torch.from_numpy(
+                        each[confident(class_probabilities(each, clean, context.tau), keep)]
+                    ).to(encoder.device)
+                    for each in some
+                ]
+                contexts = tune(classes, untuned, kept, context.tau)
+                for each, tuned in zip(some, classes.features(contexts).cpu().numpy(), strict=True):
+                    scores.append(class_probabilities(each[:1], tuned, context.tau)[0])
             return np.stack(scores)
 
         return score
 
 
 def tune(
-    classes: PromptedClasses, untuned: torch.Tensor, views: torch.Tensor, tau: float
+    classes: PromptedClasses, untuned: torch.Tensor, views: Sequence[torch.Tensor], tau: float
 ) -> torch.Tensor:
-    """Take one AdamW step from the initial context; returns a (TOKENS, W) context.
+    """Take one AdamW step from the initial context, for each image: (B, TOKENS, W) contexts.
 
-    `untuned` (C, D) are the classes with the initial context, `views` (n, D) the kept augmented
-    views; both are unit rows. The optimiser is new for each image, so images are independent.
+    `untuned` (C, D) are the classes with the initial context, `views` B times the (n, D) kept
+    augmented views; both are unit rows. The optimiser keeps nothing: images are independent.
     """
     import torch
 
     features = untuned.detach().clone().requires_grad_()
-    (of_features,) = torch.autograd.grad(entropy_of_mean(tau * views @ features.T), features)
-    prompt_context = torch.nn.Parameter(classes.start.clone())
-    prompt_context.grad = classes.gradient(classes.start, of_features)
-    torch.optim.AdamW([prompt_context], lr=LEARNING_RATE).step()
-    return prompt_context.detach()
+    of_features = [
+        torch.autograd.grad(entropy_of_mean(tau * kept @ features.T), features)[0] for kept in views
+    ]
+    contexts = torch.nn.Parameter(classes.start.repeat(len(views), 1, 1))
+    contexts.grad = classes.gradients(torch.stack(of_features))
+    torch.optim.AdamW([contexts], lr=LEARNING_RATE).step()
+    return contexts.detach()
 
 
 def entropy_of_mean(logits: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,7 @@ def test_each_image_is_tuned_as_the_paper_tells(encoder):
 
 def start_features(encoder):
     classes = PromptedClasses(encoder, NAMES)
-    return classes.features(classes.start)
+    return classes.features(classes.start[None])[0]
 
 
 def test_untuned_classes_are_the_towers_own(encoder):
@@ -104,12 +104,45 @@ def test_untuned_classes_are_the_towers_own(encoder):
     torch.testing.assert_close(start_features(encoder), own, atol=1e-5, rtol=1e-4)
 
 
-def test_the_gradient_does_not_depend_on_the_chunks(encoder, monkeypatch):
+def test_the_gradient_does_not_depend_on_the_chunks(encoder):
     classes = PromptedClasses(encoder, NAMES)
-    weights = torch.randn_like(classes.features(classes.start))
-    whole = classes.gradient(classes.start, weights)
-    monkeypatch.setattr("xmore.models.prompt_tuning.CHUNK", 2)
-    torch.testing.assert_close(classes.gradient(classes.start, weights), whole)
+    weights = torch.randn(2, *classes.features(classes.start[None])[0].shape)
+    whole = classes.gradients(weights)
+    classes.chunk = 2
+    torch.testing.assert_close(classes.gradients(weights), whole)
+
+
+def test_several_images_share_passes(encoder, monkeypatch):
+    classes = PromptedClasses(encoder, NAMES)
+    contexts = classes.start + 0.01 * torch.randn(5, *classes.start.shape)
+    alone = classes.features(contexts)
+    assert torch.equal(alone[3:4], classes.features(contexts[3:4]))
+    passes, encode = [], classes._encode
+
+    def watched(contexts, rows):
+        passes.append(len(rows))
+        return encode(contexts, rows)
+
+    monkeypatch.setattr(classes, "_encode", watched)
+    classes.together = 2  # as on a GPU
+    torch.testing.assert_close(classes.features(contexts), alone, atol=1e-5, rtol=1e-4)
+    assert passes == [6, 6, 3]
+    passes.clear()
+    weights = torch.randn_like(alone)
+    several = classes.gradients(weights)
+    assert passes == [3], "one forward pass serves the gradients of all images"
+    for one, weight in zip(several, weights, strict=True):
+        assert torch.equal(classes.gradients(weight[None])[0], one)
+
+
+@pytest.mark.parametrize(("precision", "close"), [("bf16", 0.99), ("fp16", 0.999)])
+def test_a_gradient_in_16_bits_points_where_float32s_does(precision, close):
+    exact, near = (PromptedClasses(Encoder("RN50", p), NAMES) for p in ("fp32", precision))
+    weights = torch.randn(2, *exact.features(exact.start[None])[0].shape)
+    weights[1] *= 1e-7  # fp16 ends at 6e-8: unscaled, nothing would be left of this one
+    for one, other in zip(exact.gradients(weights), near.gradients(weights), strict=True):
+        assert other.dtype == torch.float32
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > close
 
 
 def test_what_cannot_be_tuned_is_refused(encoder, monkeypatch):
