@@ -113,7 +113,7 @@ def test_keys_are_changed_on_the_command_line_and_recorded(config_file, tmp_path
         (["--set", "limit"], ["--set limit", "KEY=VALUE"]),
         (["--set", "=1"], ["--set =1", "KEY=VALUE"]),
         (["--set", "a..b=1"], ["--set a..b=1", "KEY=VALUE"]),
-        (["--model", "lite9"], ["no model `lite9`"]),
+        (["--model", "lite9"], ["no model `lite9`", "`models` has lite0"]),
         (["--resume", "latest", "--set", "limit=2"], ["resumed", "--set"]),
     ],
 )

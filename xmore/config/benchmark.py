@@ -197,8 +197,9 @@ class BenchmarkConfig(Section):
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
         for name in (*self.roles.inference, self.roles.coarse, self.roles.fine):
             if name not in self.models and "/" not in name:
+                defined = ", ".join(self.models) or "none"
                 raise ValueError(
-                    f"`roles`: no model `{name}`; define it under `models`, or use "
+                    f"`roles`: no model `{name}`; `models` has {defined}. Define it there, or use "
                     "ARCHITECTURE/TAG as in RN50/openai"
                 )
         return self
