@@ -27,6 +27,11 @@ class Headline:
         return variant_name(self.method, self.adjustment)
 
     @property
+    def full_name(self) -> str:
+        """The name with M: a run may have several, and the numbers shown are of one."""
+        return self.name if self.m is None else f"{self.name} (M = {self.m})"
+
+    @property
     def values(self) -> dict[str, Any]:
         """The SQL parameters that select this variant, without the order seed."""
         return {"method": self.method, "adjustment": self.adjustment, "m": self.m}
@@ -71,8 +76,8 @@ def _sentence(
 ) -> str:
     low, high, difference, less, more, p = numbers
     accuracy = (
-        f"{dataset}, {model}: {of.name} predicts {show(top1, 'share')} % of {n:,} images correctly "
-        f"({show(low, 'share')} to {show(high, 'share')})"
+        f"{dataset}, {model}: {of.full_name} predicts {show(top1, 'share')} % of {n:,} images "
+        f"correctly ({show(low, 'share')} to {show(high, 'share')})"
     )
     if difference is None or p is None:
         return f"{accuracy}."

@@ -48,13 +48,19 @@ def plots(
 
 
 INTERVAL = "Wilson's 95 % interval"
-TITLES = {  # kind: the figure's title, and what its marks are; {} is the headline's method
-    "accuracy": ("Accuracy", f"Bars: {INTERVAL}."),
-    "m-sweep": ("Accuracy by number of captions M", f"Shaded: {INTERVAL} of {{}}."),
-    "confidence": ("Confidence and weight", "Of the image, and of its captions, under {}."),
-    "weight-ratio": ("Weight ratio", "Bars: mean; marks: median; dotted: equal weights."),
-    "reliability": ("Calibration", f"Shaded: {INTERVAL} of {{}}; dotted: perfect calibration."),
-    "classes": ("Classes helped and hurt most", "By {}; in brackets: the class's images."),
+TITLES = {  # kind: the figure's title, and what its marks are, with the headline's names
+    "accuracy": ("Accuracy", f"Bars: {INTERVAL}{{at_m}}."),
+    "m-sweep": ("Accuracy by number of captions M", f"Shaded: {INTERVAL} of {{name}}."),
+    "confidence": (
+        "Confidence and weight",
+        "Of the image, and of its captions, under {full_name}.",
+    ),
+    "weight-ratio": ("Weight ratio", "Bars: mean; marks: median; dotted: equal weights{at_m}."),
+    "reliability": (
+        "Calibration",
+        f"Shaded: {INTERVAL} of {{full_name}}; dotted: perfect calibration.",
+    ),
+    "classes": ("Classes helped and hurt most", "By {full_name}; in brackets: the class's images."),
     "retrieval": (
         "Similarity of retrieved images",
         "Line: median over the test images; shaded: the middle 80 % of them.",
@@ -98,7 +104,11 @@ class _Drawing:
                 TITLES[kind][0],
                 f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}"
                 f"{self.run.trial}",
-                TITLES[kind][1].format(self.of.name),
+                TITLES[kind][1].format(
+                    name=self.of.name,
+                    full_name=self.of.full_name,
+                    at_m="" if self.of.m is None else f"; M = {self.of.m}",
+                ),
                 alt,
                 svg,
             )

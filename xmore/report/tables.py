@@ -89,9 +89,10 @@ def _resolution(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     return Table(
         "resolution",
         "Detectable differences",
-        f"In points: the difference between {of.name} and clip that McNemar's test (p < {LEVEL}) "
-        "would find in 8 of 10 such test sets, given the number of images that only one of the two "
-        f"predicts correctly (Connor 1987); empty if too few differ. {_memory(run).capitalize()}.",
+        f"In points: the difference between {of.full_name} and clip that McNemar's test "
+        f"(p < {LEVEL}) would find in 8 of 10 such test sets, given the number of images "
+        "that only one of the two predicts correctly (Connor 1987); empty if too few differ. "
+        f"{_memory(run).capitalize()}.",
         [
             ("dataset", "text"),
             ("model", "text"),
@@ -121,7 +122,7 @@ def _by_class(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
     return Table(
         "by_class",
         "Accuracy by class",
-        f"Top-1 of clip and of {of.name}, with Wilson's 95 % interval of the latter over the "
+        f"Top-1 of clip and of {of.full_name}, with Wilson's 95 % interval of the latter over the "
         f"n images of the class; {_memory(run)}.",
         [
             ("dataset", "text"),

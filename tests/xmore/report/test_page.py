@@ -95,6 +95,10 @@ def test_every_plot_and_table_says_of_what_it_is(tiny):
         said = caption.partition("</figcaption>")[0]
         assert re.search("(Bars|Shaded|shaded|Of the image|By xmore minmax)", said)
         assert "tiny (n = 20)" in said and run.snapshot["name"] in said and "model lite0" in said
+    assert "tiny, lite0: xmore minmax (M = 8) predicts" in text
+    marks = [caption.partition("</figcaption>")[0] for caption in captions]
+    assert "Bars: Wilson&#39;s 95 % interval; M = 8." in marks[0]
+    assert sum("xmore minmax (M = 8)" in caption for caption in marks) == 3
     for path in (page.parent / "tables").glob("*.md"):
         if path.stem != "stages":
             assert run.snapshot["name"] in path.read_text(), path.stem
