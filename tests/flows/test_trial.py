@@ -8,6 +8,7 @@ import yaml
 from flows.benchmark import xmore_benchmark
 from xmore.datasets.scan import sample
 from xmore.report.leaderboard import leaderboards
+from xmore.report.page import write_report
 from xmore.report.tables import comparisons
 from xmore.results.runs import all_runs, load_run
 from xmore.results.views import open_views
@@ -34,7 +35,7 @@ def trial(done_again):
     return load_run(config.results, xmore_benchmark.fn(config))
 
 
-def test_a_trial_says_so_everywhere_and_is_never_mixed(trial, done, done_again, xmore):
+def test_a_trial_says_so_everywhere_and_is_never_mixed(trial, done, done_again, xmore, tmp_path):
     full = load_run(done_again.results, xmore_benchmark.fn(done_again))
     where = ("--results", trial.results)
     assert trial.name.startswith("tiny-limit10-") and trial.config["limit"] == 10
@@ -52,6 +53,8 @@ def test_a_trial_says_so_everywhere_and_is_never_mixed(trial, done, done_again, 
     assert {board.dataset for board in leaderboards(open_views(trial), trial)} == {
         "tiny (limit 10)"
     }
+    page = write_report(trial, tmp_path).read_text()
+    assert "tiny (n = 10); model lite0" in page and "(limit 10)" in page
     assert "a trial run (limit 10)" in comparisons(open_views(trial), trial).note
     assert "tiny (limit 10), lite0" in xmore("show", trial.name, *where).stdout
     lines = xmore("runs", *where).stdout.splitlines()

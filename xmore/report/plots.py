@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -36,6 +36,7 @@ def plots(
 ) -> list[Plot]:
     """Return all figures for which the run has data: one per model, one panel per dataset."""
     draw = _Drawing(run, of)
+    found = found | {"leaderboard": _untold(found["leaderboard"], run.trial)}
     return [
         *draw.each("accuracy", _estimates(found["leaderboard"], of), _accuracy),
         *draw.each("m-sweep", by_m(db), _by_m),
@@ -167,6 +168,12 @@ def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
     )
     svg = figures.curves(mine, "rank", "similarity", band="similarity")
     return svg, f"Similarity of the coarse neighbours by rank. {words}."
+
+
+def _untold(leaderboard: Table, trial: str) -> Table:
+    """Return the leaderboard by the datasets' own names, as the other tables have them."""
+    rows = [(row[0].removesuffix(trial), *row[1:]) for row in leaderboard.rows]
+    return replace(leaderboard, rows=rows)
 
 
 def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
