@@ -20,8 +20,21 @@ take_downs = Commands(
 )
 commands.add_typer(take_downs, name="takedown")
 
+
+def _is_there(memory: Path) -> Path:
+    """Return the folder. A misspelt one would look like a memory of which nothing is taken down."""
+    from xmore.files.errors import SnapshotError
+
+    if not memory.is_dir():
+        raise SnapshotError(f"{memory}: no memory is there. Correct the path.")
+    return memory
+
+
 MemoryFolder = Annotated[
-    Path, typer.Argument(help="Folder of a memory; it contains CURRENT.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Folder of a memory; it contains CURRENT.", show_default=False, callback=_is_there
+    ),
 ]
 SnapshotName = Annotated[
     str | None,

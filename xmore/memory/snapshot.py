@@ -127,6 +127,11 @@ def resolve_current(memory: Path) -> str:
     except OSError as error:
         if is_shortage(error):
             raise
+        if not memory.exists():
+            raise SnapshotError(
+                f"{memory}: no memory is there. Correct the path, or build the memory with "
+                "`xmore reindex CONFIG`."
+            ) from error
         if (memory / "img_emb").is_dir():
             raise SnapshotError(
                 f"{memory}: is a folder made by clip-retrieval, which has no snapshots. Set it as "

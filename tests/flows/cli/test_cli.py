@@ -138,3 +138,14 @@ def test_standard_streams_that_are_closed_or_full(done, streams, code, says):
     )
     assert answer.returncode == code and says in answer.stderr, answer
     assert answer.stderr.count("\n") == bool(says)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["show", "list", "gc", "takedown list", "takedown traces"],
+)
+def test_a_misspelt_memory_is_told_and_no_folder_is_made(tmp_path, xmore, command):
+    answer = xmore("memory", *command.split(), tmp_path / "memroy")
+    assert answer.returncode == 2 and not answer.stdout, answer.stdout
+    assert answer.stderr == f"error: {tmp_path / 'memroy'}: no memory is there. Correct the path.\n"
+    assert not list(tmp_path.iterdir())
