@@ -16,6 +16,7 @@ from xmore.config.load import load_config
 from xmore.config.sweep import SweepConfig, members
 from xmore.files.errors import ConfigError
 from xmore.files.paths import real, write_whole
+from xmore.files.sql import complaint
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
@@ -41,7 +42,7 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
     try:
         empty = not duckdb.extract_statements(sweep.table)
     except duckdb.Error as error:
-        raise ConfigError(f"{file}: `table`: {str(error).splitlines()[0]}.") from error
+        raise ConfigError(f"{file}: `table`: {complaint(error)}") from error
     if empty:
         raise ConfigError(f"{file}: `table` is empty. Write a query, such as `from leaderboard`.")
     found = list(members(sweep, file.resolve().parent))  # raises before the first run starts
@@ -56,8 +57,8 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
             table = views.execute(sweep.table)
             found_rows = table.fetchall()  # which fails where the query does
         except duckdb.Error as error:
-            first = str(error).splitlines()[0]
-            raise ConfigError(f"{file}: `table`: {first}. Run {name} is complete.") from error
+            told = f"{file}: `table`: {complaint(error)}"
+            raise ConfigError(f"{told.rstrip('.')}. Run {name} is complete.") from error
         columns = [*member.values, *(column[0] for column in table.description or ())]
         rows += [[*member.values.values(), *row] for row in found_rows]
         names += [name] * (len(rows) - len(names))

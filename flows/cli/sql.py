@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from flows.cli.terminal.console import record, say, show_rows, wants_json
 from xmore.files.errors import QueryError, what_to_do
-from xmore.files.sql import time_limit
+from xmore.files.sql import complaint, time_limit
 from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -77,7 +77,9 @@ def _limited(
         try:
             yield
         except (duckdb.Error, _ReadError) as error:
-            raise QueryError(told if stopped.is_set() else _one_line(error)) from error
+            raise QueryError(
+                told if stopped.is_set() else complaint(error, what_to_do(str(error)))
+            ) from error
 
 
 class _ReadError(Exception):
@@ -251,11 +253,3 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
 
 def _partial(output: Path) -> Path:
     return output.with_name(f".{output.name}.tmp")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    hint = next(
-        (line.strip() for line in lines if "Did you mean" in line or "Candidate" in line), ""
-    )
-    return f"{lines[0].rstrip('.!?')}. {hint or what_to_do(str(error))}".strip()

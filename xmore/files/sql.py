@@ -10,10 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmore.files.errors import first_line
+
 if TYPE_CHECKING:
     import duckdb
 
 GRACE = 10.0  # seconds for a query to hear that it is to end
+
+
+def complaint(error: Exception, otherwise: str = "") -> str:
+    """Return DuckDB's error in one line, with the names that it proposes, or else `otherwise`."""
+    hints = (
+        line.strip()
+        for line in str(error).splitlines()
+        if "Did you mean" in line or "Candidate" in line
+    )
+    return f"{first_line(error)}. {next(hints, otherwise)}".strip()
 
 
 def quote_all(texts: Iterable[object]) -> str:
