@@ -102,6 +102,7 @@ def classified(
             if like and stream:
                 m = max(config.retrieval.captions)
                 found.answers.extend(_as_in(like, stream, ref, m, labels) for ref in scored)
+                found.answers.sort(key=lambda answer: answer.model)  # one table per model
             yield found, plan
 
 

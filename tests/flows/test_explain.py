@@ -149,14 +149,17 @@ def test_a_picture_comes_after_the_queries_of_one_dataset(world, two, tmp_path):
     from xmore.results.runs import config_of
 
     image = min((world.root / "queries").rglob("*.jpg"))
-    weights = {}
+    config, weights = config_of(two), {}
+    roles = config.roles.model_copy(update={"inference": ["lite0", "lite2"]})
+    config = config.model_copy(update={"roles": roles})
     for name in ("tiny", "few"):
         bounds = open_views(two).execute(
             "select min(image_confidence), max(image_confidence) from scores where dataset = ?",
             [name],
         )
         ((low, high),) = bounds.fetchall()
-        with classified(image, ["bird", "tool"], config_of(two), two, name) as (found, _):
+        with classified(image, ["bird", "tool"], config, two, name) as (found, _):
+            assert [a.model for a in found.answers] == ["lite0"] * 5 + ["lite2"] * 5
             after = next(a for a in found.answers if a.method.startswith("xmore minmax after"))
             mine = found.scores[0].image_confidence
         weights[name] = after.image_weight
