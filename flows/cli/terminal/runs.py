@@ -73,7 +73,7 @@ def show_runs(found: Sequence[Run], every_column: bool = False) -> None:
         (
             run.name,
             run.status,
-            ", ".join(Path(name).stem for name in run.config["datasets"]) + run.trial,
+            ", ".join(_datasets(run)) + run.trial,
             run.started,
             run.seconds,
             run.snapshot["name"],
@@ -83,6 +83,14 @@ def show_runs(found: Sequence[Run], every_column: bool = False) -> None:
     shown = len(columns) if every_column or wants_json() else -1
     if found or wants_json():
         show_table(Table("runs", "", "", columns[:shown], [row[:shown] for row in rows]))
+
+
+def _datasets(run: Run) -> list[str]:
+    """Return the names of a run's datasets; of their cards, if it has not come to all of them."""
+    found = dict.fromkeys(ref.dataset for ref in run.artifacts if ref.stage == "queries")
+    if run.status == "completed":
+        return [*found]
+    return [Path(name).stem for name in run.config["datasets"]]
 
 
 def _show_leaderboard(

@@ -13,6 +13,7 @@ from sharing import free_port, unsealed
 from flows.cli import main, services
 from flows.cli.terminal import console
 from flows.cli.terminal.memory import show_difference, show_freed
+from flows.cli.terminal.runs import show_runs
 from flows.reindex import Reindexed, summary
 from flows.upkeep import Difference
 from index_build.upkeep.gc import Freed
@@ -274,3 +275,12 @@ def test_the_version_and_shell_completion(xmore, monkeypatch):
     assert re.fullmatch(r"\d+\.\d+\S*\n", xmore("--version").stdout)
     monkeypatch.setenv("_XMORE_COMPLETE", "source_bash")
     assert "_XMORE_COMPLETE=complete_bash" in xmore().stdout
+
+
+def test_runs_are_listed_with_the_names_of_datasets_not_of_their_files(capsys):
+    run = SimpleNamespace(name="r", started="", seconds=1.0, trial="")
+    run.config, run.snapshot = {"datasets": ["/x/photos.yaml"]}, {"name": "s"}
+    run.artifacts = [SimpleNamespace(stage="queries", dataset="pets")]
+    for run.status, says in (("interrupted", "photos"), ("completed", "pets")):
+        show_runs([run])
+        assert capsys.readouterr().out.splitlines()[3].split()[:3] == ["r", run.status, says]
