@@ -93,7 +93,7 @@ def test_the_features_are_those_of_the_images(made, world):
     names = [row["url"].rpartition("/")[2] for row in rows]
     source = ListedImages(Files(folder), names, [row["memory_key"] for row in rows])
     encoder = load_encoder(describe_model("m", config.model, world.root / "cache"), "cpu")
-    direct = encode_images(source, encoder, config.execution.batch_size)
+    direct = encode_images(source, encoder, batch_size=64)
     assert direct.kept == list(range(len(rows)))
     # Some were scaled down to 256 pixels and encoded again on the way.
     assert (features * direct.unit).sum(1).min() > 0.93
