@@ -15,14 +15,17 @@ class Server:
         self.api, self.client = api, httpx.Client(timeout=30)
 
     def post(self, path: str, data) -> list | dict:
+        return self.ask("POST", path, data).json()
+
+    def ask(self, method: str, path: str, data) -> httpx.Response:
         until = time.monotonic() + PATIENCE
         while True:
-            answer = self.client.post(f"{self.api}/{path}", json=data)
+            answer = self.client.request(method, f"{self.api}/{path}", json=data)
             if answer.status_code != 503 or time.monotonic() > until:
                 break
             time.sleep(0.5)  # its SQLite was busy: other tests use this server
         assert answer.is_success, answer.text
-        return answer.json()
+        return answer
 
     def deployment(self, name: str) -> dict:
         return next(d for d in self.post("deployments/filter", {}) if d["name"] == name)
@@ -34,8 +37,14 @@ class Server:
 
     def log(self) -> str:
         """The lines of the logs of all runs, newest first."""
-        found = self.post("logs/filter", {"sort": "TIMESTAMP_DESC"})
-        return "\n".join(line["message"] for line in found)
+        return "\n".join(line["message"] for line in self._lines())
+
+    def tasks_log(self) -> list[str]:
+        """The lines of the logs of all tasks."""
+        return [line["message"] for line in self._lines() if line["task_run_id"]]
+
+    def _lines(self) -> list[dict]:
+        return self.post("logs/filter", {"sort": "TIMESTAMP_DESC"})
 
     def artifact(self, key: str) -> dict:
         found = self.post("artifacts/filter", {"sort": "CREATED_DESC"})

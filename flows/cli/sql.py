@@ -238,8 +238,6 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
     if output is None:
         yield pa.PythonFile(_Terminal(), mode="w")
         return
-    if output.is_dir():
-        raise QueryError(f"{output}: is a directory. Name a file.")
     partial = _partial(output)
     try:
         with partial.open("wb") as stream:
@@ -252,4 +250,6 @@ def _sink(output: Path | None) -> Iterator[pa.NativeFile]:
 
 
 def _partial(output: Path) -> Path:
+    if output.is_dir():
+        raise QueryError(f"{output}: is a directory. Name a file.")
     return output.with_name(f".{output.name}.tmp")

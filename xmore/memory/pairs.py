@@ -135,11 +135,22 @@ def pairs_of_shard(snapshot: Snapshot, shard: MemoryShard) -> Iterator[pa.Table]
     columns = snapshot.columns
     names = [columns.key or str(columns.place), columns.caption]
     with pq.ParquetFile(shard.metadata) as file:
+        check_columns(shard.metadata, names, file.schema_arrow.names)
         for batch in file.iter_batches(10_000, columns=names):
             table = pa.Table.from_batches([batch])
             firsts, captions = (readable(table[name], name) for name in names)
             keys = firsts if columns.key else keys_from(firsts, captions)
             yield pa.table([keys, captions], [KEY, CAPTION]).cast(SCHEMA)
+
+
+def check_columns(metadata: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raise SnapshotError if a file of metadata lacks a column."""
+    for name in wanted:
+        if name not in there:
+            raise SnapshotError(
+                f"{metadata}: no column `{name}`; it has {', '.join(there)}. "
+                "Build the memory again."
+            )
 
 
 def keys_from(places: pa.ChunkedArray, captions: pa.ChunkedArray) -> pa.Array:

@@ -12,6 +12,7 @@ from xmore.files.errors import SnapshotError
 from xmore.memory.pairs import (
     CAPTION,
     KEY,
+    check_columns,
     keys_from,
     look_up,
     pairs_file,
@@ -143,11 +144,8 @@ def _take(shard: MemoryShard, ids: np.ndarray, columns: list[str], or_null: bool
     local = ids - shard.start
     with pq.ParquetFile(shard.metadata) as file:
         absent = [name for name in columns if name not in file.schema_arrow.names]
-        if absent and not or_null:
-            raise SnapshotError(
-                f"{shard.metadata}: no column `{absent[0]}`; it has "
-                f"{', '.join(file.schema_arrow.names)}. Build the memory again."
-            )
+        if not or_null:
+            check_columns(shard.metadata, columns, file.schema_arrow.names)
         existing = [name for name in columns if name not in absent]
         pieces, first = [file.schema_arrow.empty_table().select(existing)], 0
         for group in range(file.num_row_groups):

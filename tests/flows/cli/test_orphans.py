@@ -31,10 +31,10 @@ def begun(server: Server, deployment: str, worker: str | None, *states: str, pid
         assert answer["status"] == "ACCEPT", answer
     if worker:
         labels = {"prefect.worker.name": worker}
-        server.client.patch(f"{server.api}/flow_runs/{run}/labels", json=labels).raise_for_status()
+        server.ask("PATCH", f"flow_runs/{run}/labels", labels)
     if pid:
         number = {"infrastructure_pid": "1"}
-        server.client.patch(f"{server.api}/flow_runs/{run}", json=number).raise_for_status()
+        server.ask("PATCH", f"flow_runs/{run}", number)
     return run
 
 
