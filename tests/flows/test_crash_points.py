@@ -102,10 +102,10 @@ def reco(world, joint, folder: Path, epochs: int) -> RecoTrainConfig:
     return RecoTrainConfig.model_validate(values | {"epochs": epochs})
 
 
-TOO_MANY = ("verify", "benchmark", "reco-train")
+RARE = [pytest.param(each, marks=pytest.mark.slow) for each in ("benchmark", "reco-train")]
 
 
-@pytest.mark.parametrize("command", TOO_MANY)
+@pytest.mark.parametrize("command", ["verify", *RARE])
 def test_too_many_open_files(warm, world, joint, config, folder, command):
     """They stop what runs in one line, and nothing is called damaged: all results stay."""
     xmore_benchmark.fn(config)

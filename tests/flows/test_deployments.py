@@ -78,7 +78,9 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     (page,) = (tmp_path / "results" / "runs").glob("*/report/report.html")
     report = server.artifact("report-tiny")
     assert f"`{page}`" in report["description"] and "file:" not in report["data"]
-    assert "xmore minmax predicts" in report["data"] and "](data:image/svg" in report["data"]
+    assert (
+        "xmore minmax (M = 8) predicts" in report["data"] and "](data:image/svg" in report["data"]
+    )
     assert server.tasks_log() and "Finished in state Completed()" not in server.tasks_log()
 
 

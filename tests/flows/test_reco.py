@@ -316,6 +316,6 @@ def test_training_refuses_in_one_line(world, training, tmp_path):
 
     refused(ConfigError, "`heads` must divide the model's 384 dimensions, got 7", heads=7)
     refused(SnapshotError, "was embedded by `lite0-pooled`", memory=world.root / "memory")
-    refused(SnapshotError, "no snapshot has been published", memory=tmp_path / "nothing")
+    refused(SnapshotError, "no memory is there", memory=tmp_path / "nothing")
     with locked(tmp_path / ".lock"):
         refused(LockedError, "another training writes there")

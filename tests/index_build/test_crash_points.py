@@ -118,7 +118,10 @@ def test_roll_back(warm, local, folder):
     check_points(warm, folder, "memory", "rollback", memory, sample=3)
 
 
-@pytest.mark.parametrize("command", ["reindex", "verify", "gc", "rollback"])
+RARE = [pytest.param(each, marks=pytest.mark.slow) for each in ("reindex", "gc", "rollback")]
+
+
+@pytest.mark.parametrize("command", ["verify", *RARE])
 def test_too_many_open_files(warm, config_of, listed, folder, command):
     """They stop what runs in one line, and nothing is called damaged: no image is lost."""
     xmore_reindex.fn(config_of(listed.slice(0, 30)))

@@ -46,6 +46,7 @@ def test_a_stream_begins_where_it_is_asked_to():
     assert begun == [(4, 8), (0, 4)]
 
 
+@pytest.mark.slow
 def test_a_benchmark_on_two_devices_is_that_on_one(world, done, two, tmp_path):
     config = done.config.model_copy(update={"results": tmp_path, "execution": ALL})
     run = load_run(tmp_path, xmore_benchmark.fn(config))
@@ -56,6 +57,7 @@ def test_a_benchmark_on_two_devices_is_that_on_one(world, done, two, tmp_path):
     assert two == [("_each_part", 2)] * len(run.models)
 
 
+@pytest.mark.slow
 def test_a_reindex_on_two_devices_is_that_on_one(world, two, tmp_path):
     found = []
     for how in (ALL, ExecutionConfig()):
