@@ -1,8 +1,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
-UV := uv==0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation
 
 .PHONY: help setup demo test test-slow lint docs lock bench clean
 
@@ -12,11 +12,13 @@ help: ## Say what each target does
 setup: $(VENV)/ready ## Create .venv with exactly what requirements.lock says, hashes checked
 
 # Of all packages fire alone has no wheel: the lock's setuptools builds it, not PyPI's newest.
+# uv installs in seconds what takes pip minutes, but reads none of pip's settings: behind a mirror
+# that only those name, pip does it.
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	sed -n '/^setuptools==/,/# via/p' requirements.lock | $(INSTALL) --require-hashes -r /dev/stdin
-	$(INSTALL) --require-hashes -r requirements.lock
-	$(INSTALL) -e .
+	sed -n '/^setuptools==/,/# via/p; /^uv==/,/# via/p' requirements.lock | $(PIP) -r /dev/stdin
+	$(UV) --require-hashes -r requirements.lock || $(PIP) --no-build-isolation -r requirements.lock
+	$(UV) -e .
 	touch $@
 
 demo: setup ## Run the whole job on the embedded data and print its leaderboard
@@ -55,7 +57,7 @@ bench: setup ## Measure memory and speed, as ratios
 # the few packages that only one Python needs. Pins that still fit stay as they are.
 lock: ## Resolve pyproject.toml into requirements.lock, with hashes
 	$(PYTHON) -m venv --clear $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check $(UV)
+	sed -n '/^uv==/,/# via/p' requirements.lock | $(VENV)-lock/bin/pip install --quiet --require-hashes -r /dev/stdin
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--fork-strategy fewest --extra dev --extra dask --extra ray --extra clip-benchmark \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
