@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from prefect import flow
 
+from flows.plan import BenchmarkPlan, look_up, settle_batch_size
 from flows.prefect_ui import show_results
 from tasks.candidates import candidates
 from tasks.captions import FineModel, captions
@@ -24,21 +24,15 @@ from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import absolute
-from xmore.datasets.card import DatasetCard, load_card
-from xmore.datasets.prompts import class_prompts
-from xmore.datasets.scan import listing
-from xmore.files.errors import ConfigError
+from xmore.datasets.card import DatasetCard
 from xmore.memory.adopt import open_memory
-from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import Scorer
 from xmore.methods.registry import METHODS
-from xmore.models.batch_size import settled
-from xmore.models.spec import ModelCard, describe_model
+from xmore.models.spec import ModelCard
 from xmore.report.page import write_report
 from xmore.results.costs import costs
 from xmore.results.removal import remove_run
 from xmore.results.runs import (
-    Run,
     all_runs,
     config_of,
     load_run,
@@ -48,26 +42,6 @@ from xmore.results.runs import (
 )
 from xmore.results.views import write_views
 from xmore.store.artifacts import ArtifactRef
-
-
-@dataclass(frozen=True)
-class BenchmarkPlan:
-    """A config and everything that it names: cards, models, the snapshot to read."""
-
-    config: BenchmarkConfig
-    cards: list[DatasetCard]
-    models: dict[str, ModelCard]
-    snapshot: Snapshot
-    record: Callable[[ArtifactRef], None] | None = None  # told of each artifact of the run
-
-    @property
-    def work(self) -> Workspace:
-        return Workspace(self.config.results, self.config.execution, self.record)
-
-    @property
-    def distinct_models(self) -> list[ModelCard]:
-        """Each model once, even if two roles name it differently."""
-        return list({model.digest: model for model in self.models.values()}.values())
 
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
@@ -119,50 +93,6 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
             page = write_report(run, page.parent)
         show_results(run, page if config.report else None, snapshot)
     return run.name
-
-
-def settle_batch_size(plan: BenchmarkPlan, run: Run) -> BenchmarkPlan:
-    """Return the plan with a batch size, and record in what, and how, the run's models compute.
-
-    `auto` is settled once: a resumed run keeps its own, as another may change last bits.
-    """
-    execution = plan.config.execution
-    size = execution.batch_size
-    if size == "auto":
-        earlier = [facts["batch_size"] for facts in run.models.values()]
-        size = earlier[0] if earlier else settled(size, plan.models.values(), execution.device)
-    run.models = {
-        name: {"precision": model.precision, "batch_size": size, "digest": model.digest}
-        for name, model in plan.models.items()
-    }
-    execution = execution.model_copy(update={"batch_size": size})
-    return replace(plan, config=plan.config.model_copy(update={"execution": execution}))
-
-
-def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
-    """Find the cards and models that `config` names. Raises XmoreError before any work starts."""
-    cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
-    names = [card.name for card in cards]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
-    cache = config.results / "cache"
-    wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
-    models = {name: describe_model(name, config.model(name), cache) for name in wanted}
-    plan = BenchmarkPlan(config, cards, models, snapshot)
-    for card in cards:
-        classes, _ = listing(card)  # reports mistakes in a card before the run starts
-        class_prompts(classes, config.prompt or card.prompt, config.prompts)
-        check_methods(plan, card, classes)
-    return plan
-
-
-def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:
-    """Check that the models and the dataset support each method. Raises XmoreError."""
-    for run in method_runs(plan.config, card.name):
-        method = METHODS[run.method]
-        if isinstance(method, Scorer):
-            for name in plan.config.roles.inference:
-                method.check(run.request, plan.models[name], classes)
 
 
 def retrieve_on_cluster(plan: BenchmarkPlan) -> None:

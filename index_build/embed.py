@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +17,10 @@ from xmore.models.encoder import OpenClipEncoder
 from xmore.models.features import ImageFeatures, decoder_of, encode_parts, encode_texts
 from xmore.store.made_by import made_by
 
-log = logging.getLogger(__name__)
-
 
 def embed_shards(
     batch: Batch,
-    numbers: Sequence[int],
+    shards: Sequence[tuple[int, int]],
     folder: Path,
     encoder: OpenClipEncoder,
     batch_size: int,
@@ -31,29 +28,30 @@ def embed_shards(
 ) -> Iterator[int]:
     """Write img_emb/, text_emb/ (if the model has a text tower) and metadata/ under `folder`.
 
-    A shard is complete when its `done/<n>.json` exists, which is written last. Other processes may
-    embed other shards at the same time, on any machine that can access `folder`. Yields the number
-    of rows embedded of each shard. Memory: as `encode_parts`, one shard's features and metadata,
-    and the metadata of the next.
+    A shard is given as its number and that of its images. It is complete when its
+    `done/<n>.json` exists, which is written last. Other processes may embed other shards at the
+    same time, on any machine that can access `folder`. Yields the number of rows embedded of each
+    shard. Memory: as `encode_parts`, one shard's features and metadata, and the metadata of the
+    next.
     """
     if batch.kind == "clip_retrieval":
-        for number in numbers:
+        for number, _ in shards:
             _take_over(load_shard(batch, number), folder)
             yield 0
         return
-    shards: deque[PairShard] = deque()  # whose images are decoded already
+    loaded: deque[PairShard] = deque()  # whose images are decoded already
 
     def images() -> Iterator[ListedImages]:
-        for number in numbers:
+        for number, _ in shards:
             shard = load_shard(batch, number)
             assert isinstance(shard, PairShard)
-            shards.append(shard)
+            loaded.append(shard)
             yield shard.images
 
-    count = sum(images_of(batch, number) for number in numbers)
+    count = sum(images for _, images in shards)
     decoder = decoder_of(encoder, batch_size, workers)
     for features in encode_parts(images(), count, encoder, decoder):
-        yield _write_shard(shards.popleft(), features, folder, encoder, batch_size)
+        yield _write_shard(loaded.popleft(), features, folder, encoder, batch_size)
 
 
 def images_of(batch: Batch, number: int) -> int:

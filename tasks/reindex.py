@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ from index_build.base.batches import Batch
 from index_build.ledger import Totals
 from index_build.plan import ReindexPlan, stop_if_too_many
 from index_build.sources.look_up import Wanted
+from tasks.devices import shares
 from tasks.stage import step
 from xmore.config.execution import ExecutionConfig
 from xmore.files.processes import shared_out
 from xmore.files.progress import track
 from xmore.memory.snapshot import Snapshot
 from xmore.models.batch_size import settled
-from xmore.models.device import all_devices
 from xmore.models.spec import ModelCard
 
 log = logging.getLogger(__name__)
@@ -115,16 +115,14 @@ def embed(model: ModelCard, execution: ExecutionConfig, batch: Batch, numbers: l
     """
     from index_build.embed import images_of
 
-    devices = all_devices() if execution.devices == "all" else []
-    if len(devices) < 2:
-        found = embed_here(model, execution, batch, numbers)
-    else:
-        calls = [
-            (model, execution, batch, numbers[i :: len(devices)], device)
-            for i, device in enumerate(devices)
-        ]
+    shards = [(number, images_of(batch, number)) for number in numbers]
+    shared = shares(execution, shards)
+    if shared:
+        calls = [(model, execution, batch, mine, device) for device, mine in shared]
         found = shared_out(embed_here, calls)
-    sizes = [images_of(batch, number) for number in numbers]
+    else:
+        found = embed_here(model, execution, batch, shards)
+    sizes = [images for _, images in shards]
     shown = track(numbers, f"memory embedding {batch.source}", "image", sizes=sizes)
     return sum(next(found) for _ in shown)
 
@@ -133,20 +131,20 @@ def embed_here(
     model: ModelCard,
     execution: ExecutionConfig,
     batch: Batch,
-    numbers: list[int],
+    shards: Sequence[tuple[int, int]],
     device: str | None = None,
 ) -> Iterator[int]:
-    """Embed shards in this process -> the rows embedded of each."""
-    from index_build.embed import embed_shards, images_of
+    """Embed shards, each a number and its images, in this process -> the rows embedded of each."""
+    from index_build.embed import embed_shards
     from xmore.models.decoding import prepare
 
-    prepare(sum(images_of(batch, number) for number in numbers))
+    prepare(sum(images for _, images in shards))
     from xmore.models.encoder import load_encoder, pick_device
 
     device = device or pick_device(execution.device, among_others=execution.runner != "local")
     encoder = load_encoder(model, device)
     size = settled(execution.batch_size, [model], device)
-    return embed_shards(batch, numbers, batch.features(model), encoder, size, execution.workers)
+    return embed_shards(batch, shards, batch.features(model), encoder, size, execution.workers)
 
 
 @step("assemble {plan.config.name}")

@@ -181,7 +181,7 @@ def plant(root: Path, **files: str) -> Path:
         ("xmore__report__x", "from tasks.stage import stage"),
         ("index_build__base__x", "from index_build import plan"),
         ("index_build__index__x", "from prefect import flow"),
-        ("tasks__x", "from flows.benchmark import look_up"),
+        ("tasks__x", "from flows.plan import look_up"),
         ("flows__x", "from flows.cli.terminal.console import say"),
         ("flows__cli__terminal__x", "from flows.cli import doctor"),
         ("xmore__elsewhere__x", "import os"),

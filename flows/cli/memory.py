@@ -23,10 +23,9 @@ commands.add_typer(take_downs, name="takedown")
 
 def _is_there(memory: Path) -> Path:
     """Return the folder. A misspelt one would look like a memory of which nothing is taken down."""
-    from xmore.files.errors import SnapshotError
+    from xmore.memory.snapshot import check_there
 
-    if not memory.is_dir():
-        raise SnapshotError(f"{memory}: no memory is there. Correct the path.")
+    check_there(memory)
     return memory
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from flows.benchmark import look_up, settle_batch_size, xmore_benchmark
+from flows.benchmark import xmore_benchmark
+from flows.plan import look_up, settle_batch_size
 from xmore.files.code import code
 from xmore.memory.adopt import open_memory
 from xmore.models import batch_size
@@ -38,13 +39,13 @@ def test_a_batch_size_left_open_is_settled_once_a_run(done, monkeypatch):
         asked.append(arguments[0])
         return 256
 
-    monkeypatch.setattr("flows.benchmark.settled", fits)
+    monkeypatch.setattr("flows.plan.settled", fits)
     run = Run(done.config.results, {}, {}, "")
     with open_memory(config.memory, config.results / "cache") as snapshot:
         plan = look_up(config, snapshot)
         assert settle_batch_size(plan, run).work.execution.batch_size == 256
         assert {facts["batch_size"] for facts in run.models.values()} == {256}
-        monkeypatch.setattr("flows.benchmark.settled", lambda *_: 128)
+        monkeypatch.setattr("flows.plan.settled", lambda *_: 128)
         assert settle_batch_size(plan, run).work.execution.batch_size == 256
         named = replace(plan, config=done.config.model_copy(update={
             "execution": free.model_copy(update={"batch_size": 7})}))  # fmt: skip

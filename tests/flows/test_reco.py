@@ -18,8 +18,9 @@ from reco_literal import fuse
 from sharing import unsealed
 from typer.testing import CliRunner
 
-from flows.benchmark import look_up, xmore_benchmark
+from flows.benchmark import xmore_benchmark
 from flows.cli.main import commands
+from flows.plan import look_up
 from flows.reco_train import xmore_reco_train
 from flows.reindex import xmore_reindex
 from xmore.config.benchmark import BenchmarkConfig

@@ -27,8 +27,8 @@ def two(monkeypatch):
         shared.append((function.__name__, len(calls)))
         return shared_out(function, calls)
 
+    monkeypatch.setattr(devices, "all_devices", lambda: ["cpu", "cpu"])
     for module in (devices, tasks.reindex):
-        monkeypatch.setattr(module, "all_devices", lambda: ["cpu", "cpu"])
         monkeypatch.setattr(module, "shared_out", watched)
     return shared
 

@@ -95,6 +95,11 @@ class FactCache:
         self._asked[name] = stamp
         return None
 
+    def kept(self, name: str) -> Any | None:
+        """Return the fact kept for `name`, even if its file has changed; None if there is none."""
+        entry = self.facts.get(name)
+        return entry[1] if entry else None
+
     def put(self, name: str, fact: Any) -> None:
         """Keep `fact` (JSON), which was computed after `get`, for this state of the file.
 

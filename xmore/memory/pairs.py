@@ -83,8 +83,8 @@ def holds_pairs(path: Path) -> bool:
 
     Of one whose folder was moved nothing is known: it is made again before it is used.
     """
-    known = _facts(path).facts.get(path.name)
-    return known is None or digest_file(path) == known[1]
+    sha256 = _facts(path).kept(path.name)
+    return sha256 is None or digest_file(path) == sha256
 
 
 def write_pairs(snapshot: Snapshot, path: Path) -> dict[str, Any]:
@@ -93,9 +93,7 @@ def write_pairs(snapshot: Snapshot, path: Path) -> dict[str, Any]:
     Memory: BATCH rows, and 10,000 of Parquet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.tmp"):
-        leftover.unlink()  # of a killed writer
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a killed writer's is written over
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             for batch in _batches(snapshot):

@@ -120,6 +120,15 @@ def seen_by(snapshot: Snapshot, kind: Kind) -> Snapshot | None:
     return replace(snapshot, shards=tuple(shards), kind=kind)
 
 
+def check_there(memory: Path) -> None:
+    """Raise SnapshotError if there is no such folder."""
+    if not memory.is_dir():
+        raise SnapshotError(
+            f"{memory}: no memory is there. Correct the path, or build the memory with "
+            "`xmore reindex CONFIG`."
+        )
+
+
 def resolve_current(memory: Path) -> str:
     """Return the name of the snapshot in `CURRENT`. Raises SnapshotError."""
     try:
@@ -127,11 +136,7 @@ def resolve_current(memory: Path) -> str:
     except OSError as error:
         if is_shortage(error):
             raise
-        if not memory.exists():
-            raise SnapshotError(
-                f"{memory}: no memory is there. Correct the path, or build the memory with "
-                "`xmore reindex CONFIG`."
-            ) from error
+        check_there(memory)
         if (memory / "img_emb").is_dir():
             raise SnapshotError(
                 f"{memory}: is a folder made by clip-retrieval, which has no snapshots. Set it as "

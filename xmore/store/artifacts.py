@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,13 +205,6 @@ def read_rows(
     if not tables:
         raise ArtifactError(f"{path}: has no rows [{start}, {stop}), only {ref.rows}")
     return pa.concat_tables(tables)
-
-
-def read_parts(ref: ArtifactRef, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the parts of an artifact. Memory: one part."""
-    path = Path(ref.path)
-    for part in read_manifest(path)["parts"]:
-        yield _read_part(path, part, columns)
 
 
 def _read_part(path: Path, part: dict[str, Any], columns: list[str] | None) -> pa.Table:

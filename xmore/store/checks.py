@@ -27,11 +27,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_sizes(path: Path) -> list[str]:
-    """Return the problems found without reading the parts: files absent or of another size."""
-    return _problems(path, lambda part: False)
-
-
 def check_hashes(path: Path) -> list[str]:
     """Return the problems found in an artifact by reading every byte."""
     return _problems(path, lambda part: digest_file(path / part["file"]) != part["sha256"])
