@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from xmore.files.paths import PROJECT_ROOT
 from xmore.images.decode import decode_image
 from xmore.images.readers import ListedImages, Tars
-from xmore.models.encoder import OpenClipEncoder, pick_device
+from xmore.models.device import pick_device
+from xmore.models.encoder import OpenClipEncoder
 from xmore.models.features import encode_images
 from xmore.models.spec import ModelSpec, describe_model
 

@@ -13,8 +13,8 @@ from unicodedata import category, normalize
 import numpy as np
 import pyarrow as pa
 
-from flows.benchmark import retrieve, run_methods
 from flows.plan import BenchmarkPlan, check_methods, look_up
+from flows.stages import retrieve, run_methods
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
 from tasks.stage import Workspace

@@ -48,8 +48,7 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
     cache = config.results / "cache"
-    wanted = dict.fromkeys((*config.roles.inference, config.roles.coarse, config.roles.fine))
-    models = {name: describe_model(name, config.model(name), cache) for name in wanted}
+    models = {name: describe_model(name, config.model(name), cache) for name in config.roles.models}
     plan = BenchmarkPlan(config, cards, models, snapshot)
     for card in cards:
         classes, _ = listing(card)  # reports mistakes in a card before the run starts

@@ -65,7 +65,7 @@ def look_up(config: RecoTrainConfig, snapshot: Snapshot) -> Training:
     """Look up everything that `config` names. Raises XmoreError before any work starts."""
     from xmore.methods.reco.neighbours import joint_memory
     from xmore.methods.reco.training import Training
-    from xmore.models.encoder import pick_device
+    from xmore.models.device import pick_device
 
     model = describe_model(config.model_name, config.model, config.cache)
     memory = joint_memory(snapshot, model.name, model.identity)

@@ -20,6 +20,7 @@ from xmore.datasets.scan import open_images, set_aside
 from xmore.files.errors import DatasetError
 from xmore.files.progress import advance
 from xmore.images.readers import ImageReader, ListedImages
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import ModelCard
 
 if TYPE_CHECKING:
@@ -158,12 +159,7 @@ def dataset_images(
     work: Workspace, card: DatasetCard, model: ModelCard, spans: Sequence[Span] = ()
 ) -> DatasetImages:
     """Return the images of `card` for `model`, of which `spans` are wanted. Loads the model."""
-    from xmore.models.decoding import prepare
-
-    prepare(_count(spans))
-    from xmore.models.encoder import load_encoder
-
-    encoder = load_encoder(model, work.device)
+    encoder = load_encoder(model, work.device, images=_count(spans))
     return DatasetImages(card, work.cache, encoder, work.batch_size(model), work.execution.workers)
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import FlowRunContext
-from prefect.logging import get_run_logger
-
 from xmore.files.progress import listener
 
 EVERY = 2.0  # minimum seconds between two reports of progress
+
+
+def in_flow_run() -> bool:
+    """Return whether this is in a run of a Prefect flow, without loading Prefect to know it."""
+    if "prefect.context" not in sys.modules:
+        return False
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
 
 
 @contextlib.contextmanager
@@ -22,7 +28,7 @@ def shown_progress() -> Iterator[None]:
     """Show what `xmore.files.progress` is told in the block; does nothing outside a flow run."""
     logging.getLogger("prefect.task_runs").addFilter(_says_something)  # once: it is the same
     # A task is pickled for a cluster's workers, and a ContextVar cannot be: set it in the call.
-    token = listener.set(ProgressArtifact() if FlowRunContext.get() else None)
+    token = listener.set(ProgressArtifact() if in_flow_run() else None)
     try:
         yield
     finally:
@@ -36,7 +42,9 @@ def _says_something(record: logging.LogRecord) -> bool:
 
 def log_lines(lines: Iterable[str]) -> None:
     """Add lines to the log of the flow run; does nothing outside one."""
-    if FlowRunContext.get() is not None:
+    if in_flow_run():
+        from prefect.logging import get_run_logger
+
         logger = get_run_logger()
         for line in lines:
             logger.info("%s", line)
@@ -53,6 +61,8 @@ class ProgressArtifact:
         """Report to the server, at most every EVERY seconds, and at the end."""
         if time.monotonic() < self.next and not (self.artifact and done == total):
             return
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         self.next = time.monotonic() + EVERY
         share = 100 * done / max(total, 1)
         if self.artifact is None:

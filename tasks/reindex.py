@@ -18,6 +18,8 @@ from xmore.files.processes import shared_out
 from xmore.files.progress import track
 from xmore.memory.snapshot import Snapshot
 from xmore.models.batch_size import settled
+from xmore.models.device import pick_device
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import ModelCard
 
 log = logging.getLogger(__name__)
@@ -136,13 +138,9 @@ def embed_here(
 ) -> Iterator[int]:
     """Embed shards, each a number and its images, in this process -> the rows embedded of each."""
     from index_build.embed import embed_shards
-    from xmore.models.decoding import prepare
-
-    prepare(sum(images for _, images in shards))
-    from xmore.models.encoder import load_encoder, pick_device
 
     device = device or pick_device(execution.device, among_others=execution.runner != "local")
-    encoder = load_encoder(model, device)
+    encoder = load_encoder(model, device, images=sum(images for _, images in shards))
     size = settled(execution.batch_size, [model], device)
     return embed_shards(batch, shards, batch.features(model), encoder, size, execution.workers)
 

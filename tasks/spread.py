@@ -1,4 +1,4 @@
-"""Run a task's calls on this machine, or on the workers of a Dask or Ray cluster."""
+"""Run a step's calls on this machine, or on the workers of a Dask or Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
-from prefect import Task, flow
-
+from tasks.stage import Step
 from xmore.config.execution import ExecutionConfig
 from xmore.files.errors import ConfigError
 from xmore.files.progress import counting
@@ -33,14 +32,18 @@ def check_runner(execution: ExecutionConfig) -> None:
         )
 
 
-def spread(task: Task[..., Any], calls: Sequence[tuple[Any, ...]], how: ExecutionConfig) -> list:
-    """Return the results of `task(*call)` for all calls, in their order.
+def spread(step: Step, calls: Sequence[tuple[Any, ...]], how: ExecutionConfig) -> list:
+    """Return the results of `step(*call)` for all calls, in their order.
 
-    With a cluster's runner, each call is a task run of one subflow, `<task>-spread`; calls must
+    With a cluster's runner, each call is a task run of one subflow, `<step>-spread`; calls must
     not change the same files. If a call raises, its error is raised after all others have ended.
     """
     if how.runner == "local" or not calls:
-        return [task(*call) for call in calls]
+        return [step(*call) for call in calls]
+
+    from prefect import flow
+
+    task = step.task
 
     @flow(name=f"{task.name}-spread", task_runner=_task_runner(how), persist_result=False)
     def spread_out() -> list:

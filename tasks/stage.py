@@ -6,19 +6,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect import Task
-from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
-
-from tasks.progress import log_lines, shown_progress
+from tasks.progress import in_flow_run, log_lines, shown_progress
 from xmore.config.execution import ExecutionConfig
 from xmore.files.progress import working
 from xmore.models.batch_size import settled
+from xmore.models.device import pick_device
 from xmore.models.spec import ModelCard
 from xmore.store.artifacts import ArtifactRef, ArtifactStore
 from xmore.store.cost import measuring
+
+if TYPE_CHECKING:
+    from prefect import Task
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class Workspace:
     @property
     def device(self) -> str:
         """The device of this process. Raises ModelError."""
-        from xmore.models.encoder import pick_device
-
         return pick_device(self.execution.device, among_others=self.execution.runner != "local")
 
     def on(self, device: str) -> Workspace:
@@ -54,20 +52,36 @@ class Workspace:
         return settled(self.execution.batch_size, [model], self.execution.device)
 
 
-class StageTask(Task):
-    """A Prefect task that is a plain function call outside a flow run.
+class Step:
+    """A function that is a Prefect task in a flow run, and a plain call elsewhere.
 
-    So the same flow body runs under Prefect or without any server. Prefect's caching is off: the
-    artifact store determines what is already complete.
+    So the same flow body runs under Prefect or without any server, and what needs no flow does not
+    load Prefect, which takes a second. Prefect's caching is off: the artifact store determines
+    what is already complete.
     """
 
+    def __init__(self, fn: Callable[..., Any], run_name: str) -> None:
+        self.fn, self.run_name = fn, run_name
+        functools.update_wrapper(self, fn)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if FlowRunContext.get() is None:
-            return self.fn(*args, **kwargs)
-        return super().__call__(*args, **kwargs)
+        return self.task(*args, **kwargs) if in_flow_run() else self.fn(*args, **kwargs)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        from prefect import Task
+        from prefect.cache_policies import NO_CACHE
+
+        return Task(
+            self.fn,
+            name=self.fn.__name__,
+            task_run_name=self.run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
 
 
-def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
+def stage(run_name: str) -> Callable[[Callable[..., Any]], Step]:
     """Turn a function that returns ArtifactRefs into a task whose runs are named by `run_name`.
 
     `run_name` is a format string over the parameters. The returned ref has the seconds and the
@@ -75,7 +89,7 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     its first parameter, records the refs.
     """
 
-    def decorate(function: Callable[..., Any]) -> StageTask:
+    def decorate(function: Callable[..., Any]) -> Step:
         @functools.wraps(function)
         def measured(work: Workspace, *args: Any, **kwargs: Any) -> Any:
             with measuring() as watch:
@@ -94,22 +108,16 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
     return decorate
 
 
-def step(run_name: str) -> Callable[[Callable[..., Any]], StageTask]:
+def step(run_name: str) -> Callable[[Callable[..., Any]], Step]:
     """Turn a function into a task that shows progress and whose runs are named by `run_name`."""
 
-    def decorate(function: Callable[..., Any]) -> StageTask:
+    def decorate(function: Callable[..., Any]) -> Step:
         @functools.wraps(function)
         def listened(*args: Any, **kwargs: Any) -> Any:
             with shown_progress(), working(function.__name__):
                 return function(*args, **kwargs)
 
-        return StageTask(
-            listened,
-            name=function.__name__,
-            task_run_name=run_name,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
+        return Step(listened, run_name)
 
     return decorate
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tasks.stage import Workspace
-from xmore.models.encoder import TextFeatures, load_encoder
-from xmore.models.features import encode_texts
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import ModelCard
 from xmore.store.texts import CaptionStore
+
+if TYPE_CHECKING:
+    from xmore.models.encoder import TextFeatures
 
 
 class TextEncoder:
@@ -26,4 +29,6 @@ class TextEncoder:
 
     def _encode(self, texts: list[str]) -> TextFeatures:
         encoder = load_encoder(self._model, self._work.device)
+        from xmore.models.features import encode_texts
+
         return encode_texts(texts, encoder, self._work.batch_size(self._model))

@@ -11,6 +11,7 @@ import typer
 
 from flows.cli.options import RESULTS, ConfigFile, Results, named_run, with_json
 from xmore.files.errors import ConfigError, ServiceError
+from xmore.files.imports import load_first
 from xmore.files.paths import PROJECT_ROOT, real
 from xmore.files.progress import working
 
@@ -199,6 +200,8 @@ def reindex(config: ConfigFile) -> None:
 def reco_train(config: ConfigFile) -> None:
     """Train RECO's layers on CONFIG's memory; print recall before and after. Resumes if killed."""
     from flows.cli.terminal.reco import show_trained
+
+    load_first("flows.reco_train")
     from flows.reco_train import xmore_reco_train
     from xmore.config.load import load_config
     from xmore.config.reco import RecoTrainConfig
@@ -221,6 +224,11 @@ def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> N
 
 def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
     """Run the flow and return the run's name."""
+    from xmore.models.spec import check_tag
+
+    for name in config.roles.models:
+        check_tag(name, config.model(name))  # before Prefect is imported, which takes seconds
+    load_first("flows.benchmark")
     from flows.benchmark import xmore_benchmark
 
     return _call(xmore_benchmark, config, resume, again)
@@ -229,6 +237,8 @@ def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
 def _reindex(config: Any) -> str:
     """Run the flow and return its result as text."""
     from flows.cli.terminal.console import record
+
+    load_first("flows.reindex")
     from flows.reindex import facts, summary, xmore_reindex
 
     done = _call(xmore_reindex, config)

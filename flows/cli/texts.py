@@ -109,8 +109,8 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
     from xmore.models.batch_size import settled
-    from xmore.models.encoder import load_encoder, pick_device
-    from xmore.models.features import encode_texts
+    from xmore.models.device import pick_device
+    from xmore.models.loaded import load_encoder
     from xmore.models.spec import describe_model
 
     config = load_config(path, BenchmarkConfig)
@@ -118,6 +118,8 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], np.ndarray]:
     model = describe_model(name, config.model(name), config.results / "cache")
     device, wanted = config.execution.device, config.execution.batch_size
     encoder = load_encoder(model, pick_device(device))
+    from xmore.models.features import encode_texts
+
     return lambda texts: encode_texts(texts, encoder, settled(wanted, [model], device)).unit
 
 

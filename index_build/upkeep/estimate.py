@@ -20,6 +20,8 @@ from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
 from xmore.images.readers import ListedImages
 from xmore.models.batch_size import settled
+from xmore.models.device import pick_device
+from xmore.models.loaded import load_encoder
 
 if TYPE_CHECKING:
     from xmore.models.encoder import OpenClipEncoder
@@ -56,8 +58,6 @@ class ReindexEstimate:
 
 def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
     """Count the new rows and multiply by measured rates. Memory: DuckDB's, and the model."""
-    from xmore.models.encoder import load_encoder, pick_device  # imports torch
-
     config = plan.config
     with open_ledger(config.memory, wanted, plan.refused, config.download) as ledger:
         sources = [

@@ -11,7 +11,7 @@ from flows.benchmark import xmore_benchmark
 from flows.reindex import xmore_reindex
 from xmore.config.execution import ExecutionConfig
 from xmore.memory.snapshot import open_snapshot, resolve_current
-from xmore.models import encoder as encoders
+from xmore.models import loaded as encoders
 from xmore.models.encoder import OpenClipEncoder
 from xmore.results.runs import load_run
 from xmore.store.artifacts import read_rows

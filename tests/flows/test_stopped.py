@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from flows import benchmark
+from flows import stages
 from flows.benchmark import xmore_benchmark
 from xmore.files.errors import RunError
 from xmore.results.runs import load_run
@@ -22,7 +22,7 @@ def stopped(world, tmp_path_factory):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "metrics", stop)
+        patch.setattr(stages, "metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             xmore_benchmark.fn(config)
     (path,) = (config.results / "runs").glob("[!.]*")

@@ -83,8 +83,8 @@ def test_rows_are_bound_to_their_images(made, world):
 
 def test_the_features_are_those_of_the_images(made, world):
     from xmore.images.readers import Files, ListedImages
-    from xmore.models.encoder import load_encoder
     from xmore.models.features import encode_images
+    from xmore.models.loaded import load_encoder
     from xmore.models.spec import describe_model
 
     config, result, _ = made

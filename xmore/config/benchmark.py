@@ -43,6 +43,11 @@ class RolesConfig(Section):
     )
     fine: str = Field(description="Ranks the candidates' captions against the query image.")
 
+    @property
+    def models(self) -> list[str]:
+        """The name of each model, once."""
+        return list(dict.fromkeys((*self.inference, self.coarse, self.fine)))
+
 
 class RetrievalConfig(Section):
     """How captions are retrieved for an image."""
@@ -195,7 +200,7 @@ class BenchmarkConfig(Section):
             raise ValueError(f"`seeds` must be below 2^63, got {max(self.seeds)}")
         if self.prompt is not None and "{}" not in self.prompt:
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
-        for name in (*self.roles.inference, self.roles.coarse, self.roles.fine):
+        for name in self.roles.models:
             if name not in self.models and "/" not in name:
                 defined = ", ".join(self.models) or "none"
                 raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xmore.files.errors import ModelError
+from xmore.models import zoo
 
 CONFIG = "open_clip_config.json"
 TELLTALES = ("visual.conv1.weight", "text_projection", "positional_embedding")
@@ -79,8 +80,7 @@ class Checkpoint:
 
 def origins() -> Iterator[Origin]:
     """Yield all of open_clip's own files; the plain architecture stands for its `-quickgelu`."""
-    from open_clip import pretrained
-
+    pretrained = zoo.pretrained()
     for architecture, tag in pretrained.list_pretrained():
         if not architecture.endswith("-quickgelu"):
             yield Origin(architecture, tag, pretrained.get_pretrained_cfg(architecture, tag))
@@ -110,8 +110,7 @@ def check_format(model: str, checkpoint: Checkpoint, architecture: str | None) -
 
 
 def _openai(checkpoint: Checkpoint, architecture: str | None) -> str:
-    from open_clip import pretrained
-
+    pretrained = zoo.pretrained()
     name = checkpoint.origin.architecture if checkpoint.origin else architecture or "RN50"
     plain = name.removesuffix("-quickgelu")
     if "openai" in pretrained.list_pretrained_tags_by_model(plain):

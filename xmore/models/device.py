@@ -1,4 +1,4 @@
-"""The device that models run on, by its name; torch is imported only where there may be a GPU."""
+"""The device that models run on, by its name; torch is imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-from xmore.files.errors import LockedError
+from xmore.files.errors import LockedError, ModelError
+from xmore.files.imports import load_first
 from xmore.files.locks import locked
 
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
@@ -36,6 +37,26 @@ def all_devices() -> list[str]:
     import torch
 
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+
+
+def pick_device(wanted: str, among_others: bool = False) -> str:
+    """Resolve `auto` to cuda if present, else cpu. Raises ModelError if the device is absent.
+
+    With `among_others`, as for a cluster's workers, `auto` and `cuda` are a GPU of this process's
+    own.
+    """
+    if wanted != "auto" and not wanted.startswith("cuda"):
+        return wanted
+    load_first("torch")
+    import torch
+
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cpu" and not torch.cuda.is_available():
+        raise ModelError(f"execution.device is `{wanted}` but torch sees no GPU. Use `auto`.")
+    if wanted == "cuda" and among_others:
+        return own_gpu(torch.cuda.device_count())
+    return wanted
 
 
 _held = ExitStack()  # locks that this process keeps until it ends

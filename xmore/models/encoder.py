@@ -11,11 +11,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from xmore.files.digests import digest_of
 from xmore.files.errors import ModelError
-from xmore.models.device import own_gpu
 from xmore.models.loading import keep_freed_memory, load, split
-from xmore.models.precision import check_range, computing, convert, dtype_of, say_cost
+from xmore.models.precision import check_range, computing, convert, dtype_of
 from xmore.models.spec import ModelCard
 from xmore.models.transfer import Coming, to_host
 
@@ -69,6 +67,11 @@ class OpenClipEncoder:
     def has_text(self) -> bool:
         """Whether this encoder encodes texts; one of pooled features does not."""
         return not self.card.spec.pooled
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(weight.nbytes for weight in self.model.parameters())
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -200,37 +203,3 @@ class OpenClipEncoder:
 def _cut(text: str, most: int) -> str:
     """Return the begin of a long text: to tokenize one word of 16,000 letters takes minutes."""
     return text if len(text) <= most else " ".join(text.split())[:most]
-
-
-_loaded: dict[str, OpenClipEncoder] = {}
-_at_most: dict[str, int | None] = {}  # of encoders that were loaded before
-
-
-def load_encoder(card: ModelCard, device: str) -> OpenClipEncoder:
-    """Return the encoder of `card`; it stays loaded until another one is requested.
-
-    Memory: one model at a time. Raises ModelError.
-    """
-    key = digest_of([card.identity, device])
-    if key not in _loaded:
-        _at_most.update({other: encoder.at_most for other, encoder in _loaded.items()})
-        _loaded.clear()
-        say_cost(card.precision, device)
-        _loaded[key] = OpenClipEncoder(card, device)
-        _loaded[key].at_most = _at_most.get(key)
-    return _loaded[key]
-
-
-def pick_device(wanted: str, among_others: bool = False) -> str:
-    """Resolve `auto` to cuda if present, else cpu. Raises ModelError if the device is absent.
-
-    With `among_others`, as for a cluster's workers, `auto` and `cuda` are a GPU of this process's
-    own.
-    """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"execution.device is `{wanted}` but torch sees no GPU. Use `auto`.")
-    if wanted == "cuda" and among_others:
-        return own_gpu(torch.cuda.device_count())
-    return wanted

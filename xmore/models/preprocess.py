@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from xmore.files.errors import ModelError
 from xmore.files.yaml import Section, explain
+from xmore.models import zoo
 from xmore.models.checkpoint import CONFIG, POSITIONS, Checkpoint
 
 KEYS = ("mean", "std", "interpolation", "resize_mode")
@@ -85,22 +86,20 @@ def of_checkpoint(
 
 def _sources(architecture: str, file: Checkpoint) -> list[tuple[str, dict[str, Any]]]:
     """Return what may say how images are prepared, with what it says."""
-    from open_clip import pretrained
-
     if file.origin:
         return [(str(file.origin), file.origin.facts)]
     if "preprocess_cfg" in file.config_beside:
         place = file.path.parent / CONFIG
         return [(CONFIG, check_theirs(place, file.config_beside["preprocess_cfg"]))]
+    pretrained = zoo.pretrained()
     tags = pretrained.list_pretrained_tags_by_model(architecture)
     of_tags = [(tag, pretrained.get_pretrained_cfg(architecture, tag)) for tag in tags]
     return of_tags or [("open_clip's default", {})]
 
 
 def _clips_own() -> dict[str, Any]:
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    own = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD)}
+    of_clip = zoo.pretrained()
+    own = {"mean": list(of_clip.OPENAI_DATASET_MEAN), "std": list(of_clip.OPENAI_DATASET_STD)}
     return own | {"interpolation": "bicubic", "resize_mode": "shortest"}
 
 

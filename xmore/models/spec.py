@@ -19,6 +19,7 @@ from xmore.files.anchored import AnchoredPath
 from xmore.files.digests import cached_digest, digest_of
 from xmore.files.errors import ModelError, cause_of
 from xmore.files.yaml import Section
+from xmore.models import zoo
 from xmore.models.activation import check_activation
 from xmore.models.checkpoint import CONFIG, Checkpoint, check_format
 from xmore.models.folder import folder_config, weights_in
@@ -169,6 +170,20 @@ def describe_model(name: str, spec: ModelSpec, cache: Path) -> ModelCard:
     return ModelCard(name, spec, identity | ({TOKENIZER: tokenizer} if tokenizer else {}))
 
 
+def check_tag(name: str, spec: ModelSpec) -> None:
+    """Raise ModelError if open_clip knows no such architecture or tag."""
+    if spec.architecture is None:
+        return
+    zoo.architecture_config(name, spec.architecture)
+    pretrained, tag = zoo.pretrained(), spec.pretrained
+    if tag is not None and not pretrained.is_pretrained_cfg(spec.architecture, tag):
+        tags = pretrained.list_pretrained_tags_by_model(spec.architecture)
+        raise ModelError(
+            f"model `{name}`: no pretrained tag `{tag}` for {spec.architecture}. "
+            f"Available: {', '.join(tags)}."
+        )
+
+
 def weights_path(name: str, spec: ModelSpec) -> Path:
     """Return the file of the model's weights; open_clip downloads a tag's if absent.
 
@@ -196,19 +211,7 @@ def context_length(card: ModelCard) -> int:
 def _model_config(name: str, spec: ModelSpec) -> dict[str, Any]:
     if spec.folder is not None:
         return folder_config(spec.folder)["model_cfg"]
-    return _architecture_config(name, str(spec.architecture))
-
-
-def _architecture_config(name: str, architecture: str) -> dict[str, Any]:
-    import open_clip
-
-    config = open_clip.get_model_config(architecture)
-    if config is None:
-        raise ModelError(
-            f"model `{name}`: open_clip has no architecture `{architecture}`. "
-            "See open_clip.list_models()."
-        )
-    return config
+    return zoo.architecture_config(name, str(spec.architecture))
 
 
 def _preprocess(
@@ -220,19 +223,16 @@ def _preprocess(
         given = spec.preprocess or PreprocessSpec()
         found = of_checkpoint(name, str(spec.architecture), config, given, file)
         return found | ({"quick_gelu": True} if spec.activation == "quick_gelu" else {})
-    from open_clip import pretrained
-
-    of_tag = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
+    of_tag = zoo.pretrained().get_pretrained_cfg(spec.architecture, spec.pretrained)
     return {key: of_tag[key] for key in (*KEYS, "quick_gelu") if key in of_tag}
 
 
 def _from_hub(name: str, repository: str) -> Path:
     """Return the folder of a repository's files in the hub's cache, downloaded if absent."""
-    from open_clip.pretrained import download_pretrained_from_hf
-
+    download = zoo.pretrained().download_pretrained_from_hf
     try:
-        download_pretrained_from_hf(repository, filename=CONFIG)
-        return Path(download_pretrained_from_hf(repository)).parent
+        download(repository, filename=CONFIG)
+        return Path(download(repository)).parent
     except Exception as error:  # whatever the hub's client raises
         raise ModelError(
             f"model `{name}`: {repository} could not be downloaded from the hub, or has no {CONFIG}"
@@ -242,16 +242,9 @@ def _from_hub(name: str, repository: str) -> Path:
 
 
 def _download(name: str, spec: ModelSpec) -> Path:
-    from open_clip import pretrained
-
-    _architecture_config(name, str(spec.architecture))
+    check_tag(name, spec)
+    pretrained = zoo.pretrained()
     config = pretrained.get_pretrained_cfg(spec.architecture, spec.pretrained)
-    if not config:
-        tags = pretrained.list_pretrained_tags_by_model(spec.architecture)
-        raise ModelError(
-            f"model `{name}`: no pretrained tag `{spec.pretrained}` for {spec.architecture}. "
-            f"Available: {', '.join(tags)}."
-        )
     try:
         return Path(pretrained.download_pretrained(config))
     except Exception as error:  # whatever the hub's client or urllib raises

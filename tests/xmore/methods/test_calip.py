@@ -87,7 +87,7 @@ def attention(pool, grid):
 
 @pytest.mark.slow
 def test_places_of_the_demos_model(real_models, tmp_path):
-    from xmore.models.encoder import load_encoder
+    from xmore.models.loaded import load_encoder
     from xmore.models.spec import describe_model
 
     spec = ModelSpec(folder=real_models / "lite0")

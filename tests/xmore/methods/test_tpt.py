@@ -23,7 +23,7 @@ NAMES = ["tree frog", "dog", "barbecue grill that is long"]
 def encoder(request, real_models, tmp_path_factory):
     if request.param != "lite0":
         return Encoder(request.param)
-    from xmore.models.encoder import load_encoder
+    from xmore.models.loaded import load_encoder
     from xmore.models.spec import describe_model
 
     spec = ModelSpec(folder=real_models / "lite0")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from open_clip import pretrained
 from safetensors.torch import save_file
 
 from xmore.files.digests import digest_file
 from xmore.files.errors import ModelError
+from xmore.models import zoo
 from xmore.models.spec import ModelSpec, describe_model
 
 
@@ -64,6 +64,7 @@ def test_a_config_beside_the_weights_is_believed(tmp_path, quick_gelu):
 
 
 def test_a_file_of_open_clips_is_known_by_its_place_and_by_its_hash(tmp_path, monkeypatch):
+    pretrained = zoo.pretrained()
     hub = pretrained.get_pretrained_cfg("RN50", "openai")["hf_hub"].rstrip("/")
     place = tmp_path / f"models--{hub.replace('/', '--')}" / "snapshots" / "abc"
     with pytest.raises(ModelError, match="it is RN50/openai"):

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from xmore.files.errors import ModelError
 from xmore.images.decode import decode_image
 from xmore.models import encoder as encoders
-from xmore.models.encoder import load_encoder, pick_device
+from xmore.models.device import pick_device
+from xmore.models.loaded import load_encoder
 from xmore.models.loading import load
 from xmore.models.spec import ModelSpec, describe_model
 

@@ -12,8 +12,8 @@ from xmore.files.digests import digest_file
 from xmore.images.readers import Files, ListedImages, Tars
 from xmore.models import decoding
 from xmore.models.decoding import FEW, Decoder
-from xmore.models.encoder import load_encoder
 from xmore.models.features import decoder_of, encode_images, encode_parts
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import describe_model
 
 

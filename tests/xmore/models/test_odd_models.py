@@ -10,13 +10,13 @@ import open_clip
 import pytest
 import torch
 import yaml
-from open_clip import pretrained
 from safetensors.torch import save_file
 
 from xmore.files.digests import digest_file
 from xmore.files.errors import ModelError
+from xmore.models import zoo
 from xmore.models.checkpoint import TELLTALES
-from xmore.models.encoder import load_encoder
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import ModelSpec, describe_model, same_model
 from xmore.models.tokenizer import HUB_FILES
 
@@ -123,7 +123,7 @@ def test_a_tag_recognised_by_its_place_or_hash_settles_what_tags_leave_open(tmp_
     other = weights(tmp_path / "other", 257)
     url = f"https://openaipublic.azureedge.net/clip/models/{digest_file(other)}/x.pt"
     facts = SIGLIP | {"url": url}
-    monkeypatch.setitem(pretrained._PRETRAINED["ViT-L-14"], "mine", facts)
+    monkeypatch.setitem(zoo.pretrained()._PRETRAINED["ViT-L-14"], "mine", facts)
     card = describe(tmp_path, architecture="ViT-L-14", checkpoint=other)
     assert card.identity["preprocess"] == SIGLIP
 
@@ -406,7 +406,7 @@ def hub(native, monkeypatch):
             raise EntryNotFoundError(f"404: {filename}\nnot there")
         return str(native / filename)
 
-    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    monkeypatch.setattr(zoo.pretrained(), "hf_hub_download", download)
     return asked
 
 

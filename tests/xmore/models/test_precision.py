@@ -11,7 +11,7 @@ from torch import nn
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import ModelError
 from xmore.models import precision
-from xmore.models.encoder import load_encoder
+from xmore.models.loaded import load_encoder
 from xmore.models.spec import ModelSpec, describe_model, same_model, same_space
 from xmore.models.transfer import Coming
 

@@ -1,0 +1,130 @@
+"""The stages of one dataset, in the order of ARCHITECTURE.md's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flows.plan import BenchmarkPlan
+from tasks.candidates import candidates
+from tasks.captions import FineModel, captions
+from tasks.comparisons import DatasetAnswers
+from tasks.leaks import leaks
+from tasks.method_scores import MethodInputs, method_scores
+from tasks.metrics import Scored, metrics
+from tasks.predictions import MethodRun, ScoreSource, method_runs, predictions
+from tasks.queries import full_queries, queries
+from tasks.query_embeddings import query_embeddings
+from tasks.score_rows import ScoreRows
+from tasks.scores import ScoreInputs, scores
+from tasks.stage import Workspace
+from tasks.view_embeddings import view_embeddings
+from xmore.datasets.card import DatasetCard
+from xmore.methods.base import Scorer
+from xmore.methods.registry import METHODS
+from xmore.models.spec import ModelCard
+from xmore.store.artifacts import ArtifactRef
+
+
+def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
+    """Run all stages of one dataset -> all artifacts, and those that `comparisons` reads."""
+    config, work = plan.config, plan.work
+    query, classes, rejected = listed_queries(plan, work, card)
+    got = retrieve(plan, work, query, card)
+    leaked = leaks(work, query, got.candidates, plan.snapshot, config.leaks.threshold)
+    left_out = leaked if config.leaks.exclude else None
+    refs = [query, classes, rejected, *got.refs, leaked]
+    scored: list[Scored] = []
+    for name in config.roles.inference:
+        embeddings = got.embeddings[plan.models[name].digest]
+        inputs = MethodInputs(card, query, classes, embeddings, got.captions)
+        written, predicted = run_methods(plan, work, inputs, plan.models[name], left_out)
+        refs += written
+        scored += predicted
+    return [*refs, metrics(work, query, classes, scored)], DatasetAnswers(query, scored)
+
+
+def listed_queries(
+    plan: BenchmarkPlan, work: Workspace, card: DatasetCard
+) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
+    """Return refs of `queries`, `classes` and `rejected`; `drop_short` needs their candidates."""
+    query, classes, rejected = queries(work, card, plan.config)
+    retrieval, coarse = plan.config.retrieval, plan.models[plan.config.roles.coarse]
+    if retrieval.drop_short:
+        embedded = query_embeddings(work, query, card, coarse)
+        found = candidates(work, embedded, coarse, plan.snapshot, retrieval)
+        k = retrieval.candidates
+        query, rejected, *_ = full_queries(work, query, rejected, embedded, found, k)
+    return query, classes, rejected
+
+
+def run_methods(
+    plan: BenchmarkPlan,
+    work: Workspace,
+    inputs: MethodInputs,
+    model: ModelCard,
+    left_out: ArtifactRef | None = None,
+) -> tuple[list[ArtifactRef], list[Scored]]:
+    """Run every method on a dataset's queries under one inference model.
+
+    Returns all artifacts, and the predictions with the scores that they were made from.
+    """
+    config = plan.config
+    score_inputs = ScoreInputs(
+        inputs.embeddings, inputs.captions, inputs.classes, config.retrieval.caption_prefix
+    )
+    by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
+    refs, scored = list(by_m.values()), []
+    if any("view_embeddings" in METHODS[name].needs for name in config.methods):
+        views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
+        refs.append(views)
+        inputs = replace(inputs, views=views)
+    runs = method_runs(config, inputs.card.name)
+    scores_of = [by_m[run.m or next(iter(by_m))] for run in runs]
+    written: dict[int, list[ArtifactRef]] = {}
+    for ref in by_m.values():  # one after the other, as each one's rows stay in memory
+        source = ScoreSource(ref, left_out=left_out, rows=ScoreRows(ref))
+        for i in (i for i, theirs in enumerate(scores_of) if theirs is ref):
+            written[i] = _run_method(work, inputs, model, runs[i], source)
+    for i, run in enumerate(runs):
+        refs += written[i]
+        scored.append(Scored(run, scores_of[i], written[i][-1]))
+    return refs, scored
+
+
+def _run_method(
+    work: Workspace, inputs: MethodInputs, model: ModelCard, run: MethodRun, source: ScoreSource
+) -> list[ArtifactRef]:
+    """Run a method -> its predictions, after its own scores if it computes such."""
+    own = []
+    if isinstance(METHODS[run.method], Scorer):
+        own = [method_scores(work, inputs, model, run.method, run.request)]
+        source = replace(source, own=own[0])
+    return [*own, predictions(work, source, run)]
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The artifacts of the stages before `scores`."""
+
+    embeddings: dict[str, ArtifactRef]  # by the model's digest: a model in two roles counts once
+    candidates: ArtifactRef
+    captions: ArtifactRef
+
+    @property
+    def refs(self) -> list[ArtifactRef]:
+        return [*self.embeddings.values(), self.candidates, self.captions]
+
+
+def retrieve(
+    plan: BenchmarkPlan, work: Workspace, queries: ArtifactRef, card: DatasetCard
+) -> Retrieved:
+    """Run the stages from queries to their captions: all that need no inference model's scores."""
+    embeddings = {
+        model.digest: query_embeddings(work, queries, card, model) for model in plan.distinct_models
+    }
+    roles, retrieval = plan.config.roles, plan.config.retrieval
+    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
+    found = candidates(work, embeddings[coarse.digest], coarse, plan.snapshot, retrieval)
+    fine_model = FineModel(fine, embeddings[fine.digest])
+    kept = captions(work, found, plan.snapshot, fine_model, retrieval)
+    return Retrieved(embeddings, found, kept)
