@@ -1,6 +1,7 @@
 """A tiny world that all tests share: small models, a few real images, a real memory, a web."""
 
 import contextlib
+import gc
 import io
 import os
 import random
@@ -45,6 +46,7 @@ from xmore.config.memory import ReindexConfig
 from xmore.files.digests import digest_file, digest_text
 from xmore.results.views import open_views
 
+gc.disable()  # until all is imported and collected: a third of the time it takes
 # Where bytecode may not be written, each of hundreds of processes would compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("COLUMNS", None)  # it is 80 in xdist's workers, which are no terminals
@@ -53,6 +55,11 @@ sys.dont_write_bytecode = False
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 LOCAL = {"allow_private": True}  # our web servers are on this machine
 CLASSES = ("bird", "flower", "fruit", "insect", "tool")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ All workers of a session share one server. It ends when the last of them has.
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
@@ -199,8 +200,10 @@ def server(place: str) -> Iterator[None]:
 
 def serve(place: str) -> None:
     """Fork what clients ask for, until the last one who holds a line has gone."""
+    gc.disable()
     for name in SLOW:
         importlib.import_module(name)
+    gc.freeze()  # or the collector would write to the pages that a child shares with this server
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen(64)
@@ -222,6 +225,7 @@ def serve(place: str) -> None:
                 continue
             pid = os.fork()
             if pid == 0:
+                gc.enable()
                 for other in (listener, line, *clients, *children.values()):
                     other.close()
                 _become(asked, descriptors)

@@ -19,7 +19,10 @@ from xmore.models.spec import ModelCard, ModelSpec
 NAMES = ["tree frog", "dog", "barbecue grill that is long"]
 
 
-@pytest.fixture(scope="module", params=["RN50", "ViT-B-32", "lite0"])
+SLOW = pytest.param("RN50", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[SLOW, "ViT-B-32", "lite0"])
 def encoder(request, real_models, tmp_path_factory):
     if request.param != "lite0":
         return Encoder(request.param)

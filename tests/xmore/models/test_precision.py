@@ -138,7 +138,7 @@ def test_a_gpu_in_fp32_is_said_once(caplog):
     assert "4 to 7 times" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])
+@pytest.mark.parametrize("name", [pytest.param("RN50", marks=pytest.mark.slow), "ViT-B-32"])
 def test_open_clips_own_towers_take_16_bits(name):
     pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     tokens = Encoder(name).tokenizer(["a photo of a cat"])
