@@ -10,7 +10,7 @@ from pathlib import Path
 from index_build.sources.tars import is_whole_listing
 from index_build.verify import verify_snapshot
 from xmore.files.digests import compare_again, holds_facts
-from xmore.files.errors import ArtifactError, ModelError, SnapshotError, is_shortage
+from xmore.files.errors import ArtifactError, ModelError, SnapshotError, SnapshotGone, is_shortage
 from xmore.files.paths import write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
@@ -31,6 +31,7 @@ class Verified:
     things: int = 0  # artifacts, runs, caches, snapshots or shards
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # what was deleted on purpose
     moved: list[Path] = field(default_factory=list)  # where damage was moved to
     mended: list[Path] = field(default_factory=list)  # what is whole again, or was deleted
 
@@ -86,6 +87,8 @@ def verify_run(run: Run, repair: bool) -> Verified:
         with open_memory(memory, run.results / "cache", run.snapshot["name"]) as snapshot:
             done.problems += verify_snapshot(snapshot)
             done.read(*(snapshot.path / file["file"] for file in snapshot.manifest["files"]))
+    except SnapshotGone as gone:
+        done.absent.append(str(gone))
     except SnapshotError as error:
         done.problems.append(str(error))
     return done

@@ -58,7 +58,6 @@ CLASSES = ("bird", "flower", "fruit", "insect", "tool")
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()
     gc.enable()
 
 

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.benchmark import xmore_benchmark
+from flows.cli.terminal.upkeep import show_verified
 from flows.reindex import xmore_reindex
+from flows.verify import verify_run
 from flows.verify_memory import verify_memory
 from index_build.sources.tars import list_tars, listings
 from index_build.upkeep.gc import collect
@@ -120,6 +122,16 @@ def test_what_is_whole_is_intact(results, memory, xmore):
     assert "read)" in xmore("memory", "verify", memory).stdout
     assert xmore("verify").returncode == xmore("verify", "latest", "--all").returncode == 2
     assert xmore("memory", "verify", memory, "--repair").returncode == 2
+
+
+def test_a_run_whose_snapshot_gc_deleted_is_intact(results, done, tmp_path, capsys):
+    run = load_run(results, done.name)
+    (tmp_path / "snapshots").mkdir()
+    run.snapshot = {"name": "old", "memory": str(tmp_path)}
+    found = verify_run(run, repair=False)
+    assert found.problems == [] and "snapshot old is gone" in found.absent[0]
+    assert not show_verified(found, run.name, repair=False)
+    assert capsys.readouterr().out.startswith("not read: ")
 
 
 @pytest.mark.parametrize("n", range(FLIPS))

@@ -36,6 +36,10 @@ class SnapshotError(XmoreError):
     """A memory's snapshot is absent, damaged, or built with another model than the config's."""
 
 
+class SnapshotGone(SnapshotError):
+    """A memory's snapshot was deleted, as `gc` does: what was computed from it is still there."""
+
+
 class LockedError(XmoreError):
     """Another process is working on files that this one would change."""
 

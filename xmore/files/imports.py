@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from importlib import import_module
+
+atexit.register(gc.unfreeze)  # else libraries complain that their objects are still there
 
 
 def load_first(name: str) -> None:

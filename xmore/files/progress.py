@@ -102,15 +102,16 @@ class _Work:
         """Return the progress in words: units, rate, time left."""
         seconds = time.monotonic() - self.begun
         if not self.total:
-            return f"{self.name}: {_time(seconds)} so far"
+            return f"{self.name}: {duration(seconds)} so far"
         line = f"{self.name}: {self.done:,} of {self.total:,} {self.unit}s"
         if not self.done or not seconds:
             return line
         rate = self.done / seconds
-        return f"{line}, {rate:,.3g} per second, {_time((self.total - self.done) / rate)} left"
+        return f"{line}, {rate:,.3g} per second, {duration((self.total - self.done) / rate)} left"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a reader would choose."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

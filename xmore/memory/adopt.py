@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmore.files.digests import FactCache, digest_file, digest_of
-from xmore.files.errors import SnapshotError
+from xmore.files.errors import SnapshotError, SnapshotGone
 from xmore.files.progress import track
 from xmore.files.tables import holds_text
 from xmore.memory.locks import in_use
@@ -82,7 +82,7 @@ def open_memory(memory: Path, cache: Path, name: str | None = None) -> Iterator[
         if name and not (memory / "snapshots" / name).is_dir():
             if not memory.is_dir():
                 raise SnapshotError(f"{memory}: no memory is there. Was it moved or deleted?")
-            raise SnapshotError(
+            raise SnapshotGone(
                 f"{memory}: snapshot {name} is gone, as gc deletes old ones. What a run computed "
                 "from it stays in `xmore sql RUN`; a new benchmark reads the current snapshot."
             )

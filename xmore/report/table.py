@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from xmore.files.progress import duration
 from xmore.files.text import visible
 
 Kind = Literal[
@@ -20,6 +21,7 @@ Kind = Literal[
     "share",
     "points",
     "number",
+    "hours",
     "p",
     "score",
     "seconds",
@@ -42,6 +44,7 @@ _KEYS = {  # what a program calls a column whose name is for people
     "short": "n_short",
     "s / image": "seconds_per_image",
     "memory MB": "peak_memory_mb",
+    "takes": "hours",
 }
 
 
@@ -81,6 +84,8 @@ def show(value: Any, kind: Kind) -> str:
         return f"{value:z.3f}"
     if kind == "seconds":
         return f"{value:z.1f}"
+    if kind == "hours":
+        return duration(3600 * value)
     if kind == "bytes":
         return size(value)
     if kind == "time":

@@ -196,7 +196,7 @@ def show_estimate(found: ReindexEstimate) -> None:
                 ("rows", "count"),
                 ("rows/s", "number"),
                 ("rate from", "text"),
-                ("hours", "number"),
+                ("takes", "hours"),
             ],
             [
                 (step, rows, *found.rates[step], found.hours[step])

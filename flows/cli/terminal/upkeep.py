@@ -39,6 +39,7 @@ MEMORY_NEXT = (
 def record_verified(done: Verified) -> None:
     """Add what was read, damaged and repaired to the JSON."""
     record("damaged", ({"problem": problem} for problem in done.problems))
+    record("absent", ({"what": each} for each in done.absent))
     record("moved", ({"path": path} for path in done.moved))
     record("repaired", ({"path": path} for path in done.mended))
     record("read", [{"things": done.things, "bytes": done.bytes}])
@@ -54,6 +55,8 @@ def show_verified(
     record_verified(done)
     for problem in done.problems:
         say(f"damaged: {safe(problem)}")
+    for what_is_gone in done.absent:
+        say(f"not read: {safe(what_is_gone)}")
     for path in done.moved:
         say(f"moved aside: {safe(str(path))}")
     for path in done.mended:

@@ -1,0 +1,18 @@
+"""What is imported without the garbage collector can be used, and leaves nothing behind."""
+
+import subprocess
+import sys
+
+CODE = """
+import gc
+from xmore.files.imports import load_first
+
+load_first("duckdb")
+assert gc.isenabled()
+load_first("no_such_module")
+"""
+
+
+def test_a_module_is_loaded_and_the_process_ends_without_a_word_about_it():
+    answer = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+    assert answer.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
