@@ -5,7 +5,7 @@ import shutil
 import pyarrow.parquet as pq
 from sharing import same_rows
 
-from flows import benchmark
+from flows import stages
 from xmore.files.locks import is_locked
 from xmore.memory.snapshot import resolve_current
 from xmore.results.runs import load_run
@@ -28,7 +28,7 @@ def test_a_benchmark_keeps_its_snapshot_while_another_is_published(
         assert resolve_current(memory) != old
         return captions(*arguments)
 
-    monkeypatch.setattr(benchmark, "captions", publish_first)
+    monkeypatch.setattr(stages, "captions", publish_first)
     config = world.config(tmp_path / "results", memory=memory)
     run = load_run(config.results, benchmark.xmore_benchmark.fn(config))
     undisturbed = load_run(done.config.results, done.name)

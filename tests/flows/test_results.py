@@ -87,7 +87,7 @@ def test_a_report_that_is_asked_for_later_is_drawn_once(config, monkeypatch):
         (folder / "report.html").touch()
         return folder / "report.html"
 
-    monkeypatch.setattr(benchmark, "write_report", draw)
+    monkeypatch.setattr("xmore.report.page.write_report", draw)
     name = xmore_benchmark.fn(config)
     for _ in range(2):
         assert xmore_benchmark.fn(config.model_copy(update={"report": True})) == name
