@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 from sharing import same_rows
 
 from flows import stages
+from flows.benchmark import xmore_benchmark
 from xmore.files.locks import is_locked
 from xmore.memory.snapshot import resolve_current
 from xmore.results.runs import load_run
@@ -19,7 +20,7 @@ def test_a_benchmark_keeps_its_snapshot_while_another_is_published(
     old = resolve_current(memory)
     pq.write_table(pq.read_table(world.root / "captions.parquet")[:50], tmp_path / "few.parquet")
     changed = world.memory_config(memory=memory, captions=tmp_path / "few.parquet")
-    captions = benchmark.captions
+    captions = stages.captions
 
     def publish_first(*arguments):
         # Between two stages of the benchmark, another process publishes.
@@ -30,7 +31,7 @@ def test_a_benchmark_keeps_its_snapshot_while_another_is_published(
 
     monkeypatch.setattr(stages, "captions", publish_first)
     config = world.config(tmp_path / "results", memory=memory)
-    run = load_run(config.results, benchmark.xmore_benchmark.fn(config))
+    run = load_run(config.results, xmore_benchmark.fn(config))
     undisturbed = load_run(done.config.results, done.name)
     assert run.snapshot["name"] == undisturbed.snapshot["name"] == old
     assert [ref.digest for ref in run.artifacts] == [ref.digest for ref in undisturbed.artifacts]
@@ -39,5 +40,5 @@ def test_a_benchmark_keeps_its_snapshot_while_another_is_published(
     assert not is_locked(memory / ".locks" / f"{old}.lock")
 
     monkeypatch.undo()
-    later = load_run(config.results, benchmark.xmore_benchmark.fn(config))
+    later = load_run(config.results, xmore_benchmark.fn(config))
     assert later.snapshot["name"] == resolve_current(memory) != old
