@@ -23,9 +23,7 @@ class TextEncoder:
 
     def features(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of `texts`, in their order. Each distinct text is encoded once."""
-        if self._store.missing(texts):
-            self._store.add(texts, self._encode)
-        return self._store.lookup(texts)
+        return self._store.features(texts, self._encode)
 
     def _encode(self, texts: list[str]) -> TextFeatures:
         encoder = load_encoder(self._model, self._work.device)

@@ -24,10 +24,10 @@ from index_build.base import takedown
 from index_build.base.batches import list_batches, whole_outcomes
 from index_build.base.changes import changing
 from index_build.ledger import followers
-from xmore.files.digests import digest_text
-from xmore.files.errors import LockedError, XmoreError, is_shortage
+from xmore.files.errors import ArtifactError, LockedError, XmoreError, is_shortage
 from xmore.memory.pairs import KEY, batches_of
 from xmore.results.runs import all_runs
+from xmore.store.text_parts import holds_any
 from xmore.store.texts import TEXTS, drop_part
 
 HOLDERS = ("candidates", "captions", "leaks")  # stages of which an unreadable part may hold a row
@@ -178,15 +178,12 @@ def _texts(store: Path, rows: _Rows, prefixes: set[str]) -> Iterator[Trace]:
 
     All candidates' captions are encoded, but only those that were kept are in an artifact.
     """
-    texts = [digest_text(prefix + caption) for prefix in prefixes for caption in rows.captions]
-    hashes, untold = pa.array(texts, pa.string()), bool(rows.met - rows.told)
-    for path in sorted(store.glob("*/*/part-*.parquet*")):
+    texts = [prefix + caption for prefix in prefixes for caption in rows.captions]
+    untold = bool(rows.met - rows.told)
+    for path in sorted(store.glob("*/*/part-*")):
         try:
-            column = pq.read_table(path, columns=["text_sha256"], partitioning=None)["text_sha256"]
-            holds = pc.any(pc.is_in(column, hashes)).as_py()
-        except (OSError, pa.ArrowException) as error:
-            if is_shortage(error):
-                raise
+            holds = holds_any(path, texts)
+        except ArtifactError:
             holds = True  # it cannot be told
         if holds or untold:
             yield Trace(path, f"texts of {path.parts[-3]}{'' if holds else ', perhaps'}")

@@ -55,6 +55,7 @@ def holders(folder, row) -> list:
     """The files in which the row's caption, or its text's hash, is."""
     wanted = {CAPTION, digest_text(CAPTION)}
     forms = {form.encode() for form in (CAPTION, html.escape(CAPTION), "nothing \\u00e9lse like")}
+    forms.add(bytes.fromhex(digest_text(CAPTION)))
     found = []
     for path in (path for path in folder.rglob("*") if path.is_file()):
         held = any(form in path.read_bytes() for form in forms)

@@ -157,10 +157,15 @@ def split_rows(total: int, rows: int, row_bytes: int = 0) -> list[int]:
 
 
 def write_part(path: Path, table: pa.Table) -> dict[str, Any]:
-    """Write one part durably and return its manifest entry."""
+    """Write one part durably and return its manifest entry: Parquet, or `.arrow`, in one batch."""
     temporary = path.with_suffix(".tmp")
+    rows = max(1, table.num_rows)
     try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=max(1, table.num_rows))
+        if path.suffix == ".arrow":
+            with pa.ipc.new_file(str(temporary), table.schema) as stream:
+                stream.write_table(table.combine_chunks(), rows)
+        else:
+            pq.write_table(table, temporary, compression="zstd", row_group_size=rows)
     except OSError as error:
         error.filename = str(path)  # a full disk names none
         raise

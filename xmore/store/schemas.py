@@ -53,6 +53,7 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "text_sha256": "The sha256 of the text.",
     "norm": "Norm of the features before they were normalised.",
     "truncated": "Whether the text is longer than the model's native limit.",
+    "checksum": "The begin of the sha256 of the row and its model, compared when it is read.",
     "image_scores": "Probability of each class, from the image.",
     "text_scores": "Probability of each class, from the captions; null without captions.",
     "class_scores": "Probability of each class, from the method.",
@@ -241,13 +242,17 @@ def view_embeddings(dim: int) -> pa.Schema:
 
 
 def caption_embeddings(dim: int) -> pa.Schema:
-    """Return the schema of `caption_embeddings`: unit rows, and their norm before normalising."""
+    """Return the schema of `caption_embeddings`: unit rows, and their norm before normalising.
+
+    Older parts, in Parquet, have `text_sha256` in hexadecimal digits, and no `checksum`.
+    """
     return pa.schema(
         [
-            ("text_sha256", pa.string()),
+            ("text_sha256", pa.binary(32)),
             ("embedding", pa.list_(pa.float32(), dim)),
             ("norm", pa.float32()),
             ("truncated", pa.bool_()),
+            ("checksum", pa.uint64()),
         ]
     )
 

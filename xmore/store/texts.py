@@ -1,9 +1,12 @@
 """The text store: caption embeddings, so that each model encodes a distinct text only once.
 
-    <store>/caption_embeddings/<model's name>/<digest>/part-*.parquet  manifest.json
+    <store>/caption_embeddings/<model's name>/<digest>/part-*.arrow  manifest.json
 
-Unlike other artifacts this one grows: parts are appended and never changed, and its digest depends
-on the model alone. Memory: 72 bytes per text for the index, one part while reading, and the result.
+Unlike other artifacts this one grows: parts are appended, small ones are merged, and its digest
+depends on the model alone. Adding a text costs the same in a large store, and reading one does not
+read others. Memory: 16 bytes per text for the index (48 for a moment, as it grows), one part of
+PART_TEXTS texts while they are encoded or one of MERGED_TEXTS while parts are merged, and the
+result.
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from xmore.files.digests import digest_of, digest_text
+from xmore.files.digests import digest_of
 from xmore.files.errors import ArtifactError
 from xmore.files.locks import locked
 from xmore.files.paths import sweep, write_whole
 from xmore.files.sealed import sealed
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
-from xmore.store.artifacts import move_aside, write_part
-from xmore.store.checks import MANIFEST, is_whole, read_manifest
+from xmore.store.artifacts import move_aside
+from xmore.store.checks import DIFFERS, MANIFEST, is_whole, read_manifest
+from xmore.store.found_texts import FoundTexts
 from xmore.store.made_by import made_by, warn_if_other
+from xmore.store.text_index import TextIndex
+from xmore.store.text_parts import merge_texts, read_keys, read_texts, to_merge, write_texts
 
 if TYPE_CHECKING:
     from xmore.models.encoder import TextFeatures
@@ -48,71 +52,113 @@ class CaptionStore:
         self._older = self.path.with_name(_digest(card.image_identity))
         self._device = device
         self._lock = _lock_of(self.path)
-        self._parts: list[dict] = []
-        self._keys = np.zeros(0, "S64")
-        self._where = np.zeros((0, 2), np.int32)  # (part, row) of each key
+        self._parts: list[dict[str, Any]] = []  # of the manifest, but for those that are left out
+        self._left_out = set[str]()  # files that are absent or damaged
+        self._warned = set[str]()
+        self._next = 0  # the number of the next part
+        self._forget()
         self._refresh()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._index)
 
-    def add(self, texts: Sequence[str], encode: Callable[[list[str]], TextFeatures]) -> int:
-        """Encode the missing ones of `texts`, part by part; returns their number."""
-        with self._exclusive():
-            new = self.missing(texts)
-            for start in range(0, len(new), PART_TEXTS):
-                chunk = new[start : start + PART_TEXTS]
-                self._append(chunk, encode(chunk))
-        return len(new)
+    def features(
+        self, texts: Sequence[str], encode: Callable[[list[str]], TextFeatures]
+    ) -> TextFeatures:
+        """Return the features of `texts`, in order; those that are missing are encoded first.
 
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """Return the distinct texts without an embedding, in order of appearance."""
-        distinct = list(dict.fromkeys(texts))
-        keys = np.array([digest_text(text) for text in distinct], "S64")
-        absent = self._find(keys) < 0
-        return [text for text, gone in zip(distinct, absent, strict=True) if gone]
+        They are written part by part, so that a kill loses at most one part.
+        """
+        found = FoundTexts(texts)
+        self._read(found)
+        if len(found.missing):
+            with self._exclusive():
+                self._read(found)  # another process may have added texts
+                new = found.missing
+                if len(new):
+                    self._prepare()
+                for start in range(0, len(new), PART_TEXTS):
+                    which = new[start : start + PART_TEXTS]
+                    encoded = encode([found.texts[i] for i in which])
+                    self._append(found.keys[which], encoded)
+                    found.put(which, encoded.unit, encoded.norm, encoded.truncated)
+        return found.features()
 
     def lookup(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of `texts`, in order. Raises KeyError for a missing text."""
-        from xmore.models.encoder import TextFeatures  # imports torch
-
-        found = self._find(np.array([digest_text(text) for text in texts], "S64"))
-        if (found < 0).any():
-            raise KeyError(texts[int(np.argmax(found < 0))])
-        where = self._where[found]
-        dim = pq.read_schema(self.path / self._parts[0]["file"]).field("embedding").type.list_size
-        features = TextFeatures(
-            np.empty((len(texts), dim), np.float32),
-            np.empty(len(texts), np.float32),
-            np.empty(len(texts), bool),
-        )
-        for part in np.unique(where[:, 0]):
-            at = where[:, 0] == part
-            table = pq.read_table(self.path / self._parts[part]["file"], partitioning=None)
-            rows = table.take(pa.array(where[at, 1]))
-            features.unit[at] = schemas.to_matrix(rows["embedding"])
-            features.norm[at] = rows["norm"].to_numpy()
-            features.truncated[at] = rows["truncated"].to_numpy()
-        return features
+        found = FoundTexts(texts)
+        self._read(found)
+        if len(found.missing):
+            raise KeyError(found.texts[found.missing[0]])
+        return found.features()
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with locked(self._lock):
-            self._refresh()  # another process may have added texts
+            self._refresh()
             yield
 
-    def _refresh(self) -> None:
-        """Read the keys of the parts that are whole; the texts of others are encoded again."""
-        parts = [part for part in self._recorded() or () if self._usable(part)]
-        for part in parts[len(self._parts) :]:
+    def _read(self, found: FoundTexts) -> None:
+        """Read what is there of the missing texts; a row that is not as it was written is not."""
+        missing = found.missing
+        places = self._index.find(found.keys[missing])
+        order = np.argsort(places, kind="stable")
+        order = order[np.searchsorted(places[order], 0) :]
+        where = self._where[places[order] >> 32]  # (part, its rows before these)
+        rows = where[:, 1] + (places[order] & 0xFFFFFFFF)
+        for number in np.unique(where[:, 0]):
+            mine = where[:, 0] == number
+            part, which = self._parts[number], missing[order[mine]]
+            try:
+                got = read_texts(self.path, part, rows[mine])
+            except ArtifactError as error:
+                if not self._refresh():  # else another process has merged it
+                    self._leave_out(part, error)
+                return self._read(found)
+            if not got.sound.all():
+                self._warn(part, f"{int((~got.sound).sum())} of its texts are damaged")
+            good = got.sound & (got.keys == found.keys[which]).all(1)
+            found.put(which[good], got.unit[good], got.norm[good], got.truncated[good])
+
+    def _refresh(self) -> bool:
+        """Read the manifest, and the keys of parts that are new -> whether it has changed."""
+        parts = [part for part in self._recorded() or () if part["file"] not in self._left_out]
+        if parts == self._parts:
+            return False
+        known = len(self._parts)
+        if parts[:known] != self._parts:  # another process has merged or removed some
+            self._forget()
+            known = 0
+        for part in parts[known:]:
             warn_if_other(part.get("made_by"), self._device, self.path / part["file"])
-        if parts != self._parts:
-            tables = [
-                pq.read_table(self.path / part["file"], columns=["text_sha256"], partitioning=None)
-                for part in parts
-            ]
-            self._parts = parts
-            self._index([table["text_sha256"].to_numpy().astype("S64") for table in tables])
+            try:
+                self._take_in(part, read_keys(self.path / part["file"]))
+            except ArtifactError as error:
+                self._left_out.add(part["file"])
+                self._warn(part, str(error))
+        return True
+
+    def _forget(self) -> None:
+        self._parts, self._index = [], TextIndex()
+        # Places are numbers of appended parts, and rows in them, so that merging changes none.
+        self._where = np.zeros((0, 2), np.int64)
+
+    def _take_in(self, part: dict[str, Any], keys: np.ndarray) -> None:
+        place = len(self._where) << 32
+        self._where = np.concatenate([self._where, [[len(self._parts), 0]]])
+        self._parts.append(part)
+        self._index.add(keys, np.arange(place, place + len(keys)))
+
+    def _leave_out(self, part: dict[str, Any], error: ArtifactError) -> None:
+        self._left_out.add(part["file"])
+        self._warn(part, str(error))
+        self._refresh()
+
+    def _warn(self, part: dict[str, Any], what: str) -> None:
+        if part["file"] not in self._warned:
+            file = self.path / part["file"]
+            log.warning("%s: %s; they are encoded again", file, what.removeprefix(f"{file}: "))
+        self._warned.add(part["file"])
 
     def _recorded(self) -> list[dict[str, Any]] | None:
         """Return the parts in the manifest, none if there is none; None if it is damaged."""
@@ -124,68 +170,74 @@ class CaptionStore:
             log.warning("%s: all texts are encoded again", error)
             return None
 
-    def _usable(self, part: dict[str, Any]) -> bool:
-        file = self.path / part["file"]
-        whole = is_whole(self.path, part)
-        if not whole:
-            log.warning("%s: is absent or damaged; its texts are encoded again", file)
-        return whole
-
-    def _index(self, keys: list[np.ndarray]) -> None:
-        flat = np.concatenate(keys) if keys else np.zeros(0, "S64")
-        if not keys:
-            self._keys, self._where = flat, np.zeros((0, 2), np.int32)
-            return
-        where = [np.stack([np.full(len(k), i), np.arange(len(k))], 1) for i, k in enumerate(keys)]
-        order = np.argsort(flat)
-        self._keys, self._where = flat[order], np.concatenate(where).astype(np.int32)[order]
-
-    def _find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the position of each key in the index, -1 if absent."""
-        if not len(self._keys):
-            return np.full(len(keys), -1)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, at, -1)
-
-    def _append(self, texts: list[str], features: TextFeatures) -> None:
+    def _prepare(self) -> None:
+        """Make the folder ready for new parts: remove what a killed process left there."""
         if self._older.exists() and not self.path.exists():
             log.warning(
                 "%s: texts are encoded again, once: the identity of their model now has the "
                 "files of its tokenizer",
                 self._older,
             )
-        if (self.path / MANIFEST).exists() and self._recorded() is None:
+        recorded = self._recorded()
+        if recorded is None:
             move_aside(self.path)  # which text a part is of cannot be told
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
-        table = pa.table(
-            {
-                "text_sha256": [digest_text(text) for text in texts],
-                "embedding": schemas.fixed_lists(features.unit),
-                "norm": features.norm,
-                "truncated": features.truncated,
-            },
-            schema=schemas.caption_embeddings(features.unit.shape[1]),
-        )
-        listed = {part["file"] for part in self._recorded() or ()}
+        listed = {part["file"] for part in recorded or ()}
         for path in self.path.glob("part-*"):
             if ".broken-" not in path.name and path.name not in listed:
                 path.unlink()  # of a killed process, which did not come to list it
-            elif path.name in listed - {part["file"] for part in self._parts}:
+            elif path.name in self._left_out:
                 move_aside(path)
-        # Never a number that was listed: another process may still read that part.
-        name = f"part-{max((int(each[5:10]) for each in listed), default=-1) + 1:05d}.parquet"
-        part = write_part(self.path / name, table)
+        numbers = (int(name[5:].partition(".")[0]) for name in listed)
+        self._next = max(numbers, default=-1) + 1
+
+    def _append(self, keys: np.ndarray, features: TextFeatures) -> None:
+        part = write_texts(self._new_path(), keys, features)
         part["made_by"] = made_by(self._device)
+        self._commit([*self._parts, part])
+        self._take_in(part, keys)
+        self._merge()
+
+    def _new_path(self) -> Path:
+        # Never a number that was listed: another process may still read that part.
+        self._next += 1
+        return self.path / f"part-{self._next - 1:05d}.arrow"
+
+    def _merge(self) -> None:
+        """Merge adjacent small parts, if there are enough, so that the manifest stays short."""
+        which = to_merge(self._parts)
+        if which is None:
+            return
+        old = self._parts[which]
+        for part in old:
+            if not is_whole(self.path, part):
+                self._leave_out(part, ArtifactError(DIFFERS))
+                if (self.path / part["file"]).exists():
+                    move_aside(self.path / part["file"])
+                return
+        part = merge_texts(self._new_path(), self.path, old)
+        if old[0].get("made_by"):
+            part["made_by"] = old[0]["made_by"]
+        self._commit([*self._parts[: which.start], part, *self._parts[which.stop :]])
+        before = np.cumsum([0, *(each["rows"] for each in old[:-1])])
+        inside = (self._where[:, 0] >= which.start) & (self._where[:, 0] < which.stop)
+        self._where[inside, 1] += before[self._where[inside, 0] - which.start]
+        self._where[inside, 0] = which.start
+        self._where[self._where[:, 0] >= which.stop, 0] -= len(old) - 1
+        self._parts[which] = [part]
+        for each in old:
+            (self.path / each["file"]).unlink()
+
+    def _commit(self, parts: list[dict[str, Any]]) -> None:
         manifest = {
             "stage": TEXTS,
             "digest": self.digest,
             "params": self.identity,
-            "parts": [*self._parts, part],
-            "rows": sum(p["rows"] for p in self._parts) + part["rows"],
+            "parts": parts,
+            "rows": sum(part["rows"] for part in parts),
         }
         write_whole(self.path / MANIFEST, sealed(manifest))
-        self._refresh()
 
 
 def drop_part(folder: Path, name: str) -> None:

@@ -96,7 +96,7 @@ def test_an_artifact_in_anothers_place_is_not_believed(done, copied):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_a_damaged_part_of_the_text_store_is_encoded_again(done, copied, share):
     config, _ = copied
-    (part,) = config.results.glob("store/caption_embeddings/*/*/part-00000.parquet")
+    (part,) = config.results.glob("store/caption_embeddings/*/*/part-00000.arrow")
     flip(part, share)
     without_text_stages(config)
     assert_made_again(config, done)
@@ -107,7 +107,7 @@ def test_two_parts_of_the_text_store_that_were_exchanged_are_seen(done, copied, 
     monkeypatch.setattr("xmore.store.texts.PART_TEXTS", 40)
     shutil.rmtree(config.results / "store")
     xmore_benchmark.fn(config)
-    one, other = sorted(config.results.glob("store/caption_embeddings/*/*/part-*.parquet"))[:2]
+    one, other = sorted(config.results.glob("store/caption_embeddings/*/*/part-*.arrow"))[:2]
     between = one.with_name("between")
     for here, there in ((one, between), (other, one), (between, other)):
         here.rename(there)
