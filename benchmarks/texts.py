@@ -18,9 +18,10 @@ import numpy as np
 
 from xmore.models.encoder import TextFeatures
 from xmore.models.spec import ModelCard, ModelSpec
-from xmore.store.texts import CaptionStore
+from xmore.store.texts import PART_TEXTS, CaptionStore
 
 CALL = 1 << 16  # texts that are added at a time
+ROUNDS = 7
 CARD = ModelCard("synthetic", ModelSpec(architecture="RN50", pretrained="openai"), {"id": 1})
 
 
@@ -35,35 +36,36 @@ def text(number: int) -> str:
     return f"a photo of what is number {number:09d} of many, on a sunny day"
 
 
-def encode(texts: list[str], dim: int) -> TextFeatures:
-    """Return the features of some texts."""
-    return made_up(np.array([int(each[26:35]) for each in texts]), dim)
+def add(store: CaptionStore, first: int, dim: int) -> float:
+    """Add CALL texts from a number on; returns the microseconds of processor time of each."""
+    new = [text(number) for number in range(first, first + CALL)]
+    encoded = made_up(np.arange(first, first + CALL), dim)
+    begins = iter(range(0, CALL, PART_TEXTS))
+
+    def encode(chunk: list[str]) -> TextFeatures:
+        begin = next(begins)
+        part = slice(begin, begin + len(chunk))
+        return TextFeatures(encoded.unit[part], encoded.norm[part], encoded.truncated[part])
+
+    begun = time.process_time()
+    store.features(new, encode)
+    return 1e6 * (time.process_time() - begun) / CALL
 
 
-def add(folder: Path, texts: int, dim: int) -> dict[int, float]:
-    """Add texts; returns the microseconds of a text, measured up to each number of texts."""
-    store = CaptionStore(folder, CARD)
-    costs, peak = {}, _peak()
-    for start in range(0, texts, CALL):
-        new = [text(number) for number in range(start, min(start + CALL, texts))]
-        encoded = made_up(np.arange(start, start + len(new)), dim)
-        parts = iter(range(0, len(new), 4096))
-
-        def given(chunk: list[str], parts=parts, encoded=encoded) -> TextFeatures:
-            at = next(parts)
-            part = slice(at, at + len(chunk))
-            return TextFeatures(encoded.unit[part], encoded.norm[part], encoded.truncated[part])
-
-        begun = time.process_time()
-        store.features(new, given)
-        costs[start + len(new)] = 1e6 * (time.process_time() - begun) / len(new)
-    print(f"added {len(store):,} texts of {dim} dimensions, peak memory {_peak():,.0f} MB, "
-          f"{_peak() - peak:,.0f} MB more than before")  # fmt: skip
-    return costs
+def compare(folder: Path, large: CaptionStore, dim: int) -> None:
+    """Add as many texts to a large store as to new ones, in turns; print what a text costs."""
+    costs: dict[str, list[float]] = {"empty": [], "large": []}
+    texts = len(large)
+    for n in range(ROUNDS):
+        costs["large"].append(add(large, len(large), dim))
+        costs["empty"].append(add(CaptionStore(folder / str(n), CARD), 0, dim))
+    small, grown = (float(np.median(each)) for each in costs.values())
+    print(f"a text costs {small:.1f} us in a store that was empty, {grown:.1f} us in one of "
+          f"{texts:,} (medians of {ROUNDS}, in turns): {grown / small:.2f} times")  # fmt: skip
 
 
-def look_up(folder: Path, texts: int, dim: int, asked: int) -> float:
-    """Look up random texts, twice, and compare them; returns the seconds of the second time."""
+def look_up(folder: Path, texts: int, dim: int, asked: int) -> None:
+    """Look up random texts, twice, and compare them; print the seconds of the second time."""
     begun = time.perf_counter()
     store = CaptionStore(folder, CARD)
     opened = time.perf_counter() - begun
@@ -77,7 +79,6 @@ def look_up(folder: Path, texts: int, dim: int, asked: int) -> float:
                                                    strict=True))  # fmt: skip
     print(f"{asked:>7,} of {texts:,}: {wall:6.2f} s, {cpu:6.2f} s of processor time, opened in "
           f"{opened:.2f} s; {'equal' if same else 'DIFFERENT'}")  # fmt: skip
-    return cpu
 
 
 def _peak() -> float:
@@ -85,19 +86,17 @@ def _peak() -> float:
 
 
 def main(texts: int, dim: int) -> None:
-    """Print what adding and looking up cost as the store grows, and the ratios."""
+    """Print what adding and looking up cost in a large store, and the ratios."""
     with tempfile.TemporaryDirectory() as scratch:
-        costs = add(Path(scratch), texts, dim)
-        for size in costs:
-            if size in (CALL, 4 * CALL, 16 * CALL, texts):
-                print(f"up to {size:>9,} texts: {costs[size]:6.1f} us for each of the last")
-        third = max(1, len(costs) // 3)
-        begin, end = (np.median(list(costs.values())[part])
-                      for part in (slice(0, third), slice(-third, None)))  # fmt: skip
-        print(f"a text of the first third: {begin:.1f} us, of the last: {end:.1f} us (medians), "
-              f"{end / begin:.2f} times")  # fmt: skip
-        seconds = {n: look_up(Path(scratch), texts, dim, n) for n in (1_000, 10_000, 100_000)}
-        print(f"looking up ten times as many: {seconds[100_000] / seconds[10_000]:.1f} times")
+        folder, peak = Path(scratch), _peak()
+        store = CaptionStore(folder / "large", CARD)
+        for first in range(0, texts, CALL):
+            add(store, first, dim)
+        print(f"added {len(store):,} texts of {dim} dimensions; peak memory {_peak():,.0f} MB, "
+              f"{_peak() - peak:,.0f} MB more than before")  # fmt: skip
+        compare(folder, store, dim)
+        for asked in (1_000, 10_000, 100_000):
+            look_up(folder / "large", len(store), dim, asked)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,15 @@ class TextIndex:
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the place of each key, -1 if absent: (n,) int64."""
         wanted = _begins(keys)
-        places = np.full(len(wanted), -1)
+        order = np.argsort(wanted)  # neighbours are in the processor's cache
+        wanted, places = wanted[order], np.full(len(wanted), -1)
         for begins, theirs in self._runs:
             at = np.searchsorted(begins, wanted, side="right") - 1
             hit = (at >= 0) & (begins[at] == wanted)
             places[hit] = theirs[at[hit]]
-        return places
+        found = np.empty_like(places)
+        found[order] = places
+        return found
 
 
 def _begins(keys: np.ndarray) -> np.ndarray:

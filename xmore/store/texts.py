@@ -12,8 +12,7 @@ result.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +71,9 @@ class CaptionStore:
         found = FoundTexts(texts)
         self._read(found)
         if len(found.missing):
-            with self._exclusive():
-                self._read(found)  # another process may have added texts
+            with locked(self._lock):
+                if self._refresh():  # another process has added texts
+                    self._read(found)
                 new = found.missing
                 if len(new):
                     self._prepare()
@@ -91,12 +91,6 @@ class CaptionStore:
         if len(found.missing):
             raise KeyError(found.texts[found.missing[0]])
         return found.features()
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with locked(self._lock):
-            self._refresh()
-            yield
 
     def _read(self, found: FoundTexts) -> None:
         """Read what is there of the missing texts; a row that is not as it was written is not."""
