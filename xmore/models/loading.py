@@ -18,6 +18,7 @@ from xmore.files.errors import ModelError, cause_of
 from xmore.models.conse import register_towers
 from xmore.models.folder import folder_config, text_folder
 from xmore.models.preprocess import KEYS
+from xmore.models.quick_tokenizer import quick
 from xmore.models.spec import ModelCard, weights_path
 
 
@@ -41,7 +42,7 @@ def load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
                 load_weights_only=True,
                 **{f"image_{key}": settings[key] for key in KEYS if key in settings},
             )
-            tokenizer = open_clip.get_tokenizer(architecture)
+            tokenizer = quick(open_clip.get_tokenizer(architecture))
         except Exception as error:  # torch, safetensors and open_clip each raise their own
             what = "the model of its open_clip_config.json" if spec.folder else architecture
             raise ModelError(
