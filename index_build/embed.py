@@ -34,11 +34,6 @@ def embed_shards(
     shard. Memory: as `encode_parts`, one shard's features and metadata, and the metadata of the
     next.
     """
-    if batch.kind == "clip_retrieval":
-        for number, _ in shards:
-            _take_over(load_shard(batch, number), folder)
-            yield 0
-        return
     loaded: deque[PairShard] = deque()  # whose images are decoded already
 
     def images() -> Iterator[ListedImages]:
@@ -52,6 +47,18 @@ def embed_shards(
     decoder = decoder_of(encoder, batch_size, workers)
     for features in encode_parts(images(), count, encoder, decoder):
         yield _write_shard(loaded.popleft(), features, folder, encoder, batch_size)
+
+
+def take_over_shards(batch: Batch, numbers: Sequence[int], folder: Path) -> Iterator[int]:
+    """Copy a clip-retrieval folder's embeddings as `embed_shards` writes them; no model is needed.
+
+    Yields the number of rows embedded of each shard: 0. Memory: one shard.
+    """
+    for number in numbers:
+        shard = load_shard(batch, number)
+        assert isinstance(shard, Features)
+        _take_over(shard, folder)
+        yield 0
 
 
 def images_of(batch: Batch, number: int) -> int:
@@ -86,8 +93,7 @@ def _write_shard(
     return len(features.kept)
 
 
-def _take_over(shard: PairShard | Features, folder: Path) -> None:
-    assert isinstance(shard, Features)
+def _take_over(shard: Features, folder: Path) -> None:
     save_array(part(folder, "img_emb", shard.number), shard.unit)
     if shard.text is not None:
         save_array(part(folder, "text_emb", shard.number), shard.text)

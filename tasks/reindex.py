@@ -137,8 +137,10 @@ def embed_here(
     device: str | None = None,
 ) -> Iterator[int]:
     """Embed shards, each a number and its images, in this process -> the rows embedded of each."""
-    from index_build.embed import embed_shards
+    from index_build.embed import embed_shards, take_over_shards
 
+    if batch.kind == "clip_retrieval":
+        return take_over_shards(batch, [number for number, _ in shards], batch.features(model))
     device = device or pick_device(execution.device, among_others=execution.runner != "local")
     encoder = load_encoder(model, device, images=sum(images for _, images in shards))
     size = settled(execution.batch_size, [model], device)
