@@ -6,19 +6,15 @@ from dataclasses import asdict, replace
 
 from prefect import flow
 
-from flows.plan import BenchmarkPlan, look_up, settle_batch_size
+from flows.cluster import run_on_cluster
+from flows.plan import look_up, settle_batch_size
 from flows.prefect_ui import show_results
-from flows.stages import listed_queries, run_dataset
-from tasks.candidates import candidates
+from flows.stages import run_dataset
 from tasks.comparisons import comparisons
-from tasks.queries import queries
-from tasks.query_embeddings import query_embeddings
-from tasks.spread import check_runner, spread
+from tasks.spread import check_runner
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import absolute
-from xmore.datasets.card import DatasetCard
 from xmore.memory.adopt import open_memory
-from xmore.models.spec import ModelCard
 from xmore.results.costs import costs
 from xmore.results.removal import remove_run
 from xmore.results.runs import (
@@ -30,7 +26,6 @@ from xmore.results.runs import (
     under_way,
 )
 from xmore.results.views import write_views
-from xmore.store.artifacts import ArtifactRef
 
 
 @flow(name="xmore-benchmark", flow_run_name="{params.name}", persist_result=False)
@@ -61,7 +56,7 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
         plan = settle_batch_size(plan, run)
         with under_way(run) as record:
             if config.execution.runner != "local":
-                retrieve_on_cluster(plan)
+                run_on_cluster(plan)
             plan = replace(plan, record=record)
             used, compared = [], []
             for card in plan.cards:
@@ -84,31 +79,3 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
             page = write_report(run, page.parent)
         show_results(run, page if config.report else None, snapshot)
     return run.name
-
-
-def retrieve_on_cluster(plan: BenchmarkPlan) -> None:
-    """Embed all queries and find all candidates on a cluster's workers, before the stages run.
-
-    One task is one dataset under one model. An artifact has one writer, which commits its parts
-    in order, so a part is the unit of resume but not of distribution. The stages that run later
-    find the artifacts in the store; the run records them as skipped.
-    """
-    listed = [(card, queries(plan.work, card, plan.config)[0]) for card in plan.cards]
-    if plan.config.retrieval.drop_short:
-        search_on_cluster(plan, listed, [plan.models[plan.config.roles.coarse]])
-        listed = [(card, listed_queries(plan, plan.work, card)[0]) for card in plan.cards]
-    search_on_cluster(plan, listed, plan.distinct_models)
-
-
-def search_on_cluster(
-    plan: BenchmarkPlan, listed: list[tuple[DatasetCard, ArtifactRef]], models: list[ModelCard]
-) -> None:
-    """Embed the datasets' queries under `models`, the coarse one among them; find candidates."""
-    config, work = plan.config, plan.work
-    calls = [(work, ref, card, model) for card, ref in listed for model in models]
-    embedded = spread(query_embeddings, calls, config.execution)
-    coarse = plan.models[config.roles.coarse]
-    pairs = zip(embedded, calls, strict=True)
-    found = [ref for ref, (*_, model) in pairs if model.digest == coarse.digest]
-    searches = [(work, ref, coarse, plan.snapshot, config.retrieval) for ref in found]
-    spread(candidates, searches, config.execution)

@@ -27,20 +27,46 @@ from xmore.store.artifacts import ArtifactRef
 
 def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
     """Run all stages of one dataset -> all artifacts, and those that `comparisons` reads."""
-    config, work = plan.config, plan.work
-    query, classes, rejected = listed_queries(plan, work, card)
-    got = retrieve(plan, work, query, card)
-    leaked = leaks(work, query, got.candidates, plan.snapshot, config.leaks.threshold)
-    left_out = leaked if config.leaks.exclude else None
-    refs = [query, classes, rejected, *got.refs, leaked]
+    found = prepare(plan, card)
+    refs = [found.queries, found.classes, found.rejected, *found.retrieved.refs, found.leaks]
     scored: list[Scored] = []
-    for name in config.roles.inference:
-        embeddings = got.embeddings[plan.models[name].digest]
-        inputs = MethodInputs(card, query, classes, embeddings, got.captions)
-        written, predicted = run_methods(plan, work, inputs, plan.models[name], left_out)
+    for name in plan.config.roles.inference:
+        written, predicted = run_model(plan, card, found, name)
         refs += written
         scored += predicted
-    return [*refs, metrics(work, query, classes, scored)], DatasetAnswers(query, scored)
+    measured = metrics(plan.work, found.queries, found.classes, scored)
+    return [*refs, measured], DatasetAnswers(found.queries, scored)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The artifacts of a dataset that all inference models share."""
+
+    queries: ArtifactRef
+    classes: ArtifactRef
+    rejected: ArtifactRef
+    retrieved: Retrieved
+    leaks: ArtifactRef
+
+
+def prepare(plan: BenchmarkPlan, card: DatasetCard) -> Prepared:
+    """Run the stages of a dataset that need no inference model's scores."""
+    work = plan.work
+    query, classes, rejected = listed_queries(plan, work, card)
+    got = retrieve(plan, work, query, card)
+    leaked = leaks(work, query, got.candidates, plan.snapshot, plan.config.leaks.threshold)
+    return Prepared(query, classes, rejected, got, leaked)
+
+
+def run_model(
+    plan: BenchmarkPlan, card: DatasetCard, found: Prepared, name: str
+) -> tuple[list[ArtifactRef], list[Scored]]:
+    """Run every method on a dataset under one inference model: see `run_methods`."""
+    model, got = plan.models[name], found.retrieved
+    embeddings = got.embeddings[model.digest]
+    inputs = MethodInputs(card, found.queries, found.classes, embeddings, got.captions)
+    left_out = found.leaks if plan.config.leaks.exclude else None
+    return run_methods(plan, plan.work, inputs, model, left_out)
 
 
 def listed_queries(

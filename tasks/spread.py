@@ -55,7 +55,7 @@ def spread(step: Step, calls: Sequence[tuple[Any, ...]], how: ExecutionConfig) -
                 done(number + 1)
         return [future.result() for future in futures]
 
-    with _server(), _kept_environment():
+    with prefect_server(), _kept_environment():
         return spread_out()
 
 
@@ -102,7 +102,7 @@ def _task_runner(how: ExecutionConfig) -> Any:
 
 
 @contextmanager
-def _server() -> Iterator[None]:
+def prefect_server() -> Iterator[None]:
     """Start a Prefect server for as long as the block runs, unless one is configured.
 
     Otherwise Prefect would start one for this process and another for each worker.

@@ -1,6 +1,12 @@
 """The same memory and the same run by two workers of a Dask or Ray cluster as by one process."""
 
+import contextlib
 import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +48,7 @@ def runner(request, home):
 
 @pytest.fixture
 def cluster(home, prefect_server, monkeypatch):
-    """The address of two workers of Dask that stay; they report to a server that was there."""
+    """Two workers of Dask that stay; they report to a server that was there."""
     pytest.importorskip("prefect_dask", reason="xmore[dask] is not there")
     import dask
     from distributed import LocalCluster
@@ -54,7 +60,7 @@ def cluster(home, prefect_server, monkeypatch):
         dask.config.set({"distributed.worker.daemon": False}),
         LocalCluster(**how) as started,
     ):
-        yield started.scheduler_address
+        yield started
 
 
 def content(snapshot) -> dict[str, bytes]:
@@ -96,18 +102,50 @@ def test_a_cluster_makes_the_same_memory(few, runner, tmp_path):
     assert len(here.snapshot.shards) == 4
 
 
-def test_a_cluster_runs_a_whole_benchmark(world, done, cluster, tmp_path):
-    execution = by("dask").model_copy(update={"address": cluster})
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_cluster_runs_a_whole_benchmark(world, done, cluster, tmp_path, killed):
+    execution = by("dask").model_copy(update={"address": cluster.scheduler_address})
     config = world.config(tmp_path / "results", execution=execution.model_dump())
+    before = pids_of(cluster)
+    if killed:
+        killer = threading.Thread(target=kill_a_worker, args=(cluster, config.results / "store"))
+        killer.start()
     there = load_run(config.results, benchmark.xmore_benchmark.fn(config))
+    if killed:
+        killer.join()
+        assert len(pids_of(cluster) & before) == 1, "none was killed"
     here = load_run(done.config.results, done.name)
     assert there.status == "completed"
     names = [(ref.stage, ref.model, ref.digest, ref.rows) for ref in here.artifacts]
     assert names == [(ref.stage, ref.model, ref.digest, ref.rows) for ref in there.artifacts]
     by_workers = {ref.stage for ref in there.artifacts if ref.skipped}
-    assert by_workers == {"queries", "classes", "rejected", "query_embeddings", "candidates"}
+    assert {ref.stage for ref in there.artifacts} - by_workers == {"metrics", "comparisons"}
     for one, other in zip(here.artifacts, there.artifacts, strict=True):
         same(read_rows(one), read_rows(other))
+
+
+def pids_of(cluster) -> set[int]:
+    return {worker.pid for worker in cluster.workers.values()}
+
+
+def kill_a_worker(cluster, store: Path) -> None:
+    """Kill a worker of Dask's, by a signal, while it writes scores."""
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        for worker in cluster.workers.values():
+            if any("/scores/" in place for place in opened(worker.pid, store)):
+                os.kill(worker.pid, signal.SIGKILL)
+                return
+        time.sleep(0.002)
+
+
+def opened(pid: int, folder: Path) -> Iterator[str]:
+    """The files under a folder that a process has open."""
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            place = os.readlink(link)
+            if place.startswith(f"{folder}/"):
+                yield place.removeprefix(str(folder))
 
 
 def same(one, other):
