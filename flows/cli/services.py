@@ -24,7 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.cli.demo_server import FOLDER, PORT
+from flows.cli.deployments import deploy
 from flows.cli.orphans import POOL, end_orphans
+from flows.cli.terminal.console import waiting
 from xmore.files.errors import ServiceError
 from xmore.files.locks import is_locked, locked
 from xmore.files.paths import PROJECT_ROOT, RESULTS, real, write_whole
@@ -66,14 +68,13 @@ def up(port: int) -> tuple[str, list[str]]:
     url, port = _elsewhere(running, port)
     api = url or running or f"http://127.0.0.1:{port}/api"
     try:
-        if not url:
-            _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], api, port)
-        _wait_for_server(api, ours=not url)
-        _run(
-            [_tool("prefect"), "work-pool", "create", POOL, "--type", "process", "--overwrite"],
-            api,
-        )
-        _run([_tool("prefect"), "--no-prompt", "deploy", "--all"], api)
+        with waiting("server"):
+            if not url:
+                start = [_tool("prefect"), "server", "start", "--port", str(port)]
+                _start("server", start, api, port)
+            _wait_for_server(api, ours=not url)
+        with waiting("deployments"):
+            deploy(api, HOME, lambda: _deploy_all(api))
         told = end_orphans(api, _worker(url), is_locked(_lock("worker")))
         named = ["--pool", POOL, "--name", f"{socket.gethostname()}-{_identity()}"]
         _start("worker", [_tool("prefect"), "worker", "start", *named], api)
@@ -205,6 +206,12 @@ def _environment(api: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _deploy_all(api: str) -> None:
+    pool = [POOL, "--type", "process", "--overwrite"]
+    _run([_tool("prefect"), "work-pool", "create", *pool], api)
+    _run([_tool("prefect"), "--no-prompt", "deploy", "--all"], api)
 
 
 def _run(command: list[str], api: str) -> None:

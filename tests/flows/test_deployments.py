@@ -123,10 +123,22 @@ def test_the_schedule_fires_once_it_is_switched_on(server, world, tmp_path):
     assert (tmp_path / "memory" / "CURRENT").exists()
 
 
-def test_up_again_changes_nothing_that_runs(server):
+@pytest.mark.parametrize("yaml_changed", [False, True])
+def test_up_again_changes_nothing_that_runs(server, yaml_changed):
     before = services._services()
+    deployment = server.deployment("xmore-reindex")
+    (weekly,) = deployment["schedules"]
+    place = f"{server.api}/deployments/{deployment['id']}"
+    httpx.patch(f"{place}/schedules/{weekly['id']}", json={"active": True}).raise_for_status()
+    httpx.patch(place, json={"description": "mine"}).raise_for_status()
+    if yaml_changed:
+        (services.HOME / "deployed.json").write_text("{}")
     assert services.up(free_port()) == (server.api, [])
     assert services._services() == before
+    after = server.deployment("xmore-reindex")
+    httpx.patch(f"{place}/schedules/{weekly['id']}", json={"active": False}).raise_for_status()
+    assert [each["active"] for each in after["schedules"]] == [True]
+    assert (after["description"] == "mine") is not yaml_changed
 
 
 def test_a_taken_port_is_named(tmp_path, monkeypatch):

@@ -37,8 +37,8 @@ class ExecutionConfig(Section):
     )
     runner: Literal["local", "dask", "ray"] = Field(
         "local",
-        description="Where images are embedded and candidates found: on this machine, or on the "
-        "workers of a Dask or Ray cluster with the same folders.",
+        description="Where a benchmark's stages run and a memory's images are embedded: on this "
+        "machine, or on the workers of a Dask or Ray cluster with the same folders.",
     )
     runners: int = Field(
         2, ge=1, description="Workers to start on this machine if there is no `address`."

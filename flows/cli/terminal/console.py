@@ -104,6 +104,13 @@ def step(name: str) -> Iterator[Callable[[str], None]]:
     say(safe(line.rstrip()))
 
 
+@contextmanager
+def waiting(name: str) -> Iterator[None]:
+    """A step that shows no progress of its own: a terminal shows that it goes on."""
+    with step(name), Console(stderr=True).status(f"{name} ..."):
+        yield
+
+
 def say(line: str) -> None:
     """Print a line without wrapping it."""
     Console(stderr=wants_json()).print(line, soft_wrap=True, highlight=False)
@@ -118,23 +125,28 @@ def show_table(table: Table, by: int = 0) -> None:
         record(table.name, records(table))
         return
     if not by:
-        _draw(table.title, table.columns, table.shown())
+        _draw(table.title, table.columns, table.shown(), _keys(table.columns))
         return
     heads = table.columns[:by]
     for values, rows in groupby(table.shown(), lambda row: row[:by]):
         named = zip(heads, values, strict=True)
         title = ", ".join(v if kind in TEXTS else f"{name} = {v}" for (name, kind), v in named)
-        _draw(title, table.columns[by:], [row[by:] for row in rows])
+        _draw(title, table.columns[by:], [row[by:] for row in rows], _keys(table.columns[by:]))
+
+
+def _keys(columns: Sequence[tuple[str, Kind]]) -> int:
+    return int(columns[0][1] == "name")
 
 
 def _draw(
     title: str,
     columns: Sequence[tuple[str, Kind]],
     rows: Sequence[Sequence[str]],
+    keys: int = 0,
 ) -> None:
     """Draw the columns beside each other, those without room in further blocks below.
 
-    A first column that is a name stands in each block.
+    The first `keys` columns stand in each block, as far as they leave half of the room.
     """
     if title:
         say(f"[bold]{safe(title)}[/bold]")
@@ -144,30 +156,46 @@ def _draw(
         min(LEAST, wide) if kind in FOLDED else wide
         for wide, (_, kind) in zip(widths, columns, strict=True)
     ]
-    key = [0] if columns[0][1] == "name" else []
+    key = [i for i in range(keys) if 2 * sum(w + GAP for w in widths[: i + 1]) <= _room()]
+    for i in key:
+        least[i] = widths[i]
     blocks, block = list[list[int]](), list(key)
     for i in range(len(key), len(columns)):
         if len(block) > len(key) and sum(least[j] + GAP for j in [*block, i]) - GAP > _room():
             blocks.append(block)
             block = list(key)
         block.append(i)
+    left = _room() - sum(least[i] + GAP for i in key)
     for chosen in [*blocks, block]:
         drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False)
-        for (name, kind), wide in ((columns[i], least[i]) for i in chosen):
+        for i, (name, kind), wide in ((i, columns[i], least[i]) for i in chosen):
             side: Literal["left", "right"] = "left" if kind in TEXTS else "right"
-            fixed = kind not in FOLDED and wide <= _room()
-            drawing.add_column(safe(name), no_wrap=fixed, justify=side, overflow="fold")
+            room = _room() if i in key else left
+            fixed = (i in key or kind not in FOLDED) and wide <= _room()
+            drawing.add_column(
+                safe(name),
+                no_wrap=fixed,
+                justify=side,
+                overflow="ellipsis" if kind == "line" else "fold",
+                min_width=wide if i in key else None,
+                max_width=room if wide > room else None,
+            )
         for row in rows:
             drawing.add_row(*(safe(row[i]) for i in chosen))
         Console(width=width()).print(drawing)
 
 
 def show_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print the rows of a query, in as many blocks of columns as they need."""
+    """Print the rows of a query, in as many blocks of columns as they need.
+
+    The texts and the id that rows begin with, or else the first column, stand in each block.
+    """
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     kinds: list[Kind] = ["figure" if _is_number(column) else "line" for column in columns]
     cells = [[_cell(value) for value in row] for row in rows]
-    _draw("", list(zip(names, kinds, strict=True)), cells)
+    keys = next((i for i, kind in enumerate(kinds) if kind != "line"), len(kinds))
+    keys += any(name.endswith("_id") for name in names[keys : keys + 1])
+    _draw("", list(zip(names, kinds, strict=True)), cells, max(1, keys))
 
 
 def _is_number(column: Sequence[Any]) -> bool:
