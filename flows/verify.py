@@ -17,7 +17,7 @@ from xmore.files.sealed import is_whole_json, mended
 from xmore.memory.adopt import open_memory
 from xmore.memory.pairs import holds_pairs
 from xmore.results.runs import Run, all_runs
-from xmore.results.views import VIEWS, are_whole, write_views
+from xmore.results.views import VIEWS, are_whole, is_removed, write_views
 from xmore.store.artifacts import move_aside
 from xmore.store.checks import MANIFEST, check_hashes, is_whole, read_manifest
 from xmore.store.contracts import RunFile, read_contract
@@ -80,7 +80,9 @@ def verify_run(run: Run, repair: bool) -> Verified:
     """Read a run's artifacts and its snapshot."""
     compare_again()
     done = Verified()
-    for path in track(sorted({ref.path for ref in run.artifacts}), "verifying", "artifact"):
+    _look_for_removed(done, run)
+    there = sorted({ref.path for ref in run.artifacts if not is_removed(ref)})
+    for path in track(there, "verifying", "artifact"):
         done.artifact(Path(path), repair)
     try:
         memory = Path(run.snapshot["memory"])
@@ -114,6 +116,14 @@ def verify_results(results: Path, repair: bool) -> Verified:
     runs = all_runs(results)
     for run in runs:
         _verify_views(done, run, repair)
+        _look_for_removed(done, run)
+        refs = [ref for ref in run.artifacts if not Path(ref.path).is_dir()]
+        gone = sorted({ref.stage for ref in refs if not is_removed(ref)})
+        if gone:
+            done.problems.append(
+                f"run {run.name}: {', '.join(gone)} are gone: moved aside as damaged, or deleted. "
+                "It cannot be shown until its benchmark is run again"
+            )
     _verify_checkpoints(done, runs)
     for path in _damaged_caches(done, results / "cache"):
         done.problems.append(f"{path}: its bytes are not those that were written")
@@ -121,6 +131,13 @@ def verify_results(results: Path, repair: bool) -> Verified:
             path.unlink()
             done.mended.append(path)
     return done
+
+
+def _look_for_removed(done: Verified, run: Run) -> None:
+    removed = sorted({ref.stage for ref in run.artifacts if is_removed(ref)})
+    if removed:
+        what = "deleted, as `takedown traces --remove` does; the run's numbers are there"
+        done.absent.append(f"run {run.name}: {', '.join(removed)}: {what}")
 
 
 def _verify_views(done: Verified, run: Run, repair: bool) -> None:

@@ -27,6 +27,7 @@ from index_build.ledger import followers
 from xmore.files.errors import ArtifactError, LockedError, XmoreError, is_shortage
 from xmore.memory.pairs import KEY, batches_of
 from xmore.results.runs import all_runs
+from xmore.results.views import VIEWS, write_views
 from xmore.store.text_parts import holds_any
 from xmore.store.texts import TEXTS, drop_part
 
@@ -104,6 +105,10 @@ def remove_traces(results: Path, traces: list[Trace]) -> None:
             shutil.rmtree(trace.path)
         else:
             trace.path.unlink(missing_ok=True)
+    named = {name for trace in traces for name in trace.runs}
+    for run in all_runs(results):
+        if run.name in named and (run.path / VIEWS).exists():
+            write_views(run)  # without what was deleted
 
 
 def _taken(memory: Path) -> _Rows:

@@ -68,7 +68,7 @@ def holders(folder, row) -> list:
 
 
 @pytest.mark.parametrize("after_gc", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, after_gc):
+def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, after_gc, caplog):
     memory, config, name, row, other = copied
     page = config.results / "leaks.html"
     page.write_text(f"<td>{html.escape(CAPTION)}</td>")
@@ -92,6 +92,7 @@ def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, 
     assert {run for trace in found for run in trace.runs} == {name}
     held = holders(config.results, row)
     assert held and all(any(path.is_relative_to(trace.path) for trace in found) for path in held)
+    before = xmore("show", name, "--results", config.results)
     removed = xmore(
         "memory", "takedown", "traces", memory.memory, "--results", config.results, "--remove"
     )
@@ -102,7 +103,16 @@ def test_nothing_of_a_row_is_left_and_a_run_makes_the_rest_again(copied, xmore, 
         in xmore("memory", "takedown", "traces", memory.memory, "--results", config.results).stdout
     )
 
-    assert xmore("show", name, "--results", config.results).returncode == 2
+    shown = xmore("show", name, "--results", config.results)
+    tables, told = (said.stdout.partition("\nRun ")[0] for said in (before, shown))
+    assert shown.returncode == 0 and told == tables, shown
+    open_views(load_run(config.results, name))
+    assert f"run {name}: the captions of tiny were removed" in caplog.text
+    asked = "select count(*) from captions_long where memory_key = '" + row["memory_key"] + "'"
+    said = xmore("sql", name, asked, "--format", "csv", "--results", config.results)
+    assert said.stdout.split()[1:] == ["0"], said
+    checked = xmore("verify", name, "--results", config.results).stdout
+    assert f"run {name}: candidates, captions" in checked
     assert open_views(load_run(config.results, other))  # it read another memory
     if not after_gc:
         assert xmore_reindex.fn(memory).removed == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,8 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import check_once, read_manifest
 
+log = logging.getLogger(__name__)
+
 VIEWS = "views.sql"
 HEADER = "-- Views over the artifacts of run "
 FLAT_VIEWS = Path(__file__).with_name("views.sql")
@@ -34,6 +37,12 @@ RAW_NAMES = {  # the flat view with the stage's name adds columns
 OPTIONAL = {
     "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
     "comparisons": schemas.COMPARISONS,
+}
+# Stages whose artifacts are deleted if they hold a row that was taken down: see `is_removed`.
+REMOVABLE = {
+    "candidates": schemas.CANDIDATES,
+    "captions": schemas.CAPTIONS,
+    "leaks": schemas.LEAKS,
 }
 WITH_MODEL = (
     "query_embeddings",
@@ -55,6 +64,14 @@ def write_views(run: Run) -> Path:
     return path
 
 
+def is_removed(ref: ArtifactRef) -> bool:
+    """Return whether an artifact was deleted that may be: the run's numbers are in others."""
+    path = Path(ref.path)
+    if ref.stage not in REMOVABLE or path.exists():
+        return False
+    return not any(path.parent.glob(f"{path.name}.broken-*"))  # else it was damaged
+
+
 def are_whole(path: Path) -> bool:
     """Return whether a views.sql is as it was written; older ones have no checksum."""
     text = path.read_bytes()
@@ -69,7 +86,11 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     """
     if not any(ref.stage == "metrics" for ref in run.artifacts):
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
-    for path in track(sorted({ref.path for ref in run.artifacts}), "checking", "artifact"):
+    for ref in filter(is_removed, run.artifacts):
+        what = "run %s: the %s of %s were removed and are left out. Its benchmark makes them again"
+        log.warning(what, run.name, ref.stage, ref.dataset)
+    there = sorted({ref.path for ref in run.artifacts if not is_removed(ref)})
+    for path in track(there, "checking", "artifact"):
         problems = check_once(Path(path))
         if problems:
             raise RunError(
@@ -173,10 +194,14 @@ def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
 
 def _empty_view(stage: str, schema: pa.Schema) -> str:
     """Return the SQL of a view with the columns of `schema` and no rows."""
+    return _create(stage, f"  select {_nulls(schema)} where false")
+
+
+def _nulls(schema: pa.Schema) -> str:
     names = {pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double"}
     names |= {pa.int32(): "integer", pa.string(): "varchar"}
-    columns = ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
-    return _create(stage, f"  select {columns} where false")
+    names |= {pa.list_(kind): f"{name}[]" for kind, name in names.items()}
+    return ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
 
 
 def _create(stage: str, select: str) -> str:
@@ -185,8 +210,11 @@ def _create(stage: str, select: str) -> str:
 
 def _select(stage: str, record: ArtifactRef) -> str:
     path = Path(record.path)
-    files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     model = f"{quote(record.model)} as model, " if stage in WITH_MODEL and record.model else ""
+    if is_removed(record):
+        columns = f"{quote(record.dataset)} as dataset, {model}{_nulls(REMOVABLE[stage])}"
+        return f"  select {columns} where false"
+    files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     m = ""
     if stage == "scores":
         m = f"{read_manifest(path)['params']['m']}::integer as m, "

@@ -16,6 +16,10 @@ DIFFERS = "its bytes differ from those that were written (sha256)"
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read an artifact's manifest. Raises ArtifactError, also if it is another artifact's."""
+    if not path.is_dir():
+        raise ArtifactError(
+            f"{path}: is gone: moved aside as damaged, or deleted. Run its benchmark again"
+        )
     try:
         manifest = read_contract(path / MANIFEST, ArtifactManifest)
     except (OSError, ValueError) as error:

@@ -97,6 +97,8 @@ def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp
     assert tables["moved"] == [] and tables["read"][0]["bytes"] > 0
     answer = xmore("verify", name, "--results", tmp_path, "--repair")
     assert answer.returncode == 1 and "moved aside" in answer.stdout
+    answer = xmore("verify", "--all", "--results", tmp_path)
+    assert answer.returncode == 1 and f"run {name}: scores are gone" in answer.stdout
     xmore_benchmark.fn(config)
     assert part.read_bytes() == good
     assert xmore("verify", name, "--results", tmp_path).returncode == 0
