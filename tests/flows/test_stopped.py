@@ -43,6 +43,11 @@ def test_a_run_is_written_as_it_goes_and_keeps_what_it_made(stopped):
     assert again.keys() >= made.keys() and made.items() <= again.items()
     rows = open_views(run).execute(COSTS).fetchall()
     assert rows and all(seconds > 0 and peak > 1 for _, _, seconds, peak in rows)
+    run.seconds, run.finished = 1234.5, "2026-01-01T00:00:00+00:00"
+    run.save()
+    xmore_benchmark.fn(config, resume=name)  # it is complete
+    again = load_run(config.results, name)
+    assert (again.seconds, again.finished) == (run.seconds, run.finished)
 
 
 def test_a_copied_store_brings_its_costs(done, tmp_path):

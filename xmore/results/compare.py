@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -17,6 +18,7 @@ from xmore.methods.base import variant_name
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 from xmore.statistics.significance import mcnemar_p
+from xmore.store.checks import read_manifest
 
 REFERENCE = PROJECT_ROOT / "data" / "reference"
 PAPERS_M = 16
@@ -161,9 +163,10 @@ class Flips:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs: differences in config and in predictions."""
+    """Two runs: differences in config, snapshot and methods, and in predictions."""
 
-    differences: list[tuple[str, Any, Any]]  # dotted key, value in a, value in b
+    # dotted key, value in a, value in b; also the snapshot, and the sources of methods
+    differences: list[tuple[str, Any, Any]]
     flips: list[Flips]
     examples: list[
         tuple[Any, ...]
@@ -202,6 +205,7 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     snapshots = (a.snapshot["name"], b.snapshot["name"])
     if snapshots[0] != snapshots[1]:
         differences.append(("(snapshot)", *snapshots))
+    differences += _edited(_sources(a), _sources(b))
     return Comparison(differences, [Flips(*row) for row in rows], flipped)
 
 
@@ -216,6 +220,26 @@ def _predictions(run: Run) -> Any:
         where seed is null or seed = (select min(seed) from predictions)
     """
     return open_views(run).sql(query).to_arrow_table()
+
+
+def _edited(
+    a: dict[str, dict[str, str]], b: dict[str, dict[str, str]]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield each method in both runs whose source differs, with the files that do."""
+    for method in sorted(a.keys() & b.keys()):
+        mine, theirs = a[method], b[method]
+        files = [f for f in sorted({**mine, **theirs}) if mine.get(f) != theirs.get(f)]
+        if files and mine and theirs:  # older artifacts do not say
+            told = [", ".join(f"{f} {of.get(f, '')[:8]}" for f in files) for of in (mine, theirs)]
+            yield f"(source of {method})", told[0], told[1]
+
+
+def _sources(run: Run) -> dict[str, dict[str, str]]:
+    """Return the sha256 of the files of each method's source, as its predictions were made."""
+    manifests = [
+        read_manifest(Path(ref.path)) for ref in run.artifacts if ref.stage == "predictions"
+    ]
+    return {each["params"]["method"][0]: each.get("source") or {} for each in manifests}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

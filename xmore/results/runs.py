@@ -195,11 +195,13 @@ def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
     """Mark `run` as running while this process lives, and record how it ends.
 
     Yields a function that records an artifact of this attempt at once. What an earlier attempt of
-    the run has made stays recorded as made by it.
+    the run has made stays recorded as made by it; a completed run of which nothing is missing keeps
+    its time.
     """
     begun = time.perf_counter()  # unlike the clock, it is never set back
     with read_locked(gc_lock(run.results)), locked(run.path / "run.lock"):
         made = {ref.path: ref for ref in run.artifacts if not ref.skipped}
+        ended = run.finished, run.seconds
         run.error, run.finished, run.artifacts, run.costs = None, None, [], []
 
         def record(ref: ArtifactRef) -> None:
@@ -213,9 +215,13 @@ def under_way(run: Run) -> Iterator[Callable[[ArtifactRef], None]]:
             with suppress(OSError):  # a full disk must not hide the original error
                 run.save()
             raise
+        nothing_new = all(ref.skipped for ref in run.artifacts)
         run.artifacts = [_as_made(ref, made) for ref in run.artifacts]
-        run.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        run.seconds = round(time.perf_counter() - begun, 1)
+        if ended[0] and nothing_new:
+            run.finished, run.seconds = ended
+        else:
+            run.finished = datetime.now(UTC).isoformat(timespec="seconds")
+            run.seconds = round(time.perf_counter() - begun, 1)
         run.save()
 
 

@@ -50,7 +50,7 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
     """Print the differences between two runs' configs and predictions."""
     say(safe(f"A = {a.name}{a.trial}, B = {b.name}{b.trial}"))
     if not found.differences:
-        say("Their configs are the same.")
+        say("Their configs, and the sources of their methods, are the same.")
     if found.differences or wants_json():
         columns: list[tuple[str, Kind]] = [("config", "text"), ("A", "text"), ("B", "text")]
         changed = [(key, str(mine), str(theirs)) for key, mine, theirs in found.differences]
