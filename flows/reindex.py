@@ -93,6 +93,8 @@ def summary(done: Reindexed) -> list[str]:
     work = f"{requested}{done.embedded:,} embedded"
     if done.skipped:
         work = "unchanged: nothing downloaded, nothing embedded"
+    elif not (done.embedded or done.added or done.removed):
+        work = f"unchanged: {requested}nothing new"
     lines = [f"{facts['rows']:,} rows, index {index}, snapshot {name} ({work})"]
     if done.added or done.removed:
         lines.append(f"{done.added:>20,} rows added and {done.removed:,} removed")
@@ -166,7 +168,9 @@ def _build(plan: ReindexPlan) -> Reindexed:
     if withdrawn:
         result = replace(result, withdrawn=True)
     else:
-        _record(plan, result, costs)
+        told = snapshot.name in history.published(memory)
+        same = told and previous is not None and previous.name == snapshot.name
+        _record(plan, result, costs, "checked" if same else "published")
     _finish(plan)
     return result
 
@@ -187,9 +191,9 @@ def _embed(plan: ReindexPlan, batch: Batch) -> int:
     return sum(spread(tasks.embed, calls, execution))
 
 
-def _record(plan: ReindexPlan, result: Reindexed, costs: _Costs) -> None:
+def _record(plan: ReindexPlan, result: Reindexed, costs: _Costs, event: str = "published") -> None:
     facts = {"rows": result.snapshot.rows, "added": result.added, "removed": result.removed}
-    history.append(plan.config.memory, "published", result.snapshot.name, **facts, **vars(costs))
+    history.append(plan.config.memory, event, result.snapshot.name, **facts, **vars(costs))
 
 
 def _finish(plan: ReindexPlan) -> None:

@@ -61,6 +61,16 @@ def take_over_shards(batch: Batch, numbers: Sequence[int], folder: Path) -> Iter
         yield 0
 
 
+def record_empty_shards(numbers: Sequence[int], folder: Path) -> Iterator[int]:
+    """Record shards of which no image is left, as `embed_shards` does; no model is needed.
+
+    Yields the number of rows embedded of each shard: 0.
+    """
+    for number in numbers:
+        write_record(folder, number, {"rows": 0, "dim": 0, "rejected": {}, "files": {}})
+        yield 0
+
+
 def images_of(batch: Batch, number: int) -> int:
     """Return the number of a shard's images."""
     causes = pq.read_table(batch.outcome(number), columns=["cause"])["cause"]

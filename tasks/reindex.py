@@ -137,12 +137,15 @@ def embed_here(
     device: str | None = None,
 ) -> Iterator[int]:
     """Embed shards, each a number and its images, in this process -> the rows embedded of each."""
-    from index_build.embed import embed_shards, take_over_shards
+    from index_build.embed import embed_shards, record_empty_shards, take_over_shards
 
+    numbers, images = [number for number, _ in shards], sum(images for _, images in shards)
     if batch.kind == "clip_retrieval":
-        return take_over_shards(batch, [number for number, _ in shards], batch.features(model))
+        return take_over_shards(batch, numbers, batch.features(model))
+    if not images:
+        return record_empty_shards(numbers, batch.features(model))
     device = device or pick_device(execution.device, among_others=execution.runner != "local")
-    encoder = load_encoder(model, device, images=sum(images for _, images in shards))
+    encoder = load_encoder(model, device, images=images)
     size = settled(execution.batch_size, [model], device)
     return embed_shards(batch, shards, batch.features(model), encoder, size, execution.workers)
 

@@ -2,6 +2,9 @@
 
     <memory>/history.jsonl    one line per event, oldest first
 
+An event is `published`, `rolled back`, or `checked`: a re-index tried rows again and found the
+snapshot that was there.
+
 Times and costs are recorded here and not in a snapshot, so that equal content has equal files.
 """
 

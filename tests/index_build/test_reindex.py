@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from flows.reindex import xmore_reindex
+from flows.reindex import summary, xmore_reindex
 from index_build import snapshot as publishing
 from index_build.base import history
 from index_build.base.features import describe, part, read_record, write_record
@@ -276,3 +276,16 @@ def test_the_manifest_is_small_and_plain(made):
     _, result, _ = made
     text = (result.snapshot.path / "manifest.json").read_text()
     assert len(text) < 10_000 and json.loads(text)["plan"]
+
+
+def test_rows_that_fail_again_change_nothing_and_load_no_model(world, web, tmp_path, monkeypatch):
+    nobody = ("http://127.0.0.1:9/a.jpg", "nobody answers")
+    urls = web.url_list(tmp_path / "urls.parquet", [nobody], rows=20)
+    config = world.url_config(urls, tmp_path / "memory")
+    first = xmore_reindex.fn(config)
+    monkeypatch.setattr("tasks.reindex.load_encoder", lambda *_, **__: pytest.fail("loaded"))
+    again = xmore_reindex.fn(config)
+    assert (again.fetched, again.embedded, again.skipped) == (1, 0, False)
+    assert again.snapshot.name == first.snapshot.name
+    assert [e["event"] for e in history.read(config.memory)] == ["published", "checked"]
+    assert "unchanged: 1 rows requested, nothing new" in summary(again)[0]
