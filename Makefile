@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes
-UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --compile-bytecode
 
 .PHONY: help setup demo test test-slow lint docs lock bench clean
 
@@ -14,6 +14,7 @@ setup: $(VENV)/ready ## Create .venv with exactly what requirements.lock says, h
 # Of all packages fire alone has no wheel: the lock's setuptools builds it, not PyPI's newest.
 # uv installs in seconds what takes pip minutes, but reads none of pip's settings: behind a mirror
 # that only those name, pip does it.
+# Bytecode is compiled now: where the disk is full later, Python would leave half a file of it.
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^setuptools==/,/# via/p; /^uv==/,/# via/p' requirements.lock | $(PIP) -r /dev/stdin

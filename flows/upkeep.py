@@ -20,6 +20,7 @@ from xmore.config.memory import ReindexConfig
 from xmore.files.errors import ConfigError, SnapshotError
 from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
+from xmore.files.text import counted
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import Snapshot, card_of, open_snapshot, resolve_current
 from xmore.report.snapshot import outcome
@@ -142,8 +143,8 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         held = takedown.holds(target.path, takedown.current(memory))
         if held:
             raise SnapshotError(
-                f"{memory}: {target.name} holds {held} rows that were taken down. Roll back to a "
-                "newer snapshot, or run `xmore reindex` with the older sources."
+                f"{memory}: {target.name} holds {counted(held, 'row')} taken down since. Roll back "
+                "to a newer snapshot, or run `xmore reindex` with the older sources."
             )
         pointer, events = memory / "CURRENT", memory / history.FILE
         write_whole(beside(pointer), f"{target.name}\n".encode())

@@ -96,10 +96,14 @@ def stop_if_too_many(
         if first_bad:
             causes += f"; the first bad line is {first_bad}"
         places = ", ".join(listed.source.place for listed in plan.listed)
+        todo = "Fix them or raise `max_rejected`"
+        if failures[PRIVATE]:
+            todo = "If the servers on private addresses are yours, set `allow_private: true` under "
+            todo += "`download`; else fix the rows or raise `max_rejected`"
         raise SnapshotError(
             f"{places}: {failed} of {asked} rows failed ({causes or 'no rows'}), more than "
-            f"{plan.config.max_rejected:.0%}. Nothing was published. Fix them or raise "
-            "`max_rejected`, then run the same command again to resume."
+            f"{plan.config.max_rejected:.0%}. Nothing was published. {todo}, then run the same "
+            "command again to resume."
         )
 
 

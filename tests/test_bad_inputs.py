@@ -351,7 +351,7 @@ def test_images_are_counted_by_cause_and_the_run_goes_on(case, xmore):
     run = load_run(case.results, "latest")
     rows = {ref.stage: read_rows(ref).to_pylist() for ref in run.artifacts}
     assert {row["uri"]: row["cause"] for row in rows["rejected"]} == bad
-    assert "card: 1 test images rejected: too many pixels (a/huge.png)" in out
+    assert "card: 1 test image rejected: too many pixels (a/huge.png)" in out
     assert set(good) <= {row["uri"] for row in rows["queries"]}
     assert len(rows["queries"]) == 10 + len(good)
 

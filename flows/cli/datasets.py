@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.options import Commands, with_json
 from xmore.files.paths import RESULTS
+from xmore.files.text import counted
 
 if TYPE_CHECKING:
     from xmore.datasets.card import DatasetCard
@@ -117,7 +118,8 @@ def check(
     record("notes", ({"note": note} for note in found.notes))
     say(
         safe(
-            f"{card.name}: {len(found.class_names)} classes, {len(found.queries)} test images, "
+            f"{card.name}: {len(found.class_names)} classes, "
+            f"{counted(len(found.queries), 'test image')}, "
             f"{min(per_class, default=0)} to {max(per_class, default=0)} per class, in {card.root}"
         )
     )

@@ -211,8 +211,12 @@ def verify(
     for problem in problems:
         say(safe(f"damaged: {problem}"))
     if problems:
-        roll_back = f"xmore memory rollback {memory}"
-        say(safe(f"Roll back to another snapshot ({roll_back}), or rebuild the memory."))
+        say(
+            safe(
+                f"Snapshots share files: `xmore memory verify {memory} --all` finds what else is "
+                "damaged. With --repair, the next `xmore reindex` makes it again."
+            )
+        )
         raise typer.Exit(1)
     read = f"{found.rows:,} rows in {len(files)} files are intact ({size(count)} read)."
     say(safe(f"{found.name}: {read}"))

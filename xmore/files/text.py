@@ -19,6 +19,11 @@ def visible(text: str, but: str = "") -> str:
     return "".join(c if c.isprintable() or c in but else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_twice(names: Sequence[str]) -> str | None:
     """Return the first name that is there twice, None if there is none."""
     return next((name for name, count in Counter(names).items() if count > 1), None)

@@ -82,8 +82,9 @@ def _sentence(
     if difference is None or p is None:
         return f"{accuracy}."
     compared = (
-        f"{show(difference, 'points')} points to clip ({show(less, 'points')} to "
-        f"{show(more, 'points')}; p {show(p, 'p') if p < 0.001 else '= ' + show(p, 'p')})"
+        f"{show(difference, 'points')} points to clip (95 % interval {show(less, 'points')} to "
+        f"{show(more, 'points')}; p {show(p, 'p') if p < 0.001 else '= ' + show(p, 'p')} by "
+        "McNemar's test, after Holm's correction for all comparisons with clip)"
     )
     verdict = "statistically significant" if p < LEVEL else "not statistically significant"
     return f"{accuracy}, {compared}: {verdict}."

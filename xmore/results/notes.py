@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from xmore.files.paths import where
+from xmore.files.text import counted
 from xmore.results.runs import Run
 from xmore.store.checks import read_manifest
 
@@ -25,7 +26,7 @@ def _rejected(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     unused = [] if run.trial else views.execute(query).fetchall()  # a sample lacks some classes
     return [
         *(
-            f"{dataset}: {count} test images rejected: {cause} ({example})"
+            f"{dataset}: {counted(count, 'test image')} rejected: {cause} ({example})"
             for dataset, cause, count, example in causes
         ),
         *(f"{dataset}: the class {name} has no usable test image" for dataset, name in unused),

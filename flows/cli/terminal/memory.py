@@ -11,6 +11,7 @@ from index_build.base.takedown import TakeDown
 from index_build.upkeep.estimate import ReindexEstimate
 from index_build.upkeep.gc import Freed
 from index_build.upkeep.traces import Trace
+from xmore.files.text import counted
 from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.snapshot import index_name, most_common, recall_line
 from xmore.report.table import Kind, Table, size
@@ -164,8 +165,8 @@ def show_freed(freed: Freed, dry_run: bool) -> None:
     if freed.bytes < 0:
         disk = f"{size(-freed.bytes)} more, as kept snapshots still hold what was rewritten"
     say(
-        f"{verb}: {len(freed.snapshots)} snapshots, the images of {freed.rows:,} rows in "
-        f"{freed.files} shards; on disk: {disk}"
+        f"{verb}: {counted(len(freed.snapshots), 'snapshot')}, the images of "
+        f"{counted(freed.rows, 'row')} in {counted(freed.files, 'shard')}; on disk: {disk}"
     )
 
 
