@@ -48,7 +48,8 @@ from xmore.models.encoder import TextFeatures
 
 DIM, CLASSES, SHARD = 128, 1000, 250_000
 MODELS = ("coarse", "fine", "one", "other")
-NOISE = 0.12  # of each number, around the centre of a class
+NOISE = 1.0  # length of what features differ by from the centre of their class
+INNER = 12  # dimensions of these differences: as real ones, they are not random in all
 NOISES = 1 << 16  # different ones
 
 
@@ -98,7 +99,9 @@ def centres(model: str) -> np.ndarray:
 @cache
 def noises(model: str) -> np.ndarray:
     """Return what features differ by from their class: (NOISES, DIM) float32."""
-    return NOISE * generator(model, "noise").standard_normal((NOISES, DIM), np.float32)
+    random = generator(model, "noise")
+    basis = random.standard_normal((INNER, DIM), np.float32)
+    return NOISE * unit(random.standard_normal((NOISES, INNER), np.float32) @ basis)
 
 
 def features(model: str, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
