@@ -20,6 +20,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	sed -n '/^setuptools==/,/# via/p; /^uv==/,/# via/p' requirements.lock | $(PIP) -r /dev/stdin
 	$(UV) --require-hashes -r requirements.lock || $(PIP) --no-build-isolation -r requirements.lock
 	$(UV) -e .
+	$(BIN)/python -m compileall -q flows tasks index_build xmore
 	touch $@
 
 demo: setup ## Run the whole job on the embedded data and print its leaderboard

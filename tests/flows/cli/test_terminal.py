@@ -235,7 +235,7 @@ def test_up_says_that_the_demos_port_is_taken(monkeypatch, tmp_path, caplog):
     started = []
     monkeypatch.setattr(services, "HOME", tmp_path)
     monkeypatch.setattr(services, "_start", lambda name, *_: started.append(name))
-    monkeypatch.setattr(services, "_run", lambda *_: None)
+    monkeypatch.setattr(services, "deploy", lambda *_: None)
     monkeypatch.setattr(services, "_wait_for_server", lambda *_, **__: None)
     monkeypatch.setattr(services, "_taken", lambda port: port == services.PORT)
     monkeypatch.setattr(services, "end_orphans", lambda *_: ["1 run was ended"])
