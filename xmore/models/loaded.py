@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xmore.files.digests import digest_of
 from xmore.files.imports import load_first
+from xmore.files.progress import counting
 from xmore.models.spec import ModelCard
 
 if TYPE_CHECKING:
@@ -24,19 +25,26 @@ def load_encoder(card: ModelCard, device: str, images: int = 0) -> OpenClipEncod
     others of KEPT bytes. Raises ModelError.
     """
     key = digest_of([card.identity, device])
-    load_first("xmore.models.decoding")
-    from xmore.models.decoding import prepare
+    if key in _loaded and not images:
+        return _loaded[key]
+    with counting(f"loading {card.name}", 1, "model"):
+        load_first("xmore.models.decoding")
+        from xmore.models.decoding import prepare
 
-    prepare(images)
+        prepare(images)
+        if key not in _loaded:
+            _load(key, card, device)
+    return _loaded[key]
+
+
+def _load(key: str, card: ModelCard, device: str) -> None:
     load_first("xmore.models.encoder")
     from xmore.models.encoder import OpenClipEncoder
     from xmore.models.precision import say_cost
 
-    if key not in _loaded:
-        if sum(encoder.weight_bytes for encoder in _loaded.values()) > KEPT:
-            _at_most.update({other: encoder.at_most for other, encoder in _loaded.items()})
-            _loaded.clear()
-        say_cost(card.precision, device)
-        _loaded[key] = OpenClipEncoder(card, device)
-        _loaded[key].at_most = _at_most.get(key)
-    return _loaded[key]
+    if sum(encoder.weight_bytes for encoder in _loaded.values()) > KEPT:
+        _at_most.update({other: encoder.at_most for other, encoder in _loaded.items()})
+        _loaded.clear()
+    say_cost(card.precision, device)
+    _loaded[key] = OpenClipEncoder(card, device)
+    _loaded[key].at_most = _at_most.get(key)

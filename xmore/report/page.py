@@ -12,6 +12,7 @@ import yaml
 
 from xmore.files.errors import RunError
 from xmore.files.paths import write_whole
+from xmore.files.progress import counting
 from xmore.report.figures import INK
 from xmore.report.gallery import examples, gallery
 from xmore.report.headline import headline, summary
@@ -74,28 +75,31 @@ def write_report(run: Run, folder: Path) -> Path:
         raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
     db = open_views(run)
     of = headline(db)
-    found = tables(run, db, of)
-    drawn = plots(run, db, of, {table.name: table for table in found})
-    for table in found:
-        write_whole(folder / "tables" / f"{table.name}.csv", as_csv(table).encode())
-        write_whole(folder / "tables" / f"{table.name}.md", as_markdown(table).encode())
-    for plot in drawn:
-        write_whole(folder / "figures" / f"{plot.name}.svg", f"{XML}{plot.svg}".encode())
-    script = SCRIPT.read_text(encoding="utf-8")
-    page = render(
-        "report.html",
-        run=run,
-        summary=summary(db, of),
-        sections=list(_sections(found, drawn)),
-        stages=next(table for table in found if table.name == "stages"),
-        config=yaml.safe_dump(run.config, sort_keys=False),
-        gallery=gallery(run, examples(db, of), of),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        ink=INK,
-    )
-    write_whole(folder / "report.html", page.encode())
-    return folder / "report.html"
+    with counting("report", 3, "part") as done:  # tables, plots, and the page
+        found = tables(run, db, of)
+        done(1)
+        drawn = plots(run, db, of, {table.name: table for table in found})
+        done(2)
+        for table in found:
+            write_whole(folder / "tables" / f"{table.name}.csv", as_csv(table).encode())
+            write_whole(folder / "tables" / f"{table.name}.md", as_markdown(table).encode())
+        for plot in drawn:
+            write_whole(folder / "figures" / f"{plot.name}.svg", f"{XML}{plot.svg}".encode())
+        script = SCRIPT.read_text(encoding="utf-8")
+        page = render(
+            "report.html",
+            run=run,
+            summary=summary(db, of),
+            sections=list(_sections(found, drawn)),
+            stages=next(table for table in found if table.name == "stages"),
+            config=yaml.safe_dump(run.config, sort_keys=False),
+            gallery=gallery(run, examples(db, of), of),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            ink=INK,
+        )
+        write_whole(folder / "report.html", page.encode())
+        return folder / "report.html"
 
 
 @dataclass(frozen=True)
