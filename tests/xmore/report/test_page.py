@@ -47,7 +47,7 @@ def hostile(world, tmp_path_factory):
         first.rename(folder / IMAGE)
     (root / "hostile.yaml").write_text("name: hostile\nroot: queries\n")
     captions = pq.read_table(world.root / "captions.parquet")[:60]
-    texts = [f"{SCRIPT} {{{{ 7 * 7 }}}} {TABLE} \x1b[31m {i}" for i in range(60)]
+    texts = [f"{SCRIPT} {{{{ 7 * 911 }}}} {TABLE} \x1b[31m {i}" for i in range(60)]
     at = captions.column_names.index("caption")
     captions = captions.set_column(at, "caption", pa.array(texts))
     pq.write_table(captions, root / "captions.parquet")
@@ -206,7 +206,7 @@ def test_what_is_not_whole_or_cannot_be_written_is_one_line(done, tmp_path, xmor
 def test_hostile_texts_are_harmless_in_files_and_terminal(hostile, xmore):
     page = hostile.path / "report" / "report.html"
     text = page.read_text()
-    assert "<script>alert" not in text and "<img src=x" not in text and "49" not in text[:2000]
+    assert "<script>alert" not in text and "<img src=x" not in text and "6377" not in text[:2000]
     for path in (page.parent / "tables").glob("*.md"):
         assert "<script>" not in path.read_text()
     for path in (page.parent / "figures").glob("*.svg"):
@@ -237,7 +237,7 @@ def test_hostile_texts_do_nothing_in_a_browser(hostile, tmp_path):
         assert labels.count(TABLE) == 4 and labels.count(TAG) == 4
         page.run("document.querySelector('#cards button').click()")
         said = page.run("document.querySelector('#example').textContent")
-        assert SCRIPT in said and "{{ 7 * 7 }}" in said
+        assert SCRIPT in said and "{{ 7 * 911 }}" in said
         uris = page.run("[...document.querySelectorAll('#cards img')].map((img) => img.alt)")
         assert any(IMAGE in uri for uri in uris)
         assert page.run("document.querySelectorAll('img[src=x]').length") == 0
