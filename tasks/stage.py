@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,8 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], Step]:
     """
 
     def decorate(function: Callable[..., Any]) -> Step:
+        parameters = signature(function)
+
         @functools.wraps(function)
         def measured(work: Workspace, *args: Any, **kwargs: Any) -> Any:
             with measuring() as watch:
@@ -97,11 +100,15 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], Step]:
             alone = isinstance(result, ArtifactRef)
             first, *others = (result,) if alone else result
             first = replace(first, seconds=watch.seconds, peak_rss_mb=watch.peak)
+            made = (first, *others)
             if work.record:
-                for ref in (first, *others):
+                for ref in made:
                     work.record(ref)
-            log_lines(map(_line, (first, *others)))
-            return first if alone else (first, *others)
+            call = parameters.bind(work, *args, **kwargs)
+            call.apply_defaults()
+            name = run_name.format(**call.arguments)
+            log_lines(_line(name if alone else f"{name}: {ref.stage}", ref) for ref in made)
+            return first if alone else made
 
         return step(run_name)(measured)
 
@@ -122,7 +129,6 @@ def step(run_name: str) -> Callable[[Callable[..., Any]], Step]:
     return decorate
 
 
-def _line(ref: ArtifactRef) -> str:
-    of = f"{ref.dataset} {ref.stage}" + (f", {ref.model}" if ref.model else "")
+def _line(name: str, ref: ArtifactRef) -> str:
     done = "complete already, skipped" if ref.skipped else f"{ref.seconds:.1f} s"
-    return f"{of}: {ref.rows:,} rows, {done}"
+    return f"{name}: {ref.rows:,} rows, {done}"

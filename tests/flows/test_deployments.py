@@ -66,7 +66,8 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     assert "120 rows, index Flat" in server.log() and "121 rows failed: HTTP 404" in server.log()
     config = world.config(tmp_path / "results", memory=memory, report=True)
     watched(server, "xmore-benchmark", config, tmp_path)
-    assert "tiny query_embeddings, lite0: 20 rows, " in server.log()
+    assert "query_embeddings tiny, lite0: 20 rows, " in server.log()
+    assert "predictions tiny, lite0, clip: 20 rows" in server.log()
     assert " s. Report: " in server.log() and "clip, M=" not in server.log()
     board = server.artifact("leaderboard-tiny")
     assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
