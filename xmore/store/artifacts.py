@@ -9,6 +9,7 @@ artifact. Only this module writes Parquet artifacts, and only it decides which a
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -200,7 +201,7 @@ def read_rows(
     stop = ref.rows if stop is None else min(stop, ref.rows)
     tables: list[pa.Table] = []
     first = 0
-    for part in read_manifest(path)["parts"]:
+    for part in _parts_of(path):
         last = first + part["rows"]
         if (first < stop and last > start) or (part["rows"] == 0 and not tables):
             table = _read_part(path, part, columns)
@@ -210,6 +211,20 @@ def read_rows(
     if not tables:
         raise ArtifactError(f"{path}: has no rows [{start}, {stop}), only {ref.rows}")
     return pa.concat_tables(tables)
+
+
+def _parts_of(path: Path) -> list[dict[str, Any]]:
+    """Return the parts of an artifact; a manifest lists all images of `queries`, so it is kept."""
+    try:
+        stat = (path / MANIFEST).stat()
+    except OSError:
+        return read_manifest(path)["parts"]  # which says what is wrong
+    return _read_parts(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_parts(path: Path, _time: int, _size: int) -> list[dict[str, Any]]:
+    return read_manifest(path)["parts"]
 
 
 def _read_part(path: Path, part: dict[str, Any], columns: list[str] | None) -> pa.Table:

@@ -72,4 +72,5 @@ def test_without_a_terminal_there_are_lines(monkeypatch, capsys):
 
 
 def test_time_left_is_in_units_that_people_read():
-    assert [progress._time(s) for s in (59.6, 600, 7200)] == ["60 s", "10 min", "2.0 h"]
+    told = [progress.duration(s) for s in (59.6, 600, 7200)]
+    assert told == ["60 s", "10 min", "2.0 h"]
