@@ -36,6 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
+from retrieval import unit
 from safetensors.numpy import save_file
 
 import tasks.query_embeddings
@@ -112,11 +113,6 @@ def features(model: str, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 def generator(*of: object) -> np.random.Generator:
     """Return a generator that depends on its arguments alone."""
     return np.random.default_rng(int.from_bytes(sha256(repr(of).encode()).digest()[:8]))
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def write_models(folder: Path) -> None:

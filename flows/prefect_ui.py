@@ -12,9 +12,8 @@ from uuid import UUID
 
 import duckdb
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import FlowRunContext
 
-from tasks.progress import log_lines
+from tasks.progress import in_flow_run, log_lines
 from xmore.files.errors import SnapshotError
 from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.headline import headline, summary
@@ -36,7 +35,7 @@ def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
 
     Does nothing outside a flow run.
     """
-    if FlowRunContext.get() is None:
+    if not in_flow_run():
         return
     db = open_views(run)
     _show_leaderboard(db, run, _linked(snapshot, Path(run.snapshot["memory"])))
@@ -128,7 +127,7 @@ def _linked(snapshot: Snapshot, memory: Path) -> str:
 
 def show_snapshot(snapshot: Snapshot, memory: Path) -> None:
     """Create the snapshot's card as a Markdown artifact. Does nothing outside a flow run."""
-    if FlowRunContext.get() is not None:
+    if in_flow_run():
         _show_card(snapshot, memory)
 
 

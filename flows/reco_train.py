@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.context import FlowRunContext
 
 from flows.prefect_ui import key_of
+from tasks.progress import in_flow_run
 from tasks.reco import clean_up, find_neighbours, train_layers
 from xmore.config.load import absolute
 from xmore.config.reco import RecoTrainConfig
@@ -114,7 +114,7 @@ def _is_done(training: Training) -> bool:
 
 def _show_retrieval(checkpoint: RecoCheckpoint, name: str) -> None:
     """Create the table in Prefect's UI. Does nothing outside a flow run."""
-    if FlowRunContext.get() is None:
+    if not in_flow_run():
         return
     table: list[dict[str, Any]] = [
         dict(zip(COLUMNS, line, strict=True)) for line in retrieval_lines(checkpoint)

@@ -27,11 +27,11 @@ from index_build.ledger import followers
 from xmore.files.errors import ArtifactError, LockedError, XmoreError, is_shortage
 from xmore.memory.pairs import KEY, batches_of
 from xmore.results.runs import all_runs
-from xmore.results.views import VIEWS, write_views
+from xmore.results.views import REMOVABLE, VIEWS, write_views
 from xmore.store.text_parts import holds_any
 from xmore.store.texts import TEXTS, drop_part
 
-HOLDERS = ("candidates", "captions", "leaks")  # stages of which an unreadable part may hold a row
+HOLDERS = tuple(REMOVABLE)  # stages of which an unreadable part may hold a row
 PAGES = (".html", ".csv", ".tsv", ".md", ".svg", ".json", ".jsonl", ".txt")
 OURS = {"store", "prefect", "reference"}  # folders of results that are not searched for texts
 SHORTEST, SHOWN = 8, 200  # characters of a caption that are searched for in pages
@@ -94,7 +94,8 @@ def find_traces(memory: Path, results: Path) -> list[Trace]:
 
 def remove_traces(results: Path, traces: list[Trace]) -> None:
     """Delete what was found. Raises LockedError while a run of this results folder runs."""
-    running = [run.name for run in all_runs(results) if run.status == "running"]
+    runs = all_runs(results)
+    running = [run.name for run in runs if run.status == "running"]
     if running:
         raise LockedError(f"{results}: run {running[0]} is running. Wait for it to end.")
     for trace in traces:
@@ -106,7 +107,7 @@ def remove_traces(results: Path, traces: list[Trace]) -> None:
         else:
             trace.path.unlink(missing_ok=True)
     named = {name for trace in traces for name in trace.runs}
-    for run in all_runs(results):
+    for run in runs:
         if run.name in named and (run.path / VIEWS).exists():
             write_views(run)  # without what was deleted
 

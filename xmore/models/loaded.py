@@ -25,14 +25,13 @@ def load_encoder(card: ModelCard, device: str, images: int = 0) -> OpenClipEncod
     others of KEPT bytes. Raises ModelError.
     """
     key = digest_of([card.identity, device])
-    if key in _loaded and not images:
-        return _loaded[key]
-    with counting(f"loading {card.name}", 1, "model"):
+    if images:
         load_first("xmore.models.decoding")
         from xmore.models.decoding import prepare
 
         prepare(images)
-        if key not in _loaded:
+    if key not in _loaded:
+        with counting(f"loading {card.name}", 1, "model"):
             _load(key, card, device)
     return _loaded[key]
 

@@ -142,7 +142,7 @@ def _draw(
     title: str,
     columns: Sequence[tuple[str, Kind]],
     rows: Sequence[Sequence[str]],
-    keys: int = 0,
+    keys: int,
 ) -> None:
     """Draw the columns beside each other, those without room in further blocks below.
 
