@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
+from torch.overrides import TorchFunctionMode
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from xmore.files.digests import digest_of
@@ -20,6 +22,26 @@ from xmore.models.folder import folder_config, text_folder
 from xmore.models.preprocess import KEYS
 from xmore.models.quick_tokenizer import quick
 from xmore.models.spec import ModelCard, weights_path
+
+
+class Undrawn(TorchFunctionMode):
+    """Draws no random values for parameters: the weights that are loaded replace all of them.
+
+    open_clip refuses weights that lack a parameter. Drawing took longer than loading.
+    """
+
+    RANDOM = frozenset(
+        [getattr(torch.Tensor, name) for name in ("normal_", "uniform_", "erfinv_")]
+        + [getattr(torch.nn.init, name) for name in ("normal_", "uniform_", "kaiming_uniform_")]
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
@@ -32,16 +54,17 @@ def load(card: ModelCard, device: str) -> tuple[Any, Any, Any]:
             architecture = str(spec.architecture)
         weights = weights_path(card.name, spec)
         try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                architecture,
-                pretrained=spec.pretrained or str(weights),
-                device=device,
-                pretrained_hf=False,
-                force_quick_gelu=settings.get("quick_gelu", False),
-                force_image_size=settings.get("size") if spec.checkpoint else None,
-                load_weights_only=True,
-                **{f"image_{key}": settings[key] for key in KEYS if key in settings},
-            )
+            with Undrawn():
+                model, _, preprocess = open_clip.create_model_and_transforms(
+                    architecture,
+                    pretrained=spec.pretrained or str(weights),
+                    device=device,
+                    pretrained_hf=False,
+                    force_quick_gelu=settings.get("quick_gelu", False),
+                    force_image_size=settings.get("size") if spec.checkpoint else None,
+                    load_weights_only=True,
+                    **{f"image_{key}": settings[key] for key in KEYS if key in settings},
+                )
             tokenizer = quick(open_clip.get_tokenizer(architecture))
         except Exception as error:  # torch, safetensors and open_clip each raise their own
             what = "the model of its open_clip_config.json" if spec.folder else architecture

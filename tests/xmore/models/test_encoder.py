@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from xmore.files.errors import ModelError
 from xmore.images.decode import decode_image
@@ -117,3 +117,12 @@ def test_absent_folders_and_devices(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="sees no GPU"):
             pick_device("cuda")
+
+
+def test_a_loaded_model_draws_no_values_and_lacks_none(world, real_models, tmp_path):
+    for folder in (world.root / "models" / "lite0", real_models / "lite2"):
+        before = torch.get_rng_state()
+        model, _, _ = load(describe(ModelSpec(folder=folder), tmp_path), "cpu")
+        assert torch.equal(torch.get_rng_state(), before)
+        for name, value in load_file(next(folder.glob("*.safetensors"))).items():
+            assert torch.equal(model.state_dict()[name], value.to(torch.float32)), name
