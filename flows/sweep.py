@@ -18,7 +18,7 @@ from xmore.files.errors import ConfigError
 from xmore.files.paths import real, write_whole
 from xmore.files.sql import complaint
 from xmore.results.runs import load_run
-from xmore.results.views import open_views
+from xmore.results.views import check_query, open_views
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def run_sweep(file: Path, base: Path | None, start: Callable[[BenchmarkConfig], 
         sweep = sweep.model_copy(update={"base": real(base)})
     try:
         empty = not duckdb.extract_statements(sweep.table)
+        if not empty:
+            check_query(sweep.table)
     except duckdb.Error as error:
         raise ConfigError(f"{file}: `table`: {complaint(error)}") from error
     if empty:

@@ -239,9 +239,10 @@ def test_sweep(case, xmore, why):
 
 def test_a_sweep_is_not_a_benchmark_and_its_question_may_be_wrong(case, xmore):
     refused(xmore("benchmark", _sweep(case)), "sweep's config", "xmore sweep")
-    refused(xmore("sweep", _sweep(case, table="from nowhere")), "`table`", "nowhere", "is complete")
+    for wrong, says in (("from nowhere", "nowhere"), ("select nothing from costs", '"nothing"')):
+        refused(xmore("sweep", _sweep(case, table=wrong)), "`table`", says)
     refused(xmore("sweep", _sweep(case, table="")), "`table` is empty")
-    assert not (case.results / "tables").exists()
+    assert not case.made()
 
 
 def test_datasets_and_comparisons(case, xmore, done):

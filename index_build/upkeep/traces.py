@@ -31,7 +31,6 @@ from xmore.results.views import REMOVABLE, VIEWS, write_views
 from xmore.store.text_parts import holds_any
 from xmore.store.texts import TEXTS, drop_part
 
-HOLDERS = tuple(REMOVABLE)  # stages of which an unreadable part may hold a row
 PAGES = (".html", ".csv", ".tsv", ".md", ".svg", ".json", ".jsonl", ".txt")
 OURS = {"store", "prefect", "reference"}  # folders of results that are not searched for texts
 SHORTEST, SHOWN = 8, 200  # characters of a caption that are searched for in pages
@@ -142,7 +141,7 @@ def _hits(folder: Path, rows: _Rows) -> Iterator[bool]:
         except (OSError, pa.ArrowException) as error:
             if is_shortage(error):
                 raise
-            yield folder.parts[-3] in HOLDERS
+            yield folder.parts[-3] in REMOVABLE
 
 
 def _part_holds(path: Path, rows: _Rows) -> bool:

@@ -6,6 +6,7 @@ import atexit
 import gc
 import sys
 from importlib import import_module
+from typing import Any
 
 # open_clip's libraries import these if they can, for what is never used here: a fifth of the time.
 UNUSED = ("sklearn", "wandb")
@@ -22,14 +23,15 @@ def load_first(name: str) -> None:
     if name in sys.modules:
         return
     hidden = [unused for unused in UNUSED if unused not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None: as if it were not installed
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(hidden))  # None: as if it were not installed
     was_on = gc.isenabled()
     gc.disable()
     try:
         import_module(name)
     finally:
         for unused in hidden:
-            del sys.modules[unused]
+            del modules[unused]
         gc.freeze()
         if was_on:
             gc.enable()

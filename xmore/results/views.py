@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections import defaultdict
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,17 +35,24 @@ RAW_NAMES = {  # the flat view with the stage's name adds columns
 }
 
 
-# Stages that an older run may lack; their views are then empty.
-OPTIONAL = {
-    "leaks": pa.schema([("dataset", pa.string()), *schemas.LEAKS]),
+STAGES = {  # of which a run has a view
+    "queries": schemas.QUERIES,
+    "classes": schemas.CLASSES,
+    "rejected": schemas.REJECTED,
+    "query_embeddings": schemas.query_embeddings(1),
+    "view_embeddings": schemas.view_embeddings(1),
+    "candidates": schemas.CANDIDATES,
+    "leaks": schemas.LEAKS,
+    "captions": schemas.CAPTIONS,
+    "scores": schemas.SCORES,
+    "method_scores": schemas.METHOD_SCORES,
+    "predictions": schemas.PREDICTIONS,
+    "metrics": schemas.METRICS,
     "comparisons": schemas.COMPARISONS,
 }
+OPTIONAL = ("leaks", "comparisons")  # an older run may lack them; their views are then empty
 # Stages whose artifacts are deleted if they hold a row that was taken down: see `is_removed`.
-REMOVABLE = {
-    "candidates": schemas.CANDIDATES,
-    "captions": schemas.CAPTIONS,
-    "leaks": schemas.LEAKS,
-}
+REMOVABLE = ("candidates", "captions", "leaks")
 WITH_MODEL = (
     "query_embeddings",
     "view_embeddings",
@@ -116,6 +125,24 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def check_query(query: str) -> None:
+    """Run a query over the views of a run without rows. Raises duckdb.Error if it fails there.
+
+    Whether it may read other files, only a run can say.
+    """
+    with tempfile.TemporaryDirectory() as place, duckdb.connect() as connection:
+        run = Path(place) / "run"
+        run.mkdir()
+        (run / "run.json").write_text('{"costs": []}')
+        connection.execute(allow_only([real(run.parent)], "allowed_directories"))
+        for stage in STAGES:
+            connection.register(RAW_NAMES.get(stage, stage), _columns(stage).empty_table())
+        connection.execute(flat_views(run))
+        connection.execute("set lock_configuration = true")
+        with suppress(duckdb.IOException, duckdb.PermissionException):
+            connection.execute(query).fetchall()
+
+
 def views_of(run: Run) -> str:
     """Return the SQL of `<run>/views.sql`, over complete datasets. Raises ArtifactError."""
     complete = {ref.dataset for ref in run.artifacts if ref.stage in ("metrics", "comparisons")}
@@ -125,7 +152,7 @@ def views_of(run: Run) -> str:
             by_stage[record.stage].append(record)
     header = f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
-    stages += [_empty_view(s, schema) for s, schema in OPTIONAL.items() if s not in by_stage]
+    stages += [_empty_view(stage) for stage in OPTIONAL if stage not in by_stage]
     return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"))])
 
 
@@ -192,9 +219,16 @@ def _stage_view(stage: str, records: list[ArtifactRef]) -> str:
     return _create(stage, selects)
 
 
-def _empty_view(stage: str, schema: pa.Schema) -> str:
-    """Return the SQL of a view with the columns of `schema` and no rows."""
-    return _create(stage, f"  select {_nulls(schema)} where false")
+def _empty_view(stage: str) -> str:
+    return _create(stage, f"  select {_nulls(_columns(stage))} where false")
+
+
+def _columns(stage: str) -> pa.Schema:
+    """Return the columns of a stage's view."""
+    added = [] if stage == "comparisons" else [("dataset", pa.string())]
+    added += [("model", pa.string())] if stage in WITH_MODEL else []
+    added += [("m", pa.int32())] if stage == "scores" else []
+    return pa.schema([*added, *STAGES[stage]])
 
 
 def _nulls(schema: pa.Schema) -> str:
@@ -212,7 +246,7 @@ def _select(stage: str, record: ArtifactRef) -> str:
     path = Path(record.path)
     model = f"{quote(record.model)} as model, " if stage in WITH_MODEL and record.model else ""
     if is_removed(record):
-        columns = f"{quote(record.dataset)} as dataset, {model}{_nulls(REMOVABLE[stage])}"
+        columns = f"{quote(record.dataset)} as dataset, {model}{_nulls(STAGES[stage])}"
         return f"  select {columns} where false"
     files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     m = ""
