@@ -19,7 +19,7 @@ from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.headline import headline, summary
 from xmore.report.leaderboard import LEGEND, leaderboards
 from xmore.report.snapshot import snapshot_card
-from xmore.report.table import as_markdown
+from xmore.report.table import as_markdown, show
 from xmore.report.tables import comparisons, tables
 from xmore.results.notes import notes
 from xmore.results.runs import Run
@@ -40,9 +40,8 @@ def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
     db = open_views(run)
     _show_leaderboard(db, run, _linked(snapshot, Path(run.snapshot["memory"])))
     _show_comparisons(db, run)
-    log_lines(
-        [*notes(db, run), f"Run {run.name}: {run.seconds} s. Report: {page or 'not asked for'}"]
-    )
+    done = f"Run {run.name} was completed on {show(run.finished, 'time')} in {run.seconds} s"
+    log_lines([*notes(db, run), f"{done}. Report: {page or 'not asked for'}"])
     if page:
         _show_report(db, run, page)
 

@@ -79,7 +79,7 @@ def app() -> None:
     try:
         _check_memory()
         try:
-            _command()(args=[_at_home(_text(argument)) for argument in sys.argv[1:]])
+            _command()([_at_home(_text(argument)) for argument in sys.argv[1:]], "xmore")
         finally:
             _flush_output()
     except Exception as error:  # each library raises its own
@@ -165,6 +165,20 @@ def _terminated(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+class _Once(logging.Filter):
+    """Lets each message through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        new = said not in self._said
+        self._said.add(said)
+        return new
+
+
 def _quiet(debug: bool) -> None:
     for name in ("PREFECT_SERVER_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ.setdefault(name, "false" if name.startswith("PREFECT") else "1")
@@ -176,5 +190,6 @@ def _quiet(debug: bool) -> None:
         # Prefect's logs, with tracebacks, go to its server; its UI shows them.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         handler.addFilter(lambda record: not record.name.startswith("prefect"))
+        handler.addFilter(_Once())  # each run of a sweep finds the same about its datasets
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[handler])

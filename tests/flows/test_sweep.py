@@ -61,10 +61,10 @@ def test_members_share_what_they_have_in_common(base, tmp_path, encoded):
     table = run_sweep(tmp_path / "sweep.yaml", None, start)
     assert table.columns == ["fine", "seeds", "method", "top1", "seeds"]
     assert [row[:2] for row in table.rows] == [
-        ["indirect", "[0]"],
-        ["indirect", "[1, 2]"],
-        ["direct", "[0]"],
-        ["direct", "[1, 2]"],
+        ["indirect", "0"],
+        ["indirect", "1, 2"],
+        ["direct", "0"],
+        ["direct", "1, 2"],
     ]
     assert encoded["images"] == 40 and len(table.runs) == 4
     written = read(table.path)
@@ -80,7 +80,7 @@ def test_keys_of_one_last_name_are_told_apart(base, tmp_path):
     vary = {"roles.fine": [fine], "retrieval.fine": ["direct", "indirect"], "seeds": [[0]]}
     sweep = SweepConfig(name="s", base=base, vary=vary, table="select 1")
     assert [member.values for member in members(sweep, tmp_path)] == [
-        {"roles.fine": fine, "retrieval.fine": how, "seeds": "[0]"}
+        {"roles.fine": fine, "retrieval.fine": how, "seeds": "0"}
         for how in vary["retrieval.fine"]
     ]
 

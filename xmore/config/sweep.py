@@ -58,6 +58,8 @@ def members(sweep: SweepConfig, folder: Path) -> Iterator[Member]:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
     text = str(value)

@@ -51,7 +51,7 @@ def scan(card: DatasetCard, cache: Path, max_rejected: float, limit: int | None 
     names, found = listing(card)
     listed_uris = sorted(found.labels)
     if limit is not None and limit < len(found.labels):
-        note = f"a trial run, of {limit} of its {len(found.labels)} test images (`limit`)."
+        note = f"a trial run, of {limit} of the {len(found.labels)} images that it lists (`limit`)."
         labels = sample(found.labels, limit)
         found = replace(found, labels=labels, rejected=[], notes=[*found.notes, note])
     uris = sorted(found.labels)

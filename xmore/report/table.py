@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from xmore.files.progress import duration
@@ -65,6 +65,12 @@ class Table:
             [show(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in self.rows
         ]
 
+    def filled(self) -> Table:
+        """Return the table without the columns that are empty in every row."""
+        kept = [i for i, cells in enumerate(zip(*self.shown(), strict=True)) if any(cells)]
+        rows = [tuple(row[i] for i in kept) for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
 
 def show(value: Any, kind: Kind) -> str:
     """Format a cell for display; None is empty."""
@@ -89,7 +95,7 @@ def show(value: Any, kind: Kind) -> str:
     if kind == "bytes":
         return size(value)
     if kind == "time":
-        return str(value).removesuffix("+00:00").replace("T", " ")
+        return str(value).replace("T", " ")[: len("2026-01-31 12:00")]
     return str(value)
 
 

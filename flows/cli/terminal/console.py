@@ -22,9 +22,8 @@ from xmore.files.text import visible
 from xmore.report.table import TEXTS, Kind, Table, records
 
 ENDLESS = 100_000  # columns where there is no terminal: a file gets whole lines
-LEAST = 10  # columns that a text needs, such as a date; its lines are folded to no less
+LEAST = 10  # columns that a text needs; its lines are folded to no less
 GAP = 3  # columns between two of a table
-FOLDED: tuple[Kind, ...] = ("text", "time")
 Rows = list[dict[str, Any]]
 
 _json: ContextVar[dict[str, Rows] | None] = ContextVar("json", default=None)
@@ -153,7 +152,7 @@ def _draw(
     names = [name for name, _ in columns]
     widths = [max(map(_width_of, cells)) for cells in zip(names, *rows, strict=True)]
     least = [
-        min(LEAST, wide) if kind in FOLDED else wide
+        min(LEAST, wide) if kind == "text" else wide
         for wide, (_, kind) in zip(widths, columns, strict=True)
     ]
     key = [i for i in range(keys) if 2 * sum(w + GAP for w in widths[: i + 1]) <= _room()]
@@ -171,7 +170,7 @@ def _draw(
         for i, (name, kind), wide in ((i, columns[i], least[i]) for i in chosen):
             side: Literal["left", "right"] = "left" if kind in TEXTS else "right"
             room = _room() if i in key else left
-            fixed = (i in key or kind not in FOLDED) and wide <= _room()
+            fixed = (i in key or kind != "text") and wide <= _room()
             drawing.add_column(
                 safe(name),
                 no_wrap=fixed,

@@ -142,6 +142,6 @@ def _show_predictions(found: Explanation) -> None:
                     )
                     for row in found.answers
                 ],
-            ),
+            ).filled(),
             by=1,
         )

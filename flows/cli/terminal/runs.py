@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -114,11 +113,8 @@ def _show_leaderboard(
 def _show_hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool) -> None:
     """Print the sources of the hyper-parameters, and which methods are not shown."""
     found = hyperparameters(db, run, oracle)
-    used = [i for i, cells in enumerate(zip(*found.rows, strict=True)) if any(cells)]
     if found.rows or wants_json():
-        columns = [found.columns[i] for i in used]
-        rows = [tuple(row[i] for i in used) for row in found.rows]
-        show_table(replace(found, columns=columns, rows=rows))
+        show_table(found.filled())
     (hidden,) = db.execute(
         "select list(distinct method) from leaderboard_all where oracle"
     ).fetchall()[0]

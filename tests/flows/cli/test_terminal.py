@@ -1,6 +1,7 @@
 """What the terminal shows: tables that fit it, the same as JSON, which run, and help."""
 
 import json
+import logging
 import re
 import shutil
 from itertools import pairwise
@@ -109,6 +110,26 @@ def test_texts_fold_and_numbers_do_not(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "123,456" in shown and "+0.0" in shown and shown.count("q") == 50
     assert max(map(len, shown.splitlines())) <= 40
+
+
+def test_a_time_is_to_the_minute_and_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(console, "width", lambda: 40)
+    when = ("a run of a long name", "2026-01-31T12:00:59+00:00", None)
+    columns = [("run", "name"), ("started", "time"), ("seeds", "figure")]
+    console.show_table(Table("t", "", "", columns, [when, when]).filled())
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert (
+        rows.count(["2026-01-31", "12:00"])
+        + rows.count(["a", "run", "of", "a", "long", "name", "2026-01-31", "12:00"])
+        == 2
+    )
+    assert ["seeds"] not in rows
+
+
+def test_a_message_is_logged_once(caplog):
+    once = main._Once()
+    records = [logging.LogRecord("x", 30, "", 1, text, None, None) for text in ("a", "b", "a")]
+    assert [once.filter(record) for record in records] == [True, True, False]
 
 
 def test_columns_without_room_stand_below_with_the_name_of_the_row(monkeypatch, capsys):
