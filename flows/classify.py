@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from flows.plan import BenchmarkPlan, check_methods, look_up
 from flows.stages import retrieve, run_methods
+from tasks.candidates import candidates
 from tasks.method_scores import MethodInputs
 from tasks.queries import classes_table
+from tasks.query_embeddings import query_embeddings
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
@@ -26,8 +28,11 @@ from xmore.files.errors import ConfigError, DatasetError
 from xmore.files.text import CONTROL
 from xmore.images.decode import ImageRejected, check_image, read_image
 from xmore.memory.adopt import open_memory
+from xmore.memory.pictures import memory_pictures
+from xmore.memory.rows import captions_of, places_of
 from xmore.methods.adjust import StreamState, minmax
 from xmore.methods.base import Scores, Weights, combine
+from xmore.models.spec import describe_model
 from xmore.results.explain import Answer, Explanation, explain
 from xmore.results.runs import Run, start_run
 from xmore.results.views import open_views
@@ -35,7 +40,7 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 NAME = "image"  # of the temporary dataset that holds the image
-NO_CLASSES = "name the classes: set one of --labels, --labels-file and --run."
+NO_CLASSES = "name the classes: set labels, a file of labels, or a run."
 
 
 def parse_labels(text: str | None, file: Path | None) -> list[str]:
@@ -46,9 +51,14 @@ def parse_labels(text: str | None, file: Path | None) -> list[str]:
         labels = [plain(name) for _, name in read_classes(file, ConfigError, "--labels-file")]
     else:
         labels = [plain(part) for part in str(text).split(",") if part.strip()]
+    return check_labels(labels)
+
+
+def check_labels(labels: list[str]) -> list[str]:
+    """Return labels that are at least two different texts. Raises ConfigError."""
     for label in labels:
         if not label or any(category(c) in CONTROL for c in label):
-            raise ConfigError(f"--labels: {label!r} is empty, or has a control character.")
+            raise ConfigError(f"label {label!r}: is empty, or has a control character.")
     forms = Counter(normalize("NFC", label) for label in labels)
     twice = [label for label, count in forms.items() if count > 1]
     if len(labels) < 2 or twice:
@@ -73,11 +83,7 @@ def classified(
     is kept on disk. Raises XmoreError.
     """
     stream = _stream(like, dataset) if like else None
-    try:
-        data = read_image(image)
-        check_image(data)
-    except ImageRejected as error:
-        raise DatasetError(f"{image}: {error.cause}.") from error
+    data = _read(image)
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch)
         name = like.snapshot["name"] if like else None
@@ -90,7 +96,7 @@ def classified(
             else:
                 prompts = class_prompts(labels, config.prompt or PAPERS_PROMPT, config.prompts)
             check_methods(plan, card, labels)
-            queries, classes = _inputs(work, image, data, labels, prompts)
+            queries, classes = _query(work, image, data), _classes(work, labels, prompts)
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
             run = start_run(config.model_copy(update={"results": results}), facts)
@@ -105,6 +111,36 @@ def classified(
                 found.answers.extend(_as_in(like, stream, ref, m, labels) for ref in scored)
                 found.answers.sort(key=lambda answer: answer.model)  # one table per model
             yield found, plan
+
+
+def nearest(image: Path, config: BenchmarkConfig, k: int) -> tuple[pa.Table, dict[int, bytes]]:
+    """Return the k rows of the memory whose images are nearest to one, and their images.
+
+    Embedded and searched as the queries of `config`'s coarse model are; the table has a row for
+    each: rank, memory_id, memory_key, similarity, caption, place. Nothing is kept on disk. Raises
+    XmoreError.
+    """
+    data, cache = _read(image), config.results / "cache"
+    retrieval = config.retrieval.model_copy(update={"candidates": k})
+    with tempfile.TemporaryDirectory() as scratch, open_memory(config.memory, cache) as snapshot:
+        name = config.roles.coarse
+        coarse = describe_model(name, config.model(name), cache)
+        work = Workspace(Path(scratch), config.execution)
+        card = DatasetCard(name=NAME, root=image.resolve().parent)
+        embedded = query_embeddings(work, _query(work, image, data), card, coarse)
+        row = read_rows(candidates(work, embedded, coarse, snapshot, retrieval))
+        ids = row["memory_ids"][0].values.to_numpy()
+        table = pa.table(
+            {
+                "rank": pa.array(range(1, len(ids) + 1), pa.int64()),
+                "memory_id": ids,
+                "memory_key": row["memory_keys"][0].values,
+                "similarity": row["similarities"][0].values,
+                "caption": captions_of(snapshot, ids),
+                "place": places_of(snapshot, ids),
+            }
+        )
+        return table, dict(memory_pictures(snapshot, ids.tolist()))
 
 
 def _stream(like: Run, dataset: str | None) -> str:
@@ -139,19 +175,29 @@ def _for_one_image(config: BenchmarkConfig) -> BenchmarkConfig:
     return config.model_copy(update=alone)
 
 
-def _inputs(
-    work: Workspace, image: Path, data: bytes, labels: list[str], prompts: list[list[str]]
-) -> tuple[ArtifactRef, ArtifactRef]:
+def _read(image: Path) -> bytes:
+    try:
+        data = read_image(image)
+        check_image(data)
+    except ImageRejected as error:
+        raise DatasetError(f"{image}: {error.cause}.") from error
+    return data
+
+
+def _query(work: Workspace, image: Path, data: bytes) -> ArtifactRef:
     sha256 = hashlib.sha256(data).hexdigest()
     query = {"query_id": [0], "label": [None], "class_name": [None], "uri": [image.name]}
     queries = pa.table(query | {"sha256": [sha256]}, schema=schemas.QUERIES)
-    return (
-        work.store.write(ArtifactKey("queries", NAME, {"sha256": sha256}), [1], lambda *_: queries),
-        work.store.write(
-            ArtifactKey("classes", NAME, {"labels": labels, "prompts": prompts}),
-            [len(labels)],
-            lambda *_: classes_table(labels, prompts),
-        ),
+    return work.store.write(
+        ArtifactKey("queries", NAME, {"sha256": sha256}), [1], lambda *_: queries
+    )
+
+
+def _classes(work: Workspace, labels: list[str], prompts: list[list[str]]) -> ArtifactRef:
+    return work.store.write(
+        ArtifactKey("classes", NAME, {"labels": labels, "prompts": prompts}),
+        [len(labels)],
+        lambda *_: classes_table(labels, prompts),
     )
 
 

@@ -118,9 +118,10 @@ def room_of(module: str) -> str:
 def wrong_arrows(root: Path) -> Iterator[str]:
     """Imports from a room that the table does not allow."""
     found = graph(root)
+    found.pop("xmore", None)  # what `import xmore` offers is loaded when it is used
     for module, names in found.items():
         here = room_of(module)
-        if not here and module != "xmore":
+        if not here:
             yield f"{module}: is in no room"
         for name in sorted(names):
             there = room_of(name)

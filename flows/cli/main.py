@@ -16,6 +16,7 @@ import typer
 
 from flows.cli import datasets, look, memory, run, runs, texts, upkeep
 from flows.cli.options import Commands
+from flows.start import RESUMES
 from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
 from xmore.files.paths import is_text, shown
 
@@ -161,7 +162,7 @@ def _at_home(argument: str) -> str:
 
 
 def _terminated(*_: object) -> None:
-    print(f"\nterminated: {run.RESUMES}", file=sys.stderr)
+    print(f"\nterminated: {RESUMES}", file=sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)
 
 

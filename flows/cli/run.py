@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import RESULTS, ConfigFile, Results, named_run, with_json
-from xmore.files.errors import ConfigError, ServiceError
-from xmore.files.imports import load_first
+from flows.start import start_benchmark, start_reco_train, start_reindex
+from xmore.files.errors import ConfigError
 from xmore.files.paths import PROJECT_ROOT, real
-from xmore.files.progress import working
 
 if TYPE_CHECKING:
     from xmore.config.benchmark import BenchmarkConfig
-
-RESUMES = "complete parts are kept. Run the same command again to resume."
 
 
 @with_json
@@ -119,7 +115,7 @@ def sweep(
     from flows.cli.terminal.runs import show_sweep
     from flows.sweep import run_sweep
 
-    show_sweep(run_sweep(config, base, _start))
+    show_sweep(run_sweep(config, base, start_benchmark))
 
 
 @with_json
@@ -200,13 +196,10 @@ def reindex(config: ConfigFile) -> None:
 def reco_train(config: ConfigFile) -> None:
     """Train RECO's layers on CONFIG's memory; print recall before and after. Resumes if killed."""
     from flows.cli.terminal.reco import show_trained
-
-    load_first("flows.reco_train")
-    from flows.reco_train import xmore_reco_train
     from xmore.config.load import load_config
     from xmore.config.reco import RecoTrainConfig
 
-    show_trained(_call(xmore_reco_train, load_config(config, RecoTrainConfig)))
+    show_trained(start_reco_train(load_config(config, RecoTrainConfig)))
 
 
 def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> None:
@@ -216,59 +209,19 @@ def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> N
 
     runs = config.results / "runs"
     before = {path.name for path in runs.iterdir()} if runs.is_dir() and not resume else set()
-    name = _start(config, resume, again)
+    name = start_benchmark(config, resume, again)
     show_run(config.results, name)
     if name in before:
         say(safe(f"Nothing to do: {name} has it all. To add a run nevertheless: --again."))
-
-
-def _start(config: Any, resume: str | None = None, again: bool = False) -> str:
-    """Run the flow and return the run's name."""
-    from xmore.models.spec import check_tag
-
-    for name in config.roles.models:
-        check_tag(name, config.model(name))  # before Prefect is imported, which takes seconds
-    load_first("flows.benchmark")
-    from flows.benchmark import xmore_benchmark
-
-    return _call(xmore_benchmark, config, resume, again)
 
 
 def _reindex(config: Any) -> str:
     """Run the flow and return its result as text."""
     from flows.cli.terminal.console import record
 
-    load_first("flows.reindex")
-    from flows.reindex import facts, summary, xmore_reindex
+    done = start_reindex(config)
+    from flows.reindex import facts, summary
 
-    done = _call(xmore_reindex, config)
     for name, rows in facts(done).items():
         record(name, rows)
     return "\n".join(summary(done))
-
-
-def _call(flow: Any, *arguments: Any) -> Any:
-    """Run a flow under Prefect if a server is configured, otherwise as a plain function."""
-    import httpx
-    from prefect.settings import PREFECT_API_URL
-
-    api = PREFECT_API_URL.value()
-    try:
-        if not api:
-            with working(flow.name):
-                return flow.fn(*arguments)
-        health = httpx.get(f"{api}/health", timeout=10)
-        if health.status_code != 200 or health.text.strip() != "true":
-            raise ServiceError(
-                f"{api}: is no API of Prefect's server, which ends in /api. Correct "
-                "PREFECT_API_URL, or unset it to run without a server."
-            )
-        return flow(*arguments)
-    except httpx.TransportError as error:
-        raise ServiceError(
-            f"{api}: Prefect's server does not respond ({error}). Complete parts are kept. Start "
-            "it and run the same command again, or unset PREFECT_API_URL to run without it."
-        ) from error
-    except KeyboardInterrupt:  # typer makes it exit code 130
-        print(f"\ninterrupted: {RESUMES}", file=sys.stderr)
-        raise

@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import io
 import json
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,15 +19,12 @@ import pyarrow.parquet as pq
 
 from flows.cli.terminal.console import record, say, show_rows, wants_json
 from xmore.files.errors import QueryError, what_to_do
-from xmore.files.sql import complaint, time_limit
+from xmore.files.sql import complaint, only_reads, time_limit
 from xmore.files.text import visible
 
 Format = Literal["table", "csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")  # of a file
 SHOWN = 1000  # rows of a table that is printed
-# DuckDB's type of statements that only read; `pragma import_database` runs a folder's statements.
-ALLOWED = "SELECT"
-EXPLAIN = re.compile(r"\s*(explain\s+(?:analyze\s+)?)", re.IGNORECASE)
 SECONDS = 600.0  # a query may take
 PROMPT, MORE = "xmore> ", "   ... "
 
@@ -56,7 +52,7 @@ def run_query(
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise QueryError(f"--timeout must be above 0 and finite, got {seconds:g}.")
     with _limited(connection, seconds, output):
-        relation = _only_reads(connection, query)
+        relation = only_reads(connection, query)
         if relation is None:
             return
         if form == "table":
@@ -138,25 +134,6 @@ def prompt(connection: duckdb.DuckDBPyConnection, run: str) -> None:
                 run_query(connection, text, "table", None)
             except QueryError as error:
                 print(f"error: {error}", file=sys.stderr)
-
-
-def _only_reads(
-    connection: duckdb.DuckDBPyConnection, query: str
-) -> duckdb.DuckDBPyRelation | None:
-    """Return the query as a relation, None if it is empty. Refuses statements that could write."""
-    statements = connection.extract_statements(query)
-    if len(statements) > 1:
-        raise QueryError(f"run one query at a time, got {len(statements)}.")
-    if not statements:
-        return None
-    kind, text = statements[0].type.name, statements[0].query
-    explained = EXPLAIN.match(text) if kind == "EXPLAIN" else None
-    if explained:  # `explain analyze` runs what it explains
-        (inner,) = connection.extract_statements(text[explained.end() :])
-        kind, text = inner.type.name, explained[1] + inner.query
-    if kind != ALLOWED:
-        raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
-    return connection.sql(text)
 
 
 def _form_of(output: Path | None) -> Format:

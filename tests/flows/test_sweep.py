@@ -80,8 +80,7 @@ def test_keys_of_one_last_name_are_told_apart(base, tmp_path):
     vary = {"roles.fine": [fine], "retrieval.fine": ["direct", "indirect"], "seeds": [[0]]}
     sweep = SweepConfig(name="s", base=base, vary=vary, table="select 1")
     assert [member.values for member in members(sweep, tmp_path)] == [
-        {"roles.fine": fine, "retrieval.fine": how, "seeds": "0"}
-        for how in vary["retrieval.fine"]
+        {"roles.fine": fine, "retrieval.fine": how, "seeds": "0"} for how in vary["retrieval.fine"]
     ]
 
 

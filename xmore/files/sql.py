@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xmore.files.errors import first_line
+from xmore.files.errors import QueryError, first_line
 
 if TYPE_CHECKING:
     import duckdb
 
+# DuckDB's type of statements that only read; `pragma import_database` runs a folder's statements.
+ALLOWED = "SELECT"
+EXPLAIN = re.compile(r"\s*(explain\s+(?:analyze\s+)?)", re.IGNORECASE)
 GRACE = 10.0  # seconds for a query to hear that it is to end
 
 
@@ -56,6 +59,26 @@ def allow_only(paths: Iterable[Path], setting: str) -> str:
     """
     both = [form for path in paths for form in (str(path), as_pattern(path))]
     return f"set {setting} = [{quote_all(both)}]; set enable_external_access = false"
+
+
+def only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation | None:
+    """Return the query as a relation, None if it is empty.
+
+    Raises QueryError for several statements, and for those that could write.
+    """
+    statements = connection.extract_statements(query)
+    if len(statements) > 1:
+        raise QueryError(f"run one query at a time, got {len(statements)}.")
+    if not statements:
+        return None
+    kind, text = statements[0].type.name, statements[0].query
+    explained = EXPLAIN.match(text) if kind == "EXPLAIN" else None
+    if explained:  # `explain analyze` runs what it explains
+        (inner,) = connection.extract_statements(text[explained.end() :])
+        kind, text = inner.type.name, explained[1] + inner.query
+    if kind != ALLOWED:
+        raise QueryError(f"a run is read-only, got {kind}. Use SELECT, DESCRIBE or EXPLAIN.")
+    return connection.sql(text)
 
 
 @contextmanager

@@ -13,17 +13,21 @@ LEFT_OUT = "No predictions: this test image is in the memory and was excluded (`
 MemoryImages = Callable[[Iterable[int]], Iterable[tuple[int, bytes]]]
 
 
-def write_page(
-    found: Explanation, query_image: bytes | None, memory: MemoryImages, path: Path
-) -> None:
-    """Write an explanation as one HTML file that embeds its images.
+def explain_page(found: Explanation, query_image: bytes | None, memory: MemoryImages) -> str:
+    """Return an explanation as HTML that embeds its images.
 
     `memory` maps memory_ids to pairs of memory_id and image bytes; rows without an image may be
     absent.
     """
     ids = [row.memory_id for row in found.captions]
     pictures = dict.fromkeys(ids) | {i: inline(data) for i, data in memory(ids)}
-    page = render(
+    return render(
         "explain.html", found=found, image=inline(query_image), pictures=pictures, left_out=LEFT_OUT
     )
-    write_whole(path, page.encode())
+
+
+def write_page(
+    found: Explanation, query_image: bytes | None, memory: MemoryImages, path: Path
+) -> None:
+    """Write `explain_page` to a file."""
+    write_whole(path, explain_page(found, query_image, memory).encode())

@@ -180,13 +180,13 @@ def test_a_function_that_hears_no_interrupt_ends_with_its_process(warm, done, tm
 
 def test_an_interrupt_that_comes_between_two_steps_is_repeated(done, monkeypatch):
     connection = open_views(load_run(done.config.results, done.name))
-    only_reads = cli._only_reads
+    only_reads = cli.only_reads
 
     def late(*arguments):
         time.sleep(0.3)  # the time is over before DuckDB works
         return only_reads(*arguments)
 
-    monkeypatch.setattr(cli, "_only_reads", late)
+    monkeypatch.setattr(cli, "only_reads", late)
     with pytest.raises(QueryError, match="stopped after"):
         cli.run_query(connection, f"{RECURSIVE} max(i) from r", "json", None, 0.1)
 
@@ -202,7 +202,7 @@ def test_an_error_at_a_later_row_is_duckdbs(sql, tmp_path, form):
 def test_a_lack_of_memory_says_what_helps(done, monkeypatch):
     connection = open_views(load_run(done.config.results, done.name))
     error = duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block of 2 GB")
-    monkeypatch.setattr(cli, "_only_reads", MagicMock(side_effect=error))
+    monkeypatch.setattr(cli, "only_reads", MagicMock(side_effect=error))
     with pytest.raises(QueryError, match=r"block of 2 GB\. Free memory, or raise its limit"):
         cli.run_query(connection, "select 1", "json", None)
 
