@@ -72,6 +72,17 @@ def test_a_method_is_written_as_the_page_says(checkout):
     np.testing.assert_allclose(scores[2], combined.max(1), rtol=1e-12)
 
 
+def test_python_and_the_exports_do_what_the_page_says(checkout):
+    found = BLOCK.findall((ROOT / "docs" / "python.md").read_text())
+    code = "".join(text for kind, text in found if kind == "python")
+    command = [checkout / ".venv" / "bin" / "python", "-c", code]
+    answer = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert answer.returncode == 0 and "similarity" in answer.stdout, answer.stderr
+    printed = run("".join(text for kind, text in found if kind == "sh"), checkout)
+    assert r"\toprule" in printed and "**" in printed and "1 files" in printed
+    assert (checkout / "run.json").stat().st_size and (checkout / "leaderboard.csv").stat().st_size
+
+
 def read_scores(checkout):
     """Image and text scores, and the probabilities of the new method's answers."""
     found = load_run(checkout / "results", "latest")

@@ -1,4 +1,4 @@
-"""The commands that inspect runs: show, report, sql, explain, compare, leaks."""
+"""The commands that inspect runs: show, report, export, sql, explain, compare, leaks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.options import RESULTS, AllColumns, Results, RunName, named_run, with_json
 from xmore.files.errors import ConfigError
+from xmore.files.text import visible
 
 
 @with_json
@@ -166,6 +167,54 @@ def leaks(
         if html:
             write_leaks_page(found, reports, html)
             say(safe(f"{html}: the pairs and their images"))
+
+
+def export(
+    run: RunName,
+    to: Annotated[
+        Literal["latex", "markdown", "csv", "json", "clip-benchmark"],
+        typer.Option(help="Form. clip-benchmark: a JSON file per dataset and model."),
+    ],
+    spread: Annotated[
+        Literal["none", "interval", "seeds"],
+        typer.Option(
+            help="In latex and markdown, beside each accuracy: half of Wilson's 95 % interval, or "
+            "the deviation over the orders."
+        ),
+    ] = "none",
+    method: Annotated[
+        str, typer.Option(help="For clip-benchmark: a method, with its adjustment.")
+    ] = "clip",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write to; for clip-benchmark a folder. Default: print it."),
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Print or write a run's accuracies for a paper, or for another program."""
+    from flows.cli.terminal.console import safe, say
+    from xmore.files.paths import write_whole
+    from xmore.report import export as forms
+    from xmore.results.views import open_views
+
+    found = named_run(results, run)
+    db = open_views(found)
+    if to == "clip-benchmark":
+        if output is None:
+            raise ConfigError("clip-benchmark needs a folder: add `--output FOLDER`.")
+        written = forms.write_clip_benchmark(db, found, method, output)
+        say(safe(f"{output}: {len(written)} files; `clip_benchmark build {output}` reads them"))
+        return
+    if to in ("csv", "json"):
+        text = forms.leaderboard_csv(db, found) if to == "csv" else forms.as_json(db, found)
+    else:
+        made = forms.as_latex if to == "latex" else forms.as_markdown
+        text = made(db, found, spread)
+    if output is None:
+        print(visible(text, but="\n"), end="")
+        return
+    write_whole(output, text.encode())
+    say(safe(f"{output}: {found.name}"))
 
 
 def report(

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     LOOK: (
         look.show,
         look.report,
+        look.export,
         look.sql,
         look.explain,
         look.compare,

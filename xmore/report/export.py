@@ -1,0 +1,240 @@
+"""A run's accuracies as other programs and papers take them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from xmore.files.errors import QueryError
+from xmore.files.paths import write_whole
+from xmore.report.leaderboard import averages, leaderboard
+from xmore.report.table import as_csv, escaped, records, show
+from xmore.report.tables import comparisons
+from xmore.results.runs import Run
+from xmore.statistics.intervals import LEVEL
+
+Spread = Literal["none", "interval", "seeds"]
+MEAN = "Mean"  # the column of the datasets' macro average
+LATEX = {  # characters that LaTeX reads as commands
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy in a table of datasets by methods."""
+
+    top1: float
+    spread: float | None  # half of its interval, or the deviation over the orders
+    best: bool  # of its model and dataset, as displayed
+    significant: bool  # its difference to clip
+
+
+@dataclass(frozen=True)
+class Board:
+    """The methods under one inference model: a row each, a column per dataset."""
+
+    model: str
+    columns: list[str]
+    rows: list[tuple[str, list[Cell | None]]]
+
+
+def as_latex(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> str:
+    """Return a booktabs table as the paper's Table 1: datasets as columns, the best in bold.
+
+    A star marks a significant difference to `clip`; `spread` adds half of Wilson's interval or the
+    deviation over the orders.
+    """
+    boards = _boards(db, run, spread)
+    columns = boards[0].columns
+    lines = [
+        f"% Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. {_legend(spread)}",
+        r"% \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        r"\toprule",
+        _row(["", *map(_tex, columns)]),
+    ]
+    for board in boards:
+        lines += [
+            r"\midrule",
+            rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\textit{{{_tex(board.model)}}}}} \\",
+        ]
+        lines += [
+            _row([_tex(name), *(_cell(cell, _tex_cell) for cell in cells)])
+            for name, cells in board.rows
+        ]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def as_markdown(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> str:
+    """Return the same as Markdown, a table per inference model."""
+    parts = [
+        f"Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. {_legend(spread)}"
+    ]
+    for board in _boards(db, run, spread):
+        lines = [
+            [escaped(board.model), *map(escaped, board.columns)],
+            ["---", *["---:"] * len(board.columns)],
+            *(
+                [escaped(name), *(_cell(cell, _markdown_cell) for cell in cells)]
+                for name, cells in board.rows
+            ),
+        ]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(db: duckdb.DuckDBPyConnection, run: Run) -> str:
+    """Return the leaderboard, averages and comparisons, and what they come from, as JSON."""
+    facts: dict[str, Any] = {"run": run.name, "started": run.started, "snapshot": run.snapshot}
+    facts |= {"config": run.config, "models": run.models, "versions": run.versions}
+    facts |= {"code": run.code}
+    for table in (leaderboard(db, run), averages(db, run), comparisons(db, run)):
+        facts[table.name] = records(table)
+    return json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def leaderboard_csv(db: duckdb.DuckDBPyConnection, run: Run) -> str:
+    """Return the leaderboard as CSV, shares between 0 and 1."""
+    return as_csv(leaderboard(db, run))
+
+
+def write_clip_benchmark(
+    db: duckdb.DuckDBPyConnection, run: Run, method: str, folder: Path
+) -> list[Path]:
+    """Write a file per dataset and model in the form of CLIP_benchmark's results.
+
+    `method` is a method with its adjustment, as `xmore minmax`. Raises QueryError if the run lacks
+    it, or has it with several M.
+    """
+    rows = db.execute(
+        """
+        with recalls as (
+          select dataset, model, method, adjustment, m, avg(top1) as recall
+          from by_class group by all
+        )
+        select l.dataset, l.model, l.m, l.top1, l.top5, r.recall
+        from leaderboard_all l join recalls r
+          on r.dataset = l.dataset and r.model = l.model and r.method = l.method
+          and r.adjustment is not distinct from l.adjustment and r.m is not distinct from l.m
+        where variant(l.method, l.adjustment) = $method
+        order by l.dataset, l.model, l.m
+        """,
+        {"method": method},
+    ).fetchall()
+    if not rows:
+        names = "select distinct variant(method, adjustment) from leaderboard_all order by 1"
+        known = ", ".join(name for (name,) in db.execute(names).fetchall())
+        raise QueryError(f"run {run.name} has no method `{method}`, but {known}.")
+    written = []
+    for dataset, model, m, top1, top5, recall in rows:
+        architecture, _, pretrained = model.partition("/")
+        result = {
+            "dataset": dataset,
+            "model": architecture,
+            "pretrained": pretrained,
+            "task": "zeroshot_classification",
+            "metrics": {"acc1": top1, "acc5": top5, "mean_per_class_recall": recall},
+            "language": "en",
+            "method": f"{method}{run.trial}",
+            "m": m,
+        }
+        of_m = "" if m is None else f"_{m}"
+        name = f"{dataset}_{model}_{method}{of_m}".replace("/", "-").replace(" ", "-")
+        path = folder / f"{name}.json"
+        write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+        written.append(path)
+    return written
+
+
+def _boards(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> list[Board]:
+    found = leaderboard(db, run)
+    rows = records(found)
+    several = len({row["m"] for row in rows if row["m"] is not None}) > 1
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    for row in records(averages(db, run)):
+        rows.append(row | {"dataset": MEAN, "p": None, "top1_std": None})
+    columns = [*datasets, *([MEAN] if len(datasets) > 1 else [])]
+    return [
+        _board(model, columns, [row for row in rows if row["model"] == model], spread, several)
+        for model in dict.fromkeys(row["model"] for row in rows)
+    ]
+
+
+def _board(
+    model: str, columns: list[str], rows: list[dict[str, Any]], spread: Spread, several: bool
+) -> Board:
+    def name_of(row: dict[str, Any]) -> str:
+        return f"{row['method']}, M = {row['m']}" if several and row["m"] else str(row["method"])
+
+    best: dict[str, float] = {}
+    for row in rows:
+        best[row["dataset"]] = max(best.get(row["dataset"], 0.0), _shown(row["top1"]))
+    cells = {
+        (name_of(row), row["dataset"]): Cell(
+            row["top1"],
+            _spread(row, spread),
+            _shown(row["top1"]) == best[row["dataset"]],
+            row["p"] is not None and row["p"] < LEVEL,
+        )
+        for row in rows
+    }
+    names = dict.fromkeys(map(name_of, rows))
+    return Board(model, columns, [(n, [cells.get((n, c)) for c in columns]) for n in names])
+
+
+def _shown(share: float) -> float:
+    return round(100 * share, 1)
+
+
+def _spread(row: dict[str, Any], spread: Spread) -> float | None:
+    if spread == "interval":
+        return float(row["ci_high"] - row["ci_low"]) / 2
+    return row["top1_std"] if spread == "seeds" else None
+
+
+def _legend(spread: Spread) -> str:
+    told = {
+        "none": "",
+        "interval": ", with half of Wilson's 95 % interval",
+        "seeds": ", with the standard deviation over the orders",
+    }
+    return (
+        f"Top-1 accuracy in %{told[spread]}. Bold: the best. *: differs from clip on the same "
+        "images (exact McNemar test, Holm-corrected, p < 0.05)."
+    )
+
+
+def _cell(cell: Cell | None, form: Callable[[str, str, Cell], str]) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell.spread is None else show(cell.spread, "share")
+    return form(show(cell.top1, "share"), spread, cell)
+
+
+def _tex_cell(value: str, spread: str, cell: Cell) -> str:
+    text = rf"\textbf{{{value}}}" if cell.best else value
+    text += r"$^{*}$" if cell.significant else ""
+    return text + (rf" {{\scriptsize $\pm$ {spread}}}" if spread else "")
+
+
+def _markdown_cell(value: str, spread: str, cell: Cell) -> str:
+    text = f"**{value}**" if cell.best else value
+    text += r"\*" if cell.significant else ""
+    return text + (f" ± {spread}" if spread else "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(char, char) for char in " ".join(text.split()))
