@@ -29,6 +29,7 @@ from xmore.config.execution import ExecutionConfig
 from xmore.config.load import load_config
 from xmore.files.paths import PROJECT_ROOT
 from xmore.methods.base import MethodRequest
+from xmore.methods.registry import MethodRef
 from xmore.methods.scoring import confidence
 from xmore.results.runs import Run, load_run, start_run, under_way
 from xmore.store import schemas
@@ -83,7 +84,9 @@ def enlarge(demo: Run, results: Path, queries: int) -> Path:
             rows = ScoreRows(ref)
             for name in (*config.methods, *OWN):
                 request = MethodRequest(ref.dataset, 128, None if name in ("clip", *OWN) else 16)
-                how = MethodRun(name, request, tuple(config.adjustments), tuple(config.seeds))
+                how = MethodRun(
+                    MethodRef(name), request, tuple(config.adjustments), tuple(config.seeds)
+                )
                 own = own_scores(work, rows, name) if name in OWN else None
                 source = ScoreSource(ref, own, rows=rows)
                 scored.append(Scored(how, ref, predictions(work, source, how)))

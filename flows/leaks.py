@@ -27,6 +27,7 @@ from xmore.memory.leaks import SAME, binds_bytes
 from xmore.memory.rows import captions_of, places_of
 from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import variant_name
+from xmore.methods.registry import method_refs
 from xmore.results.leaks import SHOWN, Accuracy, Pair, Report
 from xmore.results.runs import Run, config_of
 from xmore.store.artifacts import ArtifactRef, read_rows
@@ -131,7 +132,7 @@ def _scored(
         by_m = _by_params(refs, "scores", model, lambda params: params["m"])
         own = _by_params(refs, "method_scores", model, lambda p: (p["method"][0], p.get("m")))
         dataset = _only(refs, "queries").dataset
-        for run in method_runs(config, dataset):
+        for run in method_runs(config, method_refs(config.methods), dataset):
             ref = by_m[run.m or next(iter(by_m))]
             source = ScoreSource(ref, own.get((run.method, run.m)), left_out)
             scored.append(Scored(run, ref, predictions(work, source, run)))

@@ -14,7 +14,7 @@ from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
 from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import Scorer
-from xmore.methods.registry import METHODS
+from xmore.methods.registry import MethodRef, method_refs
 from xmore.models.batch_size import settled
 from xmore.models.spec import ModelCard, describe_model
 from xmore.results.runs import Run
@@ -26,6 +26,7 @@ class BenchmarkPlan:
     """A config and everything that it names: cards, models, the snapshot to read."""
 
     config: BenchmarkConfig
+    methods: tuple[MethodRef, ...]  # in the order of tables and plots
     cards: list[DatasetCard]
     models: dict[str, ModelCard]
     snapshot: Snapshot
@@ -42,14 +43,15 @@ class BenchmarkPlan:
 
 
 def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
-    """Find the cards and models that `config` names. Raises XmoreError before any work starts."""
+    """Find what `config` names, and load its methods. Raises XmoreError before any work starts."""
+    methods = method_refs(config.methods)
     cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"`datasets`: two cards have one name ({', '.join(names)}).")
     cache = config.results / "cache"
     models = {name: describe_model(name, config.model(name), cache) for name in config.roles.models}
-    plan = BenchmarkPlan(config, cards, models, snapshot)
+    plan = BenchmarkPlan(config, methods, cards, models, snapshot)
     for card in cards:
         classes, _ = listing(card)  # reports mistakes in a card before the run starts
         class_prompts(classes, config.prompt or card.prompt, config.prompts)
@@ -59,8 +61,8 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
 
 def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:
     """Check that the models and the dataset support each method. Raises XmoreError."""
-    for run in method_runs(plan.config, card.name):
-        method = METHODS[run.method]
+    for run in method_runs(plan.config, plan.methods, card.name):
+        method = run.ref.method
         if isinstance(method, Scorer):
             for name in plan.config.roles.inference:
                 method.check(run.request, plan.models[name], classes)

@@ -20,7 +20,6 @@ from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import Scorer
-from xmore.methods.registry import METHODS
 from xmore.models.spec import ModelCard
 from xmore.store.artifacts import ArtifactRef
 
@@ -100,11 +99,11 @@ def run_methods(
     )
     by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
     refs, scored = list(by_m.values()), []
-    if any("view_embeddings" in METHODS[name].needs for name in config.methods):
+    if any("view_embeddings" in ref.method.needs for ref in plan.methods):
         views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
         refs.append(views)
         inputs = replace(inputs, views=views)
-    runs = method_runs(config, inputs.card.name)
+    runs = method_runs(config, plan.methods, inputs.card.name)
     scores_of = [by_m[run.m or next(iter(by_m))] for run in runs]
     written: dict[int, list[ArtifactRef]] = {}
     for ref in by_m.values():  # one after the other, as each one's rows stay in memory
@@ -122,8 +121,8 @@ def _run_method(
 ) -> list[ArtifactRef]:
     """Run a method -> its predictions, after its own scores if it computes such."""
     own = []
-    if isinstance(METHODS[run.method], Scorer):
-        own = [method_scores(work, inputs, model, run.method, run.request)]
+    if isinstance(run.ref.method, Scorer):
+        own = [method_scores(work, inputs, model, run.ref, run.request)]
         source = replace(source, own=own[0])
     return [*own, predictions(work, source, run)]
 

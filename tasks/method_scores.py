@@ -16,7 +16,8 @@ from tasks.pixels import DatasetImages, Span, Stream, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
-from xmore.methods.registry import METHODS
+from xmore.methods.guard import check_scores
+from xmore.methods.registry import MethodRef
 from xmore.methods.source import method_key, source_of
 from xmore.models.spec import TOKENIZER, ModelCard
 from xmore.store import schemas
@@ -54,14 +55,18 @@ class MethodInputs:
 
 @stage("method_scores {inputs.queries.dataset}, {model.name}, {method}")
 def method_scores(
-    work: Workspace, inputs: MethodInputs, model: ModelCard, method: str, request: MethodRequest
+    work: Workspace,
+    inputs: MethodInputs,
+    model: ModelCard,
+    method: MethodRef,
+    request: MethodRequest,
 ) -> ArtifactRef:
     """Read what the method `needs` -> one distribution over the classes per query, float32.
 
     If the method reads augmented views, queries without them have no row. Memory: one part, and
     the method's own. Raises TypeError if the method has no scores of its own.
     """
-    scorer = METHODS[method]
+    scorer = method.method
     if not isinstance(scorer, Scorer):
         raise TypeError(f"`{method}` has no scores of its own")
     params: dict[str, Any] = {
@@ -73,7 +78,7 @@ def method_scores(
     if request.m is not None:
         params["m"] = request.m
     digests = tuple(ref.digest for ref in inputs.of(scorer))
-    source = source_of(type(scorer))
+    source = source_of(scorer)
     key = ArtifactKey("method_scores", inputs.queries.dataset, params, digests, model.name, source)
     found = work.store.find(key)
     if found:
@@ -93,22 +98,27 @@ def _parts(
     spans: Sequence[Span],
     inputs: MethodInputs,
     model: ModelCard,
-    method: str,
+    method: MethodRef,
     request: MethodRequest,
 ) -> MakePart:
-    scorer = METHODS[method]
+    scorer = method.method
     assert isinstance(scorer, Scorer)
     reader = _Reader(work, inputs, model, scorer, request, spans)
     score = scorer.prepare(reader.context)
 
     def make_part(start: int, stop: int) -> pa.Table:
         ids = reader.ids[start:stop]
-        class_scores = score(reader.shard(start, stop)).astype(np.float32)
+        shard = reader.shard(start, stop)
+        class_scores = score(shard)
+        answered = np.ones(len(ids), bool)
+        if shard.captions is not None:
+            answered = np.array([len(texts) > 0 for texts in shard.captions])
+        check_scores(scorer, class_scores, (len(ids), inputs.classes.rows), answered)
         return pa.table(
             {
                 "query_id": ids,
-                "method": [method] * len(ids),
-                "class_scores": schemas.matrix_lists(class_scores),
+                "method": [scorer.name] * len(ids),
+                "class_scores": schemas.matrix_lists(class_scores.astype(np.float32)),
             },
             schema=schemas.METHOD_SCORES,
         )

@@ -12,7 +12,6 @@ import pyarrow as pa
 from tasks.predictions import MethodRun, by_variant
 from tasks.stage import Workspace, stage
 from xmore.methods.base import Variant
-from xmore.methods.registry import METHODS
 from xmore.results.metrics import Outcome, accuracy_row, mean_entropy
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
@@ -84,7 +83,7 @@ def _rows(item: Scored, labels: pa.Table, classes: int) -> list[dict[str, Any]]:
 
 
 def _hyperparameters(item: Scored, variant: Variant) -> str:
-    settings = METHODS[item.run.method].settings(item.run.request, variant)
+    settings = item.run.ref.method.settings(item.run.request, variant)
     return json.dumps({name: asdict(setting) for name, setting in settings.items()})
 
 

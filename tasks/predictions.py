@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,9 @@ from tasks.stage import Workspace, stage
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import DatasetError
 from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
+from xmore.methods.guard import check_scores
 from xmore.methods.ranking import best_labels
-from xmore.methods.registry import METHODS
+from xmore.methods.registry import MethodRef
 from xmore.methods.source import method_key, source_of
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
@@ -29,10 +30,15 @@ BLOCK = 64  # queries: 64 x 1,000 float64 = 0.5 MB
 class MethodRun:
     """A method, and how a config wants it to run."""
 
-    method: str
+    ref: MethodRef
     request: MethodRequest
     adjustments: tuple[str, ...]
     seeds: tuple[int, ...]
+
+    @property
+    def method(self) -> str:
+        """The method's own name."""
+        return self.ref.method.name
 
     @property
     def m(self) -> int | None:
@@ -46,21 +52,23 @@ class MethodRun:
 
     @property
     def variants(self) -> list[Variant]:
-        return METHODS[self.method].variants(self.adjustments, self.seeds)
+        return self.ref.method.variants(self.adjustments, self.seeds)
 
 
-def method_runs(config: BenchmarkConfig, dataset: str) -> list[MethodRun]:
-    """Return each method with each M, or once if it reads no captions."""
+def method_runs(
+    config: BenchmarkConfig, methods: Sequence[MethodRef], dataset: str
+) -> list[MethodRun]:
+    """Return each of the config's methods with each M, or once if it reads no captions."""
     cache = config.results / "cache"
     return [
         MethodRun(
-            name,
+            ref,
             MethodRequest(dataset, config.retrieval.candidates, m, config.options, cache),
             tuple(config.adjustments),
             tuple(config.seeds),
         )
-        for name in config.methods
-        for m in (config.retrieval.captions if METHODS[name].reads_captions else [None])
+        for ref in methods
+        for m in (config.retrieval.captions if ref.method.reads_captions else [None])
     ]
 
 
@@ -84,7 +92,7 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     Memory: the confidences of the complete stream (16 bytes per query and variant), one part, and
     what `source.rows` keeps.
     """
-    method, scores = METHODS[run.method], source.scores
+    method, scores = run.ref.method, source.scores
     params = {
         "method": method_key(method),
         "model": scores.model,
@@ -92,7 +100,7 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
         "variants": [[v.adjustment, v.seed] for v in run.variants],
     }
     inputs = tuple(ref.digest for ref in (scores, source.own, source.left_out) if ref)
-    made_of = source_of(type(method))
+    made_of = source_of(method)
     key = ArtifactKey("predictions", scores.dataset, params, inputs, scores.model, made_of)
     found = work.store.find(key)
     if found:
@@ -145,7 +153,10 @@ class _Weighted:
             own = None if scores.own is None else scores.own[part]
             block = Scores(scores.image[part], scores.text[part], own)
             weights = self.weights and self.weights.rows(start, start + BLOCK)
-            yield self.method.class_scores(block, weights)
+            found = self.method.class_scores(block, weights)
+            covered = ~np.isnan(block.text).any(1) | (not self.method.reads_captions)
+            check_scores(self.method, found, (len(covered), block.image.shape[1]), covered)
+            yield found.astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)

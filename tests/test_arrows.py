@@ -25,7 +25,7 @@ XMORE = {
     "xmore.methods.coder": "files models datasets store statistics memory methods",
     "xmore.methods.reco": "files models datasets store statistics memory methods",
     # It alone knows all methods; they do not know it.
-    "xmore.methods.registry": "methods methods.coder methods.reco",
+    "xmore.methods.registry": "files methods methods.coder methods.reco",
     "xmore.config": "files models methods methods.registry methods.reco",
     "xmore.results": "files datasets store statistics memory methods methods.registry config",
     "xmore.report": "files images datasets store statistics memory methods results",

@@ -129,6 +129,10 @@ CONFIGS = {
     "K below 1": ({"retrieval__candidates": 0}, ["retrieval.candidates", "0"]),
     "a negative seed": ({"seeds": [-1]}, ["`seeds`", "-1"]),
     "an unknown method": ({"methods": ["xmorse"]}, ["no `xmorse`", "caption-ensemble"]),
+    "a method's file that is not there": (
+        {"methods": ["clip", "nowhere.py"]},
+        ["nowhere.py: No such file", "`methods` names it"],
+    ),
     "betas that nobody published": (
         {"methods": ["clip", "calip-oracle"]},
         ["`calip-oracle`", "not for `", "use `calip`"],

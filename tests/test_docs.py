@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
+from xmore.methods.registry import METHODS
 from xmore.results.runs import load_run
 from xmore.store.artifacts import read_rows
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.S)
+BLOCK = re.compile(r"```(sh|python|yaml)\n(.*?)```", re.S)
 BLOCKS = [text for _, text in BLOCK.findall((ROOT / "docs" / "ten-minutes.md").read_text())]
-METHOD = BLOCK.findall((ROOT / "docs" / "write-a-method.md").read_text())
+PAGE = BLOCK.findall((ROOT / "docs" / "write-a-method.md").read_text())
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md")]
 )
@@ -56,14 +57,24 @@ def test_the_ten_minutes_run(checkout):
     assert [part for part in shown if part not in printed] == []
 
 
+def test_the_page_of_methods_has_them_all_in_their_order():
+    """A row and a section each; what has seen test labels is only named."""
+    page = (ROOT / "docs" / "methods.md").read_text()
+    ours = [name for name in METHODS if not name.endswith("-oracle")]
+    assert re.findall(r"^\| `([\w-]+)`", page, re.M) == ours
+    assert [name for name in re.findall(r"^## ([\w-]+)$", page, re.M) if name in METHODS] == ours
+    assert [name for name in METHODS if f"`{name}`" not in page] == []
+
+
 def test_a_method_is_written_as_the_page_says(checkout):
-    """Its module and its commands as they stand."""
-    ((_, module),) = (block for block in METHOD if block[0] == "python")
-    (checkout / "xmore" / "methods" / "geometric.py").write_text(module)
+    """Its file, the config's line and its commands as they stand."""
+    ((_, module),) = (block for block in PAGE if block[0] == "python")
+    (checkout / "configs" / "geometric.py").write_text(module)
     config = yaml.safe_load((checkout / "configs" / "demo.yaml").read_text())
-    config |= {"methods": ["clip", "geometric"]}
+    ((_, line),) = (block for block in PAGE if block[0] == "yaml")
+    config |= yaml.safe_load(line)
     (checkout / "configs" / "mine.yaml").write_text(yaml.safe_dump(config))
-    printed = run("".join(text for kind, text in METHOD if kind == "sh"), checkout)
+    printed = run("".join(text for kind, text in PAGE if kind == "sh"), checkout)
     row = next(line for line in printed.splitlines() if line.strip().startswith("geometric"))
     assert re.search(r"\d\.\d", row)
     scores = read_scores(checkout)
@@ -147,6 +158,6 @@ def test_files_exist(path):
     rooms = (
         r"(?<![\w/.-])((?:flows|tasks|index_build|xmore|configs|benchmarks|tests)/[\w./-]+\.\w+)"
     )
-    written = {"configs/mine.yaml", "xmore/methods/geometric.py"}
+    written = {"configs/mine.yaml", "configs/geometric.py"}
     named = set(re.findall(rooms, path.read_text())) - written
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

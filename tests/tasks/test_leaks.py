@@ -10,6 +10,7 @@ from flows.benchmark import xmore_benchmark
 from tasks.predictions import MethodRun, ScoreSource, predictions
 from tasks.stage import Workspace
 from xmore.methods.base import MethodRequest
+from xmore.methods.registry import MethodRef
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 from xmore.store import schemas
@@ -88,9 +89,9 @@ def test_a_part_of_which_no_query_is_left(leaky):
     table = pa.Table.from_pylist([{"query_id": i} for i in range(4)], schema=schemas.LEAKS)
     key = ArtifactKey("leaks", "tiny", {"planted": True})
     planted = work.store.write(key, [4], lambda *_: table)
-    how = MethodRun("xmore", MethodRequest("tiny", 24, 8), ("minmax",), (0,))
+    how = MethodRun(MethodRef("xmore"), MethodRequest("tiny", 24, 8), ("minmax",), (0,))
     assert how.name == "xmore, M=8"
-    assert MethodRun("clip", MethodRequest("tiny", 24, None), (), ()).name == "clip"
+    assert MethodRun(MethodRef("clip"), MethodRequest("tiny", 24, None), (), ()).name == "clip"
     ref = predictions(work, ScoreSource(scores, left_out=planted), how)
     said = read_rows(ref)
     assert said["query_id"].to_pylist() == list(range(4, 20))

@@ -13,7 +13,8 @@ from xmore.files.paths import RESULTS
 from xmore.files.yaml import NAME, Section
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.options import MethodOptions
-from xmore.methods.registry import METHODS, PAPERS
+from xmore.methods.outside import is_file
+from xmore.methods.registry import METHODS, PAPERS, is_known, known_methods
 from xmore.models.spec import ModelSpec, Precision
 
 
@@ -25,9 +26,27 @@ AnchoredCard = Annotated[str, AfterValidator(_unless_name)]
 """A card's name, or the path of its YAML."""
 
 
+def _unless_method(value: str, info: ValidationInfo) -> str:
+    return from_base(value, info) if is_file(value) else value
+
+
+AnchoredMethod = Annotated[str, AfterValidator(_unless_method)]
+"""A method's name, or the path of its file."""
+
+
 def one_of(names: Iterable[str]) -> dict[str, Any]:
     """Return JSON schema that lets a form offer a list's items; the model itself checks them."""
     return {"items": {"type": "string", "enum": sorted(names)}}
+
+
+_a_method: dict[str, Any] = {
+    "items": {
+        "anyOf": [
+            {"type": "string", "title": "One of ours", "enum": sorted(METHODS)},
+            {"type": "string", "title": "Your own: a file .py, or an installed package's method"},
+        ]
+    }
+}
 
 
 class RolesConfig(Section):
@@ -142,11 +161,12 @@ class BenchmarkConfig(Section):
     )
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
-    methods: list[str] = Field(
+    methods: list[AnchoredMethod] = Field(
         list(PAPERS),
         min_length=1,
-        description="Methods to run. Default: the paper's four.",
-        json_schema_extra=one_of(METHODS),
+        description="Methods to run, by name; or your own: a file, such as `./mine.py`, or one of "
+        "an installed package. Default: the paper's four.",
+        json_schema_extra=_a_method,
     )
     adjustments: list[str] = Field(
         ["minmax", "running-sum"],
@@ -184,10 +204,15 @@ class BenchmarkConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        for key, known in (("methods", METHODS), ("adjustments", ADJUSTMENTS)):
-            for name in getattr(self, key):
-                if name not in known:
-                    raise ValueError(f"`{key}`: no `{name}`; known: {', '.join(known)}")
+        for name in self.methods:
+            if not is_known(name):
+                raise ValueError(
+                    f"`methods`: no `{name}`; known: {', '.join(known_methods())}, or the path of "
+                    "a file .py"
+                )
+        for name in self.adjustments:
+            if name not in ADJUSTMENTS:
+                raise ValueError(f"`adjustments`: no `{name}`; known: {', '.join(ADJUSTMENTS)}")
         for key in ("datasets", "methods", "adjustments", "seeds"):
             values = getattr(self, key)
             if len(set(values)) != len(values):

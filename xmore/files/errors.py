@@ -32,6 +32,10 @@ class ModelError(XmoreError):
     """A model cannot be found or loaded, or lacks a tower that its role needs."""
 
 
+class MethodError(XmoreError):
+    """A method from outside raised an error, or returned what no method may."""
+
+
 class SnapshotError(XmoreError):
     """A memory's snapshot is absent, damaged, or built with another model than the config's."""
 

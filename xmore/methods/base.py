@@ -95,10 +95,22 @@ def variant_name(method: str, adjustment: str | None) -> str:
     return f"{method} {adjustment or ''}".strip()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a method from outside comes from: a file, or a module of an installed package."""
+
+    path: Path
+    module: str = ""  # empty for a file
+
+    def __str__(self) -> str:
+        return self.module or str(self.path)
+
+
 class Method(ABC):
     """One method. It declares what it needs and scores classes shard by shard."""
 
     name: ClassVar[str]
+    origin: Origin | None = None  # set when a method from outside is loaded; None for ours
     # Increase it when the arithmetic changes. None, for a method that is being written: its source
     # is in its digest, so that each edit makes its numbers anew.
     version: ClassVar[int | None] = None

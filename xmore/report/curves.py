@@ -84,7 +84,7 @@ def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
                100 * ci_high
         from leaderboard l join every on l.m = every.m or l.method = 'clip'
         where (select count(*) from every) > 1
-        order by dataset, model, method_place(method) nulls last, method,
+        order by dataset, model, method_place(method), method,
                  adjustment_place(adjustment), every.m
         """,
     )
@@ -109,7 +109,7 @@ def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
         where (r.m is null or r.m = $m)
           and (r.adjustment is null or (r.method = $method and r.adjustment = $adjustment))
         order by r.dataset, r.model,
-                 method_place(r.method) nulls last, name, bin
+                 method_place(r.method), name, bin
         """,
         of.values,
     )

@@ -158,7 +158,7 @@ def _add_predictions(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline)
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         where (p.m is null or p.m is not distinct from $m)
           and (p.seed is null or p.seed = (select min(seed) from metrics))
-        order by method_place(p.method) nulls last, p.method, adjustment_place(p.adjustment)
+        order by method_place(p.method), p.method, adjustment_place(p.adjustment)
         """,
         {"m": of.m},
     )

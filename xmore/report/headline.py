@@ -46,7 +46,7 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
         """
         select method, adjustment, m, min(seed) from metrics
         group by method, adjustment, m
-        order by method_place(method) desc nulls last, method, m desc nulls last,
+        order by (method = 'xmore') desc, method_place(method) desc, method, m desc nulls last,
                  adjustment_place(adjustment)
         limit 1
         """

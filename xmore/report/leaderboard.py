@@ -85,7 +85,7 @@ def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = Fals
         )
         select method,
                {", ".join(map(settings, sources))}
-        from sourced group by method order by method_place(method) nulls last, method
+        from sourced group by method order by method_place(method), method
         """
     ).fetchall()
     return Table(

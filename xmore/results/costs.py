@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmore.methods.registry import METHODS
 from xmore.results.runs import Run
 from xmore.store.artifacts import ArtifactRef
 from xmore.store.checks import read_manifest
@@ -89,7 +88,8 @@ class _Artifact:
 def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
     method = predictions.params["method"][0]
     chain = {
-        artifact.ref.digest: artifact for artifact in _chain(predictions, by_digest, method)
+        artifact.ref.digest: artifact
+        for artifact in _chain(predictions, by_digest, _combines(predictions, by_digest))
     }.values()
     seconds = [a.seconds / max(a.images, 1) for a in chain if a.seconds is not None]
     known = len(seconds) == len(chain)
@@ -104,18 +104,25 @@ def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
     )
 
 
+def _combines(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> bool:
+    """Return whether a method reads text scores: it reads captions, and has no own scores."""
+    inputs = [by_digest[digest] for digest in predictions.inputs if digest in by_digest]
+    own = any(each.ref.stage == "method_scores" for each in inputs)
+    return predictions.params["m"] is not None and not own
+
+
 def _chain(
-    artifact: _Artifact, by_digest: dict[str, _Artifact], method: str
+    artifact: _Artifact, by_digest: dict[str, _Artifact], text_scores: bool
 ) -> Iterator[_Artifact]:
     """Yield the artifacts behind a method's predictions, `artifact` first.
 
-    `scores` contains image and text scores: for a method that reads only image scores, the captions
-    do not count.
+    `scores` contains image and text scores: for a method that reads no text scores, the captions
+    behind them do not count.
     """
     inputs = [by_digest[digest] for digest in artifact.inputs if digest in by_digest]
-    if artifact.ref.stage == "scores" and "text_scores" not in METHODS[method].needs:
+    if artifact.ref.stage == "scores" and not text_scores:
         inputs = [each for each in inputs if each.ref.stage == "query_embeddings"]
     elif artifact.ref.stage in COUNTED:
         yield artifact
     for each in inputs:
-        yield from _chain(each, by_digest, method)
+        yield from _chain(each, by_digest, text_scores)

@@ -160,7 +160,7 @@ def _answers(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Answe
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         group by p.model, p.method, p.adjustment, p.m, c.class_name, seeds, p.label
         order by p.model, p.m nulls first,
-                 method_place(p.method) nulls last,
+                 method_place(p.method),
                  p.method, adjustment_place(p.adjustment), count(*) desc
         """,
         where,

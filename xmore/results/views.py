@@ -170,10 +170,13 @@ def flat_views(run: Path, limit: int | None = None) -> str:
 
 
 def _place_macros() -> str:
-    """Return macros that sort methods and adjustments in the order of their registries."""
+    """Return macros that sort methods and adjustments in the order of their registries.
+
+    What is in none, such as a method from outside, comes last; null, for no adjustment, is null.
+    """
     return "\n".join(
-        f"create or replace macro {kind}_place({kind}) as "
-        f"list_position([{quote_all(known)}], {kind});"
+        f"create or replace macro {kind}_place({kind}) as if({kind} is null, null, "
+        f"coalesce(list_position([{quote_all(known)}], {kind}), {len(known) + 1}));"
         for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
     )
 

@@ -50,7 +50,7 @@ create or replace view by_class as
     from predictions
     group by all
   )
-  order by all;
+  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m, label;
 
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
 -- `difference` is to `clip` on the same queries, with its paired bootstrap; `p_holm` is McNemar's,
@@ -88,7 +88,7 @@ create or replace view leaderboard_all as
     and c.adjustment is not distinct from told.adjustment and c.m is not distinct from told.m
     and c.baseline = 'clip'
   order by told.dataset, told.model,
-           method_place(told.method) nulls last, told.method, told.m,
+           method_place(told.method), told.method, told.m,
            adjustment_place(told.adjustment);
 
 -- The same without what has seen test labels.
@@ -119,17 +119,19 @@ create or replace view averages as
   group by model, method, adjustment, m
   having count(*) > 1
   order by model,
-           method_place(method) nulls last, method, m, adjustment_place(adjustment);
+           method_place(method), method, m, adjustment_place(adjustment);
 
 -- What a probability is worth: 15 bins (low, high] of `metrics`' ECE, over all order seeds.
 create or replace view reliability as
-  select dataset, model, method, adjustment, m,
-         least(greatest(ceil(probability * 15) - 1, 0), 14)::integer as bin,
-         count(*) as answers, avg(probability) as probability, avg(correct::int) as top1
-  from predictions
-  where probability is not null
-  group by all
-  order by all;
+  select * from (
+    select dataset, model, method, adjustment, m,
+           least(greatest(ceil(probability * 15) - 1, 0), 14)::integer as bin,
+           count(*) as answers, avg(probability) as probability, avg(correct::int) as top1
+    from predictions
+    where probability is not null
+    group by all
+  )
+  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m, bin;
 
 -- Where the image and the captions disagree, and who was right.
 create or replace view disagreements as
