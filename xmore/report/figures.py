@@ -16,29 +16,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xmore.report.colours import COLOURS, Styles
 from xmore.report.curves import BINS, Curve, Histogram
 
 INK = "#222222"
-COLOURS = {
-    "clip": "#8a8f98",
-    "calip": "#b0894f",
-    "calip-oracle": "#7a5c2e",
-    "confident-views": "#a3b83a",
-    "tpt": "#4d7a1f",
-    "coder": "#e59ab5",
-    "coder-rerank": "#c45c5c",
-    "coder-captions": "#8b2f3a",
-    "reco": "#1f4e79",
-    "caption-ensemble": "#d98c2b",
-    "equal": "#3fa37c",
-    "xmore minmax": "#4f83e0",
-    "xmore running-sum": "#8c6fd6",
-    "xmore global": "#2fa8c7",
-    "xmore none": "#c45c94",
-    "image": "#4f83e0",
-    "captions": "#d98c2b",
-}
-OTHERS = ("#b8a04a", "#6d9b2f", "#d07a5c", "#5a6fc0")  # for methods without a colour above
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xmore",
@@ -72,11 +53,12 @@ class IntervalEstimate:
     high: float
 
 
-def accuracies(found: Sequence[IntervalEstimate]) -> str:
-    """Draw dots with intervals: one row per dataset, one colour per method."""
+def accuracies(found: Sequence[IntervalEstimate], styles: Styles) -> str:
+    """Draw dots with intervals: one row per dataset, or, of a single one, a row per method."""
     datasets = list(dict.fromkeys(one.dataset for one in found))
     names = list(dict.fromkeys(one.name for one in found))
     height = 0.9 + len(datasets) * (0.18 * len(names) + 0.25)
+    step, alone = 0.8 / len(names), len(datasets) == 1
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -87,19 +69,24 @@ def accuracies(found: Sequence[IntervalEstimate]) -> str:
             rows = np.array([datasets.index(one.dataset) for one in mine])
             axes.errorbar(
                 value,
-                rows + (i - (len(names) - 1) / 2) * 0.8 / len(names),
+                rows + (i - (len(names) - 1) / 2) * step,
                 xerr=np.abs(ends - value),
-                fmt="o",
+                fmt=styles[name].mark,
                 markersize=4,
                 elinewidth=1.5,
-                color=_colour(name, names),
+                color=styles[name].colour,
                 label=name,
             )
-        axes.set_yticks(range(len(datasets)), datasets)
+        if alone:
+            axes.set_yticks((np.arange(len(names)) - (len(names) - 1) / 2) * step, names)
+            axes.set_title(datasets[0])
+        else:
+            axes.set_yticks(range(len(datasets)), datasets)
         axes.set_ylim(len(datasets) - 0.5, -0.5)
         axes.set_xlabel("top-1 accuracy in %, with 95 % interval")
         axes.grid(axis="x", alpha=0.25)
-        _legend(figure)
+        if not alone:
+            _legend(figure)
         return _svg(figure)
 
 
@@ -126,7 +113,7 @@ def confidences(found: Sequence[Histogram]) -> str:
         return _svg(figure)
 
 
-def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
+def weight_ratios(found: Sequence[tuple[str, str, str, float, float]], styles: Styles) -> str:
     """Draw bars of the mean ratio with a mark at the median.
 
     The rows are dataset, adjustment, case, mean and median.
@@ -143,7 +130,7 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]]) -> str:
                 shift = (i - (len(adjustments) - 1) / 2) * 0.8 / len(adjustments)
                 place = np.array(present) + shift
                 mean, median = np.array([mine[cases[j]] for j in present]).reshape(-1, 2).T
-                colour = _colour(f"xmore {adjustment}", adjustments)
+                colour = styles[f"xmore {adjustment}"].colour
                 width = 0.75 / len(adjustments)
                 axes.bar(place, mean, width, color=colour, label=adjustment, alpha=0.8)
                 axes.plot(place, median, "_", color=INK, markersize=50 * width)
@@ -160,6 +147,7 @@ def curves(
     found: Sequence[Curve],
     x: str,
     y: str,
+    styles: Styles,
     *,
     band: str,
     diagonal: bool = False,
@@ -179,8 +167,14 @@ def curves(
                 axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=":")
             for curve in found:
                 if curve.dataset == dataset:
-                    colour = _colour(curve.name, names)
-                    axes.plot(curve.x, curve.y, "o-", color=colour, markersize=3, label=curve.name)
+                    colour, mark = styles[curve.name].colour, styles[curve.name].mark
+                    axes.plot(
+                        *(curve.x, curve.y, f"{mark}-"),
+                        color=colour,
+                        markersize=3,
+                        label=curve.name,
+                        zorder=1 + (mark == "o"),
+                    )
                     if curve.name == band:
                         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15)
             axes.set_title(f"{dataset}, n = {max(c.n for c in found if c.dataset == dataset):,}")
@@ -236,13 +230,6 @@ def _legend(figure: Figure) -> None:
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     figure.legend(list(named.values()), list(named), loc="outside upper left", ncols=LEGEND_COLUMNS)
-
-
-def _colour(name: str, names: Sequence[str]) -> str:
-    """Return the colour of a method, whose name may end in its number of images: "tpt (n = 32)"."""
-    method = name.partition(" (")[0]
-    others = [other for other in names if other.partition(" (")[0] not in COLOURS]
-    return COLOURS.get(method) or OTHERS[others.index(name) % len(OTHERS)]
 
 
 def _svg(figure: Figure) -> str:

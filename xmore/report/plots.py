@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from xmore.report import figures
+from xmore.report.colours import Styles, styles
 from xmore.report.curves import by_m, confidences, reliability, similarities
 from xmore.report.figures import IntervalEstimate
 from xmore.report.headline import Headline
@@ -35,8 +36,8 @@ def plots(
     run: Run, db: duckdb.DuckDBPyConnection, of: Headline, found: dict[str, Table]
 ) -> list[Plot]:
     """Return all figures for which the run has data: one per model, one panel per dataset."""
-    draw = _Drawing(run, of)
     found = found | {"leaderboard": _untold(found["leaderboard"], run.trial)}
+    draw = _Drawing(run, of, styles(_mean_accuracies(found["leaderboard"])))
     return [
         *draw.each("accuracy", _estimates(found["leaderboard"], of), _accuracy),
         *draw.each("m-sweep", by_m(db), _by_m),
@@ -83,12 +84,13 @@ class _Of:
 class _Drawing:
     run: Run
     of: Headline
+    styles: Styles
 
     def each(
         self,
         kind: str,
         items: Iterable[Any],
-        draw: Callable[[list[Any], Headline], tuple[str, str]],
+        draw: Callable[[list[Any], Headline, Styles], tuple[str, str]],
     ) -> Iterator[Plot]:
         """Yield one plot per model; `items` have the attributes dataset, model and n."""
         by_model: dict[str, list[Any]] = defaultdict(list)
@@ -97,7 +99,7 @@ class _Drawing:
         for number, (model, mine) in enumerate(by_model.items(), 1):
             sizes = {item.dataset: item.n for item in mine}
             sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
-            svg, alt = draw(mine, self.of)
+            svg, alt = draw(mine, self.of, self.styles)
             suffix = f"-{number}" if len(by_model) > 1 else ""
             yield Plot(
                 kind,
@@ -109,28 +111,29 @@ class _Drawing:
                     name=self.of.name,
                     full_name=self.of.full_name,
                     at_m="" if self.of.m is None else f"; M = {self.of.m}",
-                ),
+                )
+                + self.styles.told(_drawn(mine)),
                 alt,
                 svg,
             )
 
 
-def _accuracy(mine: list[_Of], of: Headline) -> tuple[str, str]:
+def _accuracy(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
     words = "; ".join(f"{e.what.dataset} {e.what.name} {100 * e.what.value:.1f} %" for e in mine)
-    return figures.accuracies([e.what for e in mine]), f"Top-1 accuracy: {words}."
+    return figures.accuracies([e.what for e in mine], drawn), f"Top-1 accuracy: {words}."
 
 
-def _by_m(mine: list[Any], of: Headline) -> tuple[str, str]:
+def _by_m(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
     words = "; ".join(
         f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: {c.y[0]:.1f} to {c.y[-1]:.1f} %"
         for c in mine
     )
     every = sorted({x for c in mine for x in c.x})
-    svg = figures.curves(mine, "M", "top-1 accuracy in %", band=of.name, ticks=every)
+    svg = figures.curves(mine, "M", "top-1 accuracy in %", drawn, band=of.name, ticks=every)
     return svg, f"Top-1 accuracy over M: {words}."
 
 
-def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
+def _confidence(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
     words = "; ".join(
         f"{h.dataset}, {h.quantity} of the {h.modality}: most often "
         f"{h.counts.argmax() / len(h.counts):.2f}"
@@ -139,20 +142,20 @@ def _confidence(mine: list[Any], of: Headline) -> tuple[str, str]:
     return figures.confidences(mine), f"Histograms of {of.name}. {words}."
 
 
-def _weight_ratio(mine: list[_Of], of: Headline) -> tuple[str, str]:
+def _weight_ratio(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
     rows = [e.what for e in mine]
     words = "; ".join(f"{row[0]}, {row[1]}, correct: {row[2]}: mean {row[3]:.2f}" for row in rows)
-    return figures.weight_ratios(rows), f"Image weight divided by text weight: {words}."
+    return figures.weight_ratios(rows, drawn), f"Image weight divided by text weight: {words}."
 
 
-def _calibration(mine: list[Any], of: Headline) -> tuple[str, str]:
+def _calibration(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
     names = ", ".join(dict.fromkeys(c.name for c in mine))
     x = "probability of the prediction in %"
-    svg = figures.curves(mine, x, "accuracy in %", band=of.name, diagonal=True)
+    svg = figures.curves(mine, x, "accuracy in %", drawn, band=of.name, diagonal=True)
     return svg, f"Accuracy by predicted probability, for {names}; dotted: perfect calibration."
 
 
-def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
+def _classes(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
     words = "; ".join(
         f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+z.1f} points), "
         f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+z.1f})"
@@ -161,13 +164,27 @@ def _classes(mine: list[_Of], of: Headline) -> tuple[str, str]:
     return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {words}."
 
 
-def _similarity(mine: list[Any], of: Headline) -> tuple[str, str]:
+def _similarity(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
     words = "; ".join(
         f"{c.dataset}: median {c.y[0]:.2f} at rank 1, {c.y[-1]:.2f} at rank {c.x[-1]:.0f}"
         for c in mine
     )
-    svg = figures.curves(mine, "rank", "similarity", band="similarity")
+    svg = figures.curves(mine, "rank", "similarity", drawn, band="similarity")
     return svg, f"Similarity of the coarse neighbours by rank. {words}."
+
+
+def _drawn(items: list[Any]) -> list[str]:
+    """Return the names of what a plot draws, if these are methods."""
+    found = (getattr(getattr(item, "what", item), "name", None) for item in items)
+    return [name for name in found if name is not None]
+
+
+def _mean_accuracies(leaderboard: Table) -> dict[str, float]:
+    """Map each method and adjustment, in the leaderboard's order, to its mean top-1."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for _, _, _, name, _, top1, *_ in leaderboard.rows:
+        values[name].append(top1)
+    return {name: sum(each) / len(each) for name, each in values.items()}
 
 
 def _untold(leaderboard: Table, trial: str) -> Table:
