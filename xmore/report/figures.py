@@ -1,4 +1,4 @@
-"""The figures of a report, each an SVG that can be used in a paper.
+"""The figures of a report, each an SVG, and a PDF that can be used in a paper.
 
 Lines and texts have one neutral colour, INK, which a page may replace by its own. Texts stay texts.
 The functions depend only on their arguments.
@@ -23,6 +23,7 @@ INK = "#222222"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xmore",
+    "pdf.fonttype": 42,  # conferences refuse the default, type 3
     "text.parse_math": False,  # a class name may be "$100"
     "font.family": "sans-serif",
     "font.size": 9,
@@ -43,6 +44,14 @@ MANY = 12  # maximum number of panels of a figure, so that it stays readable
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A figure as a page takes it, and as a paper does."""
+
+    svg: str
+    pdf: bytes
+
+
+@dataclass(frozen=True)
 class IntervalEstimate:
     """An accuracy, or a difference of accuracies, with its interval."""
 
@@ -53,7 +62,7 @@ class IntervalEstimate:
     high: float
 
 
-def accuracies(found: Sequence[IntervalEstimate], styles: Styles) -> str:
+def accuracies(found: Sequence[IntervalEstimate], styles: Styles) -> Drawing:
     """Draw dots with intervals: one row per dataset, or, of a single one, a row per method."""
     datasets = list(dict.fromkeys(one.dataset for one in found))
     names = list(dict.fromkeys(one.name for one in found))
@@ -87,10 +96,10 @@ def accuracies(found: Sequence[IntervalEstimate], styles: Styles) -> str:
         axes.grid(axis="x", alpha=0.25)
         if not alone:
             _legend(figure)
-        return _svg(figure)
+        return _drawn(figure)
 
 
-def confidences(found: Sequence[Histogram]) -> str:
+def confidences(found: Sequence[Histogram]) -> Drawing:
     """Draw two panels per dataset: confidences, and the weights after adjustment."""
     rows = list(dict.fromkeys(one.dataset for one in found))[: MANY // 2]
     edges = np.linspace(0, 1, BINS + 1)
@@ -110,10 +119,10 @@ def confidences(found: Sequence[Histogram]) -> str:
         grid[-1][0].set_xlabel("confidence, before adjustment")
         grid[-1][1].set_xlabel("weight, after adjustment")
         _legend(figure)
-        return _svg(figure)
+        return _drawn(figure)
 
 
-def weight_ratios(found: Sequence[tuple[str, str, str, float, float]], styles: Styles) -> str:
+def weight_ratios(found: Sequence[tuple[str, str, str, float, float]], styles: Styles) -> Drawing:
     """Draw bars of the mean ratio with a mark at the median.
 
     The rows are dataset, adjustment, case, mean and median.
@@ -140,7 +149,7 @@ def weight_ratios(found: Sequence[tuple[str, str, str, float, float]], styles: S
             axes.set_xlabel("correct modality")
             axes.set_ylabel("image weight / text weight")
         _legend(figure)
-        return _svg(figure)
+        return _drawn(figure)
 
 
 def curves(
@@ -152,7 +161,7 @@ def curves(
     band: str,
     diagonal: bool = False,
     ticks: Sequence[float] = (),
-) -> str:
+) -> Drawing:
     """Draw curves, one panel per dataset; only the curve named `band` has its band.
 
     With `diagonal` both axes are in %, and the diagonal is drawn. `ticks` are the only x, on a
@@ -186,10 +195,10 @@ def curves(
                 axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         if len(names) > 1:
             _legend(figure)
-        return _svg(figure)
+        return _drawn(figure)
 
 
-def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
+def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> Drawing:
     """Draw bars of the classes helped or hurt most: dataset, then (class, n, gain) of each."""
     found = found[: MANY // 2]
     height = 0.8 + 0.19 * max(len(classes) for _, classes in found)
@@ -204,7 +213,7 @@ def gains(found: Sequence[tuple[str, list[tuple[str, int, float]]]]) -> str:
             axes.axvline(0, color=INK, linewidth=0.8)
             axes.set_title(dataset)
             axes.set_xlabel("points to clip")
-        return _svg(figure)
+        return _drawn(figure)
 
 
 def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -232,9 +241,10 @@ def _legend(figure: Figure) -> None:
     figure.legend(list(named.values()), list(named), loc="outside upper left", ncols=LEGEND_COLUMNS)
 
 
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    metadata: dict[str, Any] = {"Date": None, "Creator": None}
-    figure.savefig(out, format="svg", metadata=metadata)
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+def _drawn(figure: Figure) -> Drawing:
+    svg, pdf = io.StringIO(), io.BytesIO()
+    nothing: dict[str, Any] = {"Creator": None}
+    figure.savefig(svg, format="svg", metadata={**nothing, "Date": None})
+    figure.savefig(pdf, format="pdf", metadata={**nothing, "CreationDate": None, "Producer": None})
+    text = svg.getvalue()
+    return Drawing(text[text.index("<svg") :], pdf.getvalue())

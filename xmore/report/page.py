@@ -67,7 +67,7 @@ SCRIPT = TEMPLATES / "report.js"
 
 
 def write_report(run: Run, folder: Path) -> Path:
-    """Write `report.html`, `figures/*.svg` and `tables/*.{csv,md}`; returns the page's path.
+    """Write `report.html`, `figures/*.{svg,pdf}` and `tables/*.{csv,md}`; returns the page's path.
 
     Memory: the images of at most EXAMPLES queries, about 10 MB. Raises RunError.
     """
@@ -84,7 +84,9 @@ def write_report(run: Run, folder: Path) -> Path:
             write_whole(folder / "tables" / f"{table.name}.csv", as_csv(table).encode())
             write_whole(folder / "tables" / f"{table.name}.md", as_markdown(table).encode())
         for plot in drawn:
-            write_whole(folder / "figures" / f"{plot.name}.svg", f"{XML}{plot.svg}".encode())
+            svg, pdf = f"{XML}{plot.drawing.svg}".encode(), plot.drawing.pdf
+            write_whole(folder / "figures" / f"{plot.name}.svg", svg)
+            write_whole(folder / "figures" / f"{plot.name}.pdf", pdf)
         script = SCRIPT.read_text(encoding="utf-8")
         page = render(
             "report.html",

@@ -1,4 +1,4 @@
-"""The plots of a report, one per inference model: an SVG, and the same in words."""
+"""The plots of a report, one per inference model: drawn, and the same in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import duckdb
 from xmore.report import figures
 from xmore.report.colours import Styles, styles
 from xmore.report.curves import by_m, confidences, reliability, similarities
-from xmore.report.figures import IntervalEstimate
+from xmore.report.figures import Drawing, IntervalEstimate
 from xmore.report.headline import Headline
 from xmore.report.table import Table
 from xmore.report.tables import gains
@@ -29,7 +29,7 @@ class Plot:
     note: str  # datasets, model and memory snapshot
     reading: str  # what its marks are
     alt: str  # the figure in words
-    svg: str
+    drawing: Drawing
 
 
 def plots(
@@ -90,7 +90,7 @@ class _Drawing:
         self,
         kind: str,
         items: Iterable[Any],
-        draw: Callable[[list[Any], Headline, Styles], tuple[str, str]],
+        draw: Callable[[list[Any], Headline, Styles], tuple[Drawing, str]],
     ) -> Iterator[Plot]:
         """Yield one plot per model; `items` have the attributes dataset, model and n."""
         by_model: dict[str, list[Any]] = defaultdict(list)
@@ -99,7 +99,7 @@ class _Drawing:
         for number, (model, mine) in enumerate(by_model.items(), 1):
             sizes = {item.dataset: item.n for item in mine}
             sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
-            svg, alt = draw(mine, self.of, self.styles)
+            drawing, alt = draw(mine, self.of, self.styles)
             suffix = f"-{number}" if len(by_model) > 1 else ""
             yield Plot(
                 kind,
@@ -114,26 +114,26 @@ class _Drawing:
                 )
                 + self.styles.told(_drawn(mine)),
                 alt,
-                svg,
+                drawing,
             )
 
 
-def _accuracy(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _accuracy(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     words = "; ".join(f"{e.what.dataset} {e.what.name} {100 * e.what.value:.1f} %" for e in mine)
     return figures.accuracies([e.what for e in mine], drawn), f"Top-1 accuracy: {words}."
 
 
-def _by_m(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _by_m(mine: list[Any], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     words = "; ".join(
         f"{c.dataset} {c.name}, M = {c.x[0]:.0f} to {c.x[-1]:.0f}: {c.y[0]:.1f} to {c.y[-1]:.1f} %"
         for c in mine
     )
     every = sorted({x for c in mine for x in c.x})
-    svg = figures.curves(mine, "M", "top-1 accuracy in %", drawn, band=of.name, ticks=every)
-    return svg, f"Top-1 accuracy over M: {words}."
+    drawing = figures.curves(mine, "M", "top-1 accuracy in %", drawn, band=of.name, ticks=every)
+    return drawing, f"Top-1 accuracy over M: {words}."
 
 
-def _confidence(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _confidence(mine: list[Any], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     words = "; ".join(
         f"{h.dataset}, {h.quantity} of the {h.modality}: most often "
         f"{h.counts.argmax() / len(h.counts):.2f}"
@@ -142,20 +142,20 @@ def _confidence(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]
     return figures.confidences(mine), f"Histograms of {of.name}. {words}."
 
 
-def _weight_ratio(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _weight_ratio(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     rows = [e.what for e in mine]
     words = "; ".join(f"{row[0]}, {row[1]}, correct: {row[2]}: mean {row[3]:.2f}" for row in rows)
     return figures.weight_ratios(rows, drawn), f"Image weight divided by text weight: {words}."
 
 
-def _calibration(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _calibration(mine: list[Any], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     names = ", ".join(dict.fromkeys(c.name for c in mine))
     x = "probability of the prediction in %"
-    svg = figures.curves(mine, x, "accuracy in %", drawn, band=of.name, diagonal=True)
-    return svg, f"Accuracy by predicted probability, for {names}; dotted: perfect calibration."
+    drawing = figures.curves(mine, x, "accuracy in %", drawn, band=of.name, diagonal=True)
+    return drawing, f"Accuracy by predicted probability, for {names}; dotted: perfect calibration."
 
 
-def _classes(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _classes(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     words = "; ".join(
         f"{e.dataset}: most helped {e.what[0][0]} ({100 * e.what[0][2]:+z.1f} points), "
         f"least helped {e.what[-1][0]} ({100 * e.what[-1][2]:+z.1f})"
@@ -164,13 +164,13 @@ def _classes(mine: list[_Of], of: Headline, drawn: Styles) -> tuple[str, str]:
     return figures.gains([(e.dataset, e.what) for e in mine]), f"Gain over clip by class. {words}."
 
 
-def _similarity(mine: list[Any], of: Headline, drawn: Styles) -> tuple[str, str]:
+def _similarity(mine: list[Any], of: Headline, drawn: Styles) -> tuple[Drawing, str]:
     words = "; ".join(
         f"{c.dataset}: median {c.y[0]:.2f} at rank 1, {c.y[-1]:.2f} at rank {c.x[-1]:.0f}"
         for c in mine
     )
-    svg = figures.curves(mine, "rank", "similarity", drawn, band="similarity")
-    return svg, f"Similarity of the coarse neighbours by rank. {words}."
+    drawing = figures.curves(mine, "rank", "similarity", drawn, band="similarity")
+    return drawing, f"Similarity of the coarse neighbours by rank. {words}."
 
 
 def _drawn(items: list[Any]) -> list[str]:

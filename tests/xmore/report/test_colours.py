@@ -14,7 +14,7 @@ NAMES = [*PAPERS, "tpt", *(f"mine-{i:02d}" for i in range(9))]
 def test_a_plot_of_many_methods_has_eight_colours_and_grey(datasets):
     drawn = styles({name: 0.5 + i / 100 for i, name in enumerate(NAMES)})
     found = [IntervalEstimate(d, name, 0.5, 0.4, 0.6) for d in datasets for name in NAMES]
-    svg = accuracies(found, drawn)
+    svg = accuracies(found, drawn).svg
     used = set(re.findall(r"stroke: (#\w{6})", svg)) - {"#222222", "#b0b0b0"}
     assert len(used) == MOST + 1 and GREY in used
     assert {COLOURS[name] for name in PAPERS} < used

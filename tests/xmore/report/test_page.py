@@ -104,9 +104,9 @@ def test_every_plot_and_table_says_of_what_it_is(tiny):
             assert run.snapshot["name"] in path.read_text(), path.stem
 
 
-def test_each_plot_is_an_svg_of_its_own(tiny):
+def test_each_plot_is_an_svg_and_a_pdf_of_its_own(tiny):
     _, page = tiny
-    figures = sorted(path.stem for path in (page.parent / "figures").iterdir())
+    figures = sorted(path.stem for path in (page.parent / "figures").glob("*.svg"))
     assert figures == [
         "accuracy",
         "classes",
@@ -119,11 +119,15 @@ def test_each_plot_is_an_svg_of_its_own(tiny):
         root = ElementTree.parse(page.parent / "figures" / f"{name}.svg").getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5
+        pdf = (page.parent / "figures" / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf and b"/CIDFontType2" in pdf
 
 
 def test_a_second_report_is_the_same(tiny, tmp_path):
     run, page = tiny
     assert write_report(run, tmp_path).read_bytes() == page.read_bytes()
+    for path in (page.parent / "figures").iterdir():
+        assert (tmp_path / "figures" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow
@@ -146,7 +150,7 @@ def test_one_method_still_reads_well(world, tmp_path):
     assert "tiny, lite0: clip predicts" in text and "points to clip" not in text
     assert not re.search(r"\b(nan|None)\b", text)
     assert not (page.parent / "tables" / "comparisons.csv").exists()
-    assert sorted(path.stem for path in (page.parent / "figures").iterdir()) == [
+    assert sorted(path.stem for path in (page.parent / "figures").glob("*.svg")) == [
         "accuracy",
         "reliability",
         "retrieval",
