@@ -50,9 +50,9 @@ class Server:
         found = self.post("artifacts/filter", {"sort": "CREATED_DESC"})
         return next(artifact for artifact in found if artifact["key"] == key)
 
-    def wait(self, deployment: str, expected: Counter[str]) -> None:
+    def wait(self, deployment: str, expected: Counter[str], patience: float = PATIENCE) -> None:
         """Until there are at least so many runs in these states."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while not (states := self.states(deployment)) >= expected:
             assert time.monotonic() < until, states
             time.sleep(1)
