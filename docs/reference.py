@@ -100,8 +100,9 @@ def tables() -> str:
     parts = [
         f"{MADE}# Artifacts and views\n\n## Artifacts\n\n"
         "`results/store/<stage>/<dataset>/<digest>/part-*.parquet`. Views of a run add `dataset`, "
-        "and `model` and `m` if there are several. A column holds nulls only if its meaning "
-        "says so. D is the number of a model's features.\n"
+        "and `model` and `m` if there are several; that of `view_embeddings` adds `augmix` and "
+        "`view_count`. A column holds nulls only if its meaning says so. D is the "
+        "number of a model's features.\n"
     ]
     for stage, schema in SCHEMAS.items():
         rows = [(f"`{f.name}`", _arrow(f.type), _meaning(f.name)) for f in schema]

@@ -19,7 +19,7 @@ from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
 from xmore.datasets.card import DatasetCard
-from xmore.methods.base import Scorer
+from xmore.methods.base import Scorer, ViewSet
 from xmore.models.spec import ModelCard
 from xmore.store.artifacts import ArtifactRef
 
@@ -99,21 +99,31 @@ def run_methods(
     )
     by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
     refs, scored = list(by_m.values()), []
-    if any("view_embeddings" in ref.method.needs for ref in plan.methods):
-        views = view_embeddings(work, inputs.queries, inputs.card, model, config.options.views)
-        refs.append(views)
-        inputs = replace(inputs, views=views)
     runs = method_runs(config, plan.methods, inputs.card.name)
+    views: dict[ViewSet | None, ArtifactRef] = {
+        of: view_embeddings(work, inputs.queries, inputs.card, model, of)
+        for of in dict.fromkeys(filter(None, map(_view_set, runs)))
+    }
+    refs += views.values()
     scores_of = [by_m[run.m or next(iter(by_m))] for run in runs]
     written: dict[int, list[ArtifactRef]] = {}
     for ref in by_m.values():  # one after the other, as each one's rows stay in memory
         source = ScoreSource(ref, left_out=left_out, rows=ScoreRows(ref))
         for i in (i for i, theirs in enumerate(scores_of) if theirs is ref):
-            written[i] = _run_method(work, inputs, model, runs[i], source)
+            mine = replace(inputs, views=views.get(_view_set(runs[i])))
+            written[i] = _run_method(work, mine, model, runs[i], source)
     for i, run in enumerate(runs):
         refs += written[i]
         scored.append(Scored(run, scores_of[i], written[i][-1]))
     return refs, scored
+
+
+def _view_set(run: MethodRun) -> ViewSet | None:
+    """Return the augmented views that a method reads; None if it reads none."""
+    method = run.ref.method
+    if isinstance(method, Scorer) and "view_embeddings" in method.needs:
+        return method.view_set(run.request)
+    return None
 
 
 def _run_method(

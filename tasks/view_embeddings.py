@@ -12,19 +12,19 @@ from tasks.pixels import Span, dataset_images
 from tasks.stage import Workspace, stage
 from xmore.datasets.card import DatasetCard
 from xmore.methods.adjust import stream_order
-from xmore.methods.options import ViewsOptions
+from xmore.methods.base import ViewSet
 from xmore.models.spec import ModelCard
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows, split_rows
 
 
-@stage("view_embeddings {queries.dataset}, {model.name}")
+@stage("view_embeddings {queries.dataset}, {model.name}, {views}")
 def view_embeddings(
     work: Workspace,
     queries: ArtifactRef,
     card: DatasetCard,
     model: ModelCard,
-    views: ViewsOptions,
+    views: ViewSet,
 ) -> ArtifactRef:
     """Read `queries` and the card's images -> `views.count` unit features per query, float32.
 
@@ -32,11 +32,10 @@ def view_embeddings(
     `part_rows` augmented views. Each is encoded once, however many methods read it.
     """
     drawn = np.sort(stream_order(queries.rows, views.seed)[: views.limit])
-    augmix = not card.name.startswith("imagenet") if views.augmix is None else views.augmix
     params = {
         "model": model.image_identity,
         "count": views.count,
-        "augmix": augmix,
+        "augmix": views.augmix,
         "seed": views.seed,
         "limit": None if len(drawn) == queries.rows else len(drawn),
     }
@@ -46,7 +45,7 @@ def view_embeddings(
         return found
 
     sizes = split_rows(len(drawn), max(1, work.execution.part_rows // views.count))
-    made = make_parts(_parts, work, sizes, queries, card, model, views, augmix, drawn)
+    made = make_parts(_parts, work, sizes, queries, card, model, views, drawn)
     return work.store.write(key, sizes, made)
 
 
@@ -56,15 +55,14 @@ def _parts(
     queries: ArtifactRef,
     card: DatasetCard,
     model: ModelCard,
-    views: ViewsOptions,
-    augmix: bool,
+    views: ViewSet,
     drawn: np.ndarray,
 ) -> MakePart:
     from xmore.models.augmented_views import ViewMaker
 
     images = dataset_images(work, card, model, spans)
     encoder = images.encoder
-    maker = ViewMaker(encoder.resize, encoder.image_size, views.count, augmix, views.seed)
+    maker = ViewMaker(encoder.resize, encoder.image_size, views.count, views.augmix, views.seed)
     listed = read_rows(queries)
 
     def rows(start: int, stop: int) -> pa.Table:

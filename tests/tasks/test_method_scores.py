@@ -12,8 +12,10 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
 from xmore.store.artifacts import read_rows
+from xmore.store.checks import read_manifest
 
-OWN = ["calip", "confident-views", "tpt"]
+OWN = ["calip", "confident-views", "tpt", "zero"]
+OF_VIEWS = OWN[1:]
 JOINED = ["caption-ensemble", "equal", "xmore"]
 VIEWS = {"views": {"count": 6, "keep": 0.4, "limit": 8}}
 
@@ -57,7 +59,7 @@ def test_each_says_a_distribution_and_is_believed(run):
 def test_a_limited_method_is_compared_on_its_own_queries(run):
     db = open_views(run)
     counts = dict(db.execute("select method, n from metrics").fetchall())
-    assert counts == dict.fromkeys(["clip", *OWN, *JOINED], 20) | {"confident-views": 8, "tpt": 8}
+    assert counts == dict.fromkeys(["clip", *OWN, *JOINED], 20) | dict.fromkeys(OF_VIEWS, 8)
     answers = db.execute("select method, query_id, correct from predictions").fetchall()
     right = {(method, query): correct for method, query, correct in answers}
     drawn = sorted(query for method, query in right if method == "tpt")
@@ -97,6 +99,42 @@ def test_the_leaderboard_has_costs_and_hides_what_has_seen_labels(run, config, t
         assert ("seen test labels: calip-oracle" in printed) != wanted
 
 
+def test_each_set_of_views_is_embedded_once(run, config, tmp_path, encoded):
+    """ZERO's views are crops alone; TPT's have AugMix, but not on the ImageNets."""
+    rows = {}
+    for ref in run.artifacts:
+        if ref.stage == "view_embeddings":
+            rows[read_manifest(Path(ref.path))["params"]["augmix"]] = read_rows(ref)
+    assert sorted(rows) == [False, True]
+    assert rows[0]["query_id"].equals(rows[1]["query_id"]), "of the same images"
+    same = [
+        a == b
+        for a, b in zip(
+            rows[0]["embedding"].to_pylist(), rows[1]["embedding"].to_pylist(), strict=True
+        )
+    ]
+    assert same == [view == 0 for view in rows[0]["view"].to_pylist()]
+    told = "select distinct augmix, view_count from view_embeddings order by all"
+    assert open_views(run).execute(told).fetchall() == [(False, 6), (True, 6)]
+
+    card = tmp_path / "imagenet-x.yaml"
+    root = Path(config.datasets[0]).with_name("queries")
+    card.write_text(f"name: imagenet-x\nroot: {root}\n")
+    methods, results = ["clip", *OF_VIEWS], str(tmp_path / "results")
+    alike = changed(config, datasets=[str(card)], methods=methods, results=results)
+    other = load_run(alike.results, xmore_benchmark.fn(alike))
+    (shared,) = (ref for ref in other.artifacts if ref.stage == "view_embeddings")
+    assert read_rows(shared).equals(rows[0]), "whichever methods run, on whatever dataset"
+    inputs = {
+        read_manifest(Path(ref.path))["params"]["method"][0]: read_manifest(Path(ref.path))[
+            "inputs"
+        ]
+        for ref in other.artifacts
+        if ref.stage == "method_scores"
+    }
+    assert {method for method in inputs if shared.digest in inputs[method]} == set(OF_VIEWS)
+
+
 def test_a_second_run_does_nothing_and_another_limit_nothing_but_its_views(run, config, encoded):
     again = load_run(config.results, xmore_benchmark.fn(config, again=True))
     assert all(ref.skipped for ref in again.artifacts)
@@ -113,10 +151,13 @@ def test_shuffled_labels_change_no_prediction(run, config, unmoved):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["view_embeddings", "method_scores"])
-def test_killed_in_the_middle_of_tpt_the_next_run_goes_on(done, tmp_path, starter, stage):
+@pytest.mark.parametrize(
+    ("method", "stage"),
+    [("tpt", "view_embeddings"), ("tpt", "method_scores"), ("zero", "method_scores")],
+)
+def test_killed_in_the_middle_the_next_run_goes_on(done, tmp_path, starter, method, stage):
     config = changed(
-        done.config, results=str(tmp_path / "results"), methods=["tpt"], options=VIEWS,
+        done.config, results=str(tmp_path / "results"), methods=[method], options=VIEWS,
         execution={"workers": 1, "part_rows": 1},  # many parts: time to be killed in
     )  # fmt: skip
     partial = tmp_path / "results" / "store" / stage / "tiny"

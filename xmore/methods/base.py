@@ -64,6 +64,19 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class ViewSet:
+    """Which augmented views of its images a method reads; equal sets are embedded only once."""
+
+    count: int  # per image, the clean one included
+    augmix: bool
+    seed: int
+    limit: int | None = None  # maximum number of images, drawn by `seed`
+
+    def __str__(self) -> str:
+        return f"{self.count} {'views with AugMix' if self.augmix else 'crops'}"
+
+
+@dataclass(frozen=True)
 class MethodRequest:
     """The parameters with which a config runs a method on one dataset."""
 
@@ -188,6 +201,13 @@ class Scorer(Method):
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
         """Raise XmoreError, before the run starts, if the method cannot work."""
+
+    def view_set(self, request: MethodRequest) -> ViewSet:
+        """Return the augmented views that the method reads, if it needs "view_embeddings"."""
+        views = request.options.views
+        augmix = not request.dataset.startswith("imagenet")
+        augmix = augmix if views.augmix is None else views.augmix
+        return ViewSet(views.count, augmix, views.seed, views.limit)
 
     @abstractmethod
     def identity(self, request: MethodRequest) -> dict[str, Any]:

@@ -56,12 +56,21 @@ class ConfidentViews(Scorer):
 def confident(probabilities: np.ndarray, keep: float) -> np.ndarray:
     """Select the augmented views of lowest entropy: (V, C) float64 -> positions.
 
-    There are max(1, floor(keep V)) positions; ties go to the earlier one.
+    There are `kept_of` positions; ties go to the earlier one.
     """
+    return by_entropy(probabilities)[: kept_of(len(probabilities), keep)]
+
+
+def by_entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Order augmented views by rising entropy, then by place: (V, C) float64 -> (V,) positions."""
     from scipy.special import entr
 
-    entropies = entr(probabilities).sum(1)
-    return np.argsort(entropies, kind="stable")[: max(1, int(len(entropies) * keep))]
+    return np.argsort(entr(probabilities).sum(1), kind="stable")
+
+
+def kept_of(count: int, keep: float) -> int:
+    """Return how many of `count` augmented views are kept: max(1, floor(count keep))."""
+    return max(1, int(count * keep))
 
 
 def view_settings(views: ViewsOptions) -> Settings:

@@ -11,15 +11,19 @@ from xmore.files.yaml import Section
 
 
 class ViewsOptions(Section):
-    """Augmented views of each test image, for `confident-views` and `tpt`."""
+    """Augmented views of each test image, for `confident-views`, `tpt` and `zero`."""
 
     count: int = Field(64, ge=2, description="Augmented views per image, including the clean one.")
     keep: float = Field(
-        0.1, gt=0, le=1, description="Share of augmented views to keep: those of lowest entropy."
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of augmented views to keep: those of lowest entropy. Not for `zero`.",
     )
     augmix: bool | None = Field(
         None,
-        description="Mix in additional augmentations. Default: for all datasets except ImageNet's.",
+        description="Mix in additional augmentations, never for `zero`. Default: for all datasets "
+        "except ImageNet's.",
     )
     limit: int | None = Field(
         None,
@@ -27,6 +31,14 @@ class ViewsOptions(Section):
         description="Maximum number of images per dataset, drawn by `seed`. Default: all.",
     )
     seed: int = Field(0, ge=0, description="Seed of the crops and of the draw by `limit`.")
+
+
+class ZeroOptions(Section):
+    """How many augmented views vote for `zero`."""
+
+    keep: float = Field(
+        0.3, gt=0, le=1, description="Share of augmented views that vote: those of lowest entropy."
+    )
 
 
 class CalipOptions(Section):
@@ -74,6 +86,7 @@ class MethodOptions(Section):
     calip: CalipOptions = CalipOptions()
     coder: CoderOptions = CoderOptions()
     views: ViewsOptions = ViewsOptions()
+    zero: ZeroOptions = ZeroOptions()
     reco: RecoOptions = RecoOptions()
 
 

@@ -21,6 +21,7 @@ from xmore.methods import (
     equal,
     tpt,
     xmore,
+    zero,
 )
 from xmore.methods.base import Method
 from xmore.methods.coder import captions as coder_captions
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
         calip_oracle.METHOD,
         confident_views.METHOD,
         tpt.METHOD,
+        zero.METHOD,
         coder.METHOD,
         coder_rerank.METHOD,
         reco.METHOD,

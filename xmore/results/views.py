@@ -255,5 +255,8 @@ def _select(stage: str, record: ArtifactRef) -> str:
     m = ""
     if stage == "scores":
         m = f"{read_manifest(path)['params']['m']}::integer as m, "
+    if stage == "view_embeddings":  # several methods may read several sets
+        params = read_manifest(path)["params"]
+        m = f"{params['augmix']} as augmix, {params['count']}::integer as view_count, "
     dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
     return f"  select {dataset}{model}{m}* from read_parquet([{files}], hive_partitioning = false)"
