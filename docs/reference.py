@@ -25,7 +25,7 @@ from xmore.config.reco import RecoTrainConfig
 from xmore.config.sweep import SweepConfig
 from xmore.datasets.card import DatasetCard
 from xmore.files.paths import PROJECT_ROOT, write_whole
-from xmore.results.views import RAW_NAMES, WITH_MODEL, flat_views
+from xmore.results.views import RAW_NAMES, WITH_MODEL, WITH_PROMPTS, flat_views
 from xmore.store import schemas
 
 FOLDER = Path(__file__).with_name("reference")
@@ -52,7 +52,7 @@ SCHEMAS = {
     "method_scores": schemas.METHOD_SCORES,
     "predictions": schemas.PREDICTIONS,
     "metrics": schemas.METRICS,
-    "comparisons": schemas.COMPARISONS,
+    "comparisons": schemas.COMPARISONS_OF_SETS,
 }
 
 
@@ -100,8 +100,8 @@ def tables() -> str:
     parts = [
         f"{MADE}# Artifacts and views\n\n## Artifacts\n\n"
         "`results/store/<stage>/<dataset>/<digest>/part-*.parquet`. Views of a run add `dataset`, "
-        "and `model` and `m` if there are several; that of `view_embeddings` adds `augmix` and "
-        "`view_count`. A column holds nulls only if its meaning says so. D is the "
+        "and `model`, `m` and `prompt_set` if there may be several; that of `view_embeddings` adds "
+        "`augmix` and `view_count`. A column holds nulls only if its meaning says so. D is the "
         "number of a model's features.\n"
     ]
     for stage, schema in SCHEMAS.items():
@@ -124,6 +124,7 @@ def _views() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
         fields = list(schema)
         extra = ["dataset"] if stage != "comparisons" else []
         extra += ["model"] if stage in WITH_MODEL else []
+        extra += ["prompt_set"] if stage in WITH_PROMPTS else []
         fields = [pa.field(name, pa.string()) for name in extra] + fields
         if stage == "scores":
             fields.append(pa.field("m", pa.int32()))

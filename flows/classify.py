@@ -17,13 +17,13 @@ from flows.plan import BenchmarkPlan, check_methods, look_up
 from flows.stages import retrieve, run_methods
 from tasks.candidates import candidates
 from tasks.method_scores import MethodInputs
-from tasks.queries import classes_table
+from tasks.queries import write_classes
 from tasks.query_embeddings import query_embeddings
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.names import plain, read_classes
-from xmore.datasets.prompts import PAPERS_PROMPT, class_prompts
+from xmore.datasets.prompts import PAPERS_PROMPT, prompts_of_sets
 from xmore.files.errors import ConfigError, DatasetError
 from xmore.files.text import CONTROL
 from xmore.images.decode import ImageRejected, check_image, read_image
@@ -31,7 +31,7 @@ from xmore.memory.adopt import open_memory
 from xmore.memory.pictures import memory_pictures
 from xmore.memory.rows import captions_of, places_of
 from xmore.methods.adjust import StreamState, minmax
-from xmore.methods.base import Scores, Weights, combine
+from xmore.methods.base import Scores, Weights, combine, under
 from xmore.models.spec import describe_model
 from xmore.results.explain import Answer, Explanation, explain
 from xmore.results.runs import Run, start_run
@@ -92,11 +92,12 @@ def classified(
             work = Workspace(results, config.execution)
             card = DatasetCard(name=NAME, root=image.resolve().parent)
             if labels is None:
-                labels, prompts = _classes_of(like, stream)
+                labels, sets = _classes_of(like, stream)
             else:
-                prompts = class_prompts(labels, config.prompt or PAPERS_PROMPT, config.prompts)
+                sets = prompts_of_sets(labels, config.prompts_by_set(PAPERS_PROMPT))
             check_methods(plan, card, labels)
-            queries, classes = _query(work, image, data), _classes(work, labels, prompts)
+            queries = _query(work, image, data)
+            classes = write_classes(work, NAME, labels, sets)
             refs, scored = _stages(plan, work, queries, classes, card)
             facts = {"name": snapshot.name, "digest": snapshot.digest}
             run = start_run(config.model_copy(update={"results": results}), facts)
@@ -159,13 +160,21 @@ def _stream(like: Run, dataset: str | None) -> str:
     )
 
 
-def _classes_of(like: Run | None, dataset: str | None) -> tuple[list[str], list[list[str]]]:
-    """Return the names and prompts of a run's classes. Raises ConfigError without a run."""
+def _classes_of(
+    like: Run | None, dataset: str | None
+) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """Return the names of a run's classes, and their prompts under each of its prompt sets.
+
+    Raises ConfigError without a run.
+    """
     if like is None:
         raise ConfigError(NO_CLASSES)
-    query = "select class_name, prompts from classes where dataset = ? order by label"
+    query = (
+        "select list(class_name order by label), prompt_set, list(prompts order by label) "
+        "from raw_classes where dataset = ? group by prompt_set order by set_place(prompt_set)"
+    )
     rows = open_views(like).execute(query, [dataset]).fetchall()
-    return [name for name, _ in rows], [prompts for _, prompts in rows]
+    return rows[0][0], {name: prompts for _, name, prompts in rows}
 
 
 def _for_one_image(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -193,30 +202,23 @@ def _query(work: Workspace, image: Path, data: bytes) -> ArtifactRef:
     )
 
 
-def _classes(work: Workspace, labels: list[str], prompts: list[list[str]]) -> ArtifactRef:
-    return work.store.write(
-        ArtifactKey("classes", NAME, {"labels": labels, "prompts": prompts}),
-        [len(labels)],
-        lambda *_: classes_table(labels, prompts),
-    )
-
-
 def _stages(
     plan: BenchmarkPlan,
     work: Workspace,
     queries: ArtifactRef,
-    classes: ArtifactRef,
+    classes: list[ArtifactRef],
     card: DatasetCard,
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
-    """Run all stages -> all artifacts, and the scores of each inference model."""
+    """Run all stages -> all artifacts, and the scores of each inference model and prompt set."""
     got = retrieve(plan, work, queries, card)
-    refs, scored = [queries, classes, *got.refs], []
+    refs, scored = [queries, *classes, *got.refs], list[ArtifactRef]()
     for name in plan.config.roles.inference:
         model = plan.models[name]
-        inputs = MethodInputs(card, queries, classes, got.embeddings[model.digest], got.captions)
+        embeddings = got.embeddings[model.digest]
+        inputs = [MethodInputs(card, queries, each, embeddings, got.captions) for each in classes]
         written, predicted = run_methods(plan, work, inputs, model)
         refs += written
-        scored.append(predicted[0].scores)
+        scored += {item.scores.prompt_set: item.scores for item in predicted}.values()
     return refs, scored
 
 
@@ -226,8 +228,8 @@ def _as_in(like: Run, dataset: str, scored: ArtifactRef, m: int, labels: list[st
     lows_and_highs = open_views(like).execute(
         "select min(image_confidence), max(image_confidence), min(text_confidence), "
         "max(text_confidence) from scores semi join predictions using (dataset, query_id) "
-        "where dataset = ? and model = ? and m = ?",
-        [dataset, scored.model, m],
+        "where dataset = ? and model = ? and m = ? and prompt_set = ?",
+        [dataset, scored.model, m, scored.prompt_set],
     )
     (bounds,) = lows_and_highs.fetchall()
     weights = []
@@ -241,7 +243,7 @@ def _as_in(like: Run, dataset: str, scored: ArtifactRef, m: int, labels: list[st
     best = int(probabilities.argmax())
     return Answer(
         model=str(scored.model),
-        method=f"xmore minmax after {like.name}",
+        method=under(f"xmore minmax after {like.name}", scored.prompt_set),
         m=m,
         image_weight=float(weights[0][0]),
         text_weight=float(weights[1][0]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -26,7 +27,7 @@ from xmore.files.errors import RunError
 from xmore.memory.leaks import SAME, binds_bytes
 from xmore.memory.rows import captions_of, places_of
 from xmore.memory.snapshot import Snapshot
-from xmore.methods.base import variant_name
+from xmore.methods.base import under, variant_name
 from xmore.methods.registry import method_refs
 from xmore.results.leaks import SHOWN, Accuracy, Pair, Report
 from xmore.results.runs import Run, config_of
@@ -107,6 +108,23 @@ def _accuracies(
 ) -> list[Accuracy]:
     """Return every method's accuracy on all queries, on the clean ones, and on a clean stream."""
     queries = _only(refs, "queries")
+    sets = dict.fromkeys(ref.prompt_set for ref in refs if ref.stage == "scores")
+    found = []
+    for name in sets:
+        mine = [ref for ref in refs if ref.prompt_set in ("", name)]
+        for row in _under_prompts(config, mine, queries, leaked, count):
+            found.append(replace(row, method=under(row.method, name)))
+    return found
+
+
+def _under_prompts(
+    config: BenchmarkConfig,
+    refs: list[ArtifactRef],
+    queries: ArtifactRef,
+    leaked: ArtifactRef,
+    count: int,
+) -> list[Accuracy]:
+    """Return the accuracies under one prompt set, of whose artifacts `refs` are."""
     scored = _scored(config, refs, None)
     everything = _top1(config, refs, scored)
     if count == queries.rows:

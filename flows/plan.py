@@ -9,7 +9,7 @@ from tasks.predictions import method_runs
 from tasks.stage import Workspace
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard, load_card
-from xmore.datasets.prompts import class_prompts
+from xmore.datasets.prompts import prompts_of_sets
 from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
 from xmore.memory.snapshot import Snapshot
@@ -54,7 +54,7 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
     plan = BenchmarkPlan(config, methods, cards, models, snapshot)
     for card in cards:
         classes, _ = listing(card)  # reports mistakes in a card before the run starts
-        class_prompts(classes, config.prompt or card.prompt, config.prompts)
+        prompts_of_sets(classes, config.prompts_by_set(card.prompt))
         check_methods(plan, card, classes)
     return plan
 

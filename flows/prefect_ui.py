@@ -27,7 +27,7 @@ from xmore.results.views import open_views
 
 PLOTS = ("accuracy*.svg", "m-sweep*.svg")  # of the page, in its artifact
 MOST_PLOTS = 8  # each takes some 30 kB of Prefect's database
-TABLES = ("leaderboard", "averages", "hyperparameters", "resolution")
+TABLES = ("leaderboard", "averages", "hyperparameters", "resolution", "prompt_sets")
 
 
 def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flows.plan import BenchmarkPlan
@@ -18,6 +19,7 @@ from tasks.score_rows import ScoreRows
 from tasks.scores import ScoreInputs, scores
 from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
+from xmore.config.benchmark import RetrievalConfig
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import Scorer, ViewSet
 from xmore.models.spec import ModelCard
@@ -27,14 +29,21 @@ from xmore.store.artifacts import ArtifactRef
 def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
     """Run all stages of one dataset -> all artifacts, and those that `comparisons` reads."""
     found = prepare(plan, card)
-    refs = [found.queries, found.classes, found.rejected, *found.retrieved.refs, found.leaks]
+    refs = [found.queries, *found.classes, found.rejected, *found.retrieved.refs, found.leaks]
     scored: list[Scored] = []
     for name in plan.config.roles.inference:
         written, predicted = run_model(plan, card, found, name)
         refs += written
         scored += predicted
-    measured = metrics(plan.work, found.queries, found.classes, scored)
-    return [*refs, measured], DatasetAnswers(found.queries, scored)
+    for classes in found.classes:
+        mine = [each for each in scored if each.predictions.prompt_set == classes.prompt_set]
+        refs.append(metrics(_under(plan.work, classes), found.queries, classes, mine))
+    return refs, DatasetAnswers(found.queries, scored)
+
+
+def _under(work: Workspace, classes: ArtifactRef) -> Workspace:
+    """Return the workspace for stages that depend on a prompt set."""
+    return replace(work, prompt_set=classes.prompt_set)
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Prepared:
     """The artifacts of a dataset that all inference models share."""
 
     queries: ArtifactRef
-    classes: ArtifactRef
+    classes: list[ArtifactRef]  # one for each prompt set
     rejected: ArtifactRef
     retrieved: Retrieved
     leaks: ArtifactRef
@@ -63,59 +72,92 @@ def run_model(
     """Run every method on a dataset under one inference model: see `run_methods`."""
     model, got = plan.models[name], found.retrieved
     embeddings = got.embeddings[model.digest]
-    inputs = MethodInputs(card, found.queries, found.classes, embeddings, got.captions)
+    inputs = [
+        MethodInputs(card, found.queries, classes, embeddings, got.captions)
+        for classes in found.classes
+    ]
     left_out = found.leaks if plan.config.leaks.exclude else None
     return run_methods(plan, plan.work, inputs, model, left_out)
 
 
 def listed_queries(
     plan: BenchmarkPlan, work: Workspace, card: DatasetCard
-) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
+) -> tuple[ArtifactRef, list[ArtifactRef], ArtifactRef]:
     """Return refs of `queries`, `classes` and `rejected`; `drop_short` needs their candidates."""
-    query, classes, rejected = queries(work, card, plan.config)
+    query, first, rejected, *others = queries(work, card, plan.config)
     retrieval, coarse = plan.config.retrieval, plan.models[plan.config.roles.coarse]
     if retrieval.drop_short:
         embedded = query_embeddings(work, query, card, coarse)
         found = candidates(work, embedded, coarse, plan.snapshot, retrieval)
         k = retrieval.candidates
         query, rejected, *_ = full_queries(work, query, rejected, embedded, found, k)
-    return query, classes, rejected
+    return query, [first, *others], rejected
 
 
 def run_methods(
     plan: BenchmarkPlan,
     work: Workspace,
-    inputs: MethodInputs,
+    inputs: Sequence[MethodInputs],
     model: ModelCard,
     left_out: ArtifactRef | None = None,
 ) -> tuple[list[ArtifactRef], list[Scored]]:
-    """Run every method on a dataset's queries under one inference model.
+    """Run every method on a dataset's queries under one inference model and each prompt set.
 
-    Returns all artifacts, and the predictions with the scores that they were made from.
+    `inputs` differ in their classes. Returns all artifacts, and the predictions with the scores
+    that they were made from.
     """
-    config = plan.config
-    score_inputs = ScoreInputs(
-        inputs.embeddings, inputs.captions, inputs.classes, config.retrieval.caption_prefix
-    )
-    by_m = {m: scores(work, score_inputs, model, m) for m in config.retrieval.captions}
-    refs, scored = list(by_m.values()), []
-    runs = method_runs(config, plan.methods, inputs.card.name)
+    config, shared = plan.config, inputs[0]
+    by_m = [_scores(_under(work, each.classes), each, model, config.retrieval) for each in inputs]
+    runs = method_runs(config, plan.methods, shared.card.name)
     views: dict[ViewSet | None, ArtifactRef] = {
-        of: view_embeddings(work, inputs.queries, inputs.card, model, of)
+        of: view_embeddings(work, shared.queries, shared.card, model, of)
         for of in dict.fromkeys(filter(None, map(_view_set, runs)))
     }
-    refs += views.values()
-    scores_of = [by_m[run.m or next(iter(by_m))] for run in runs]
+    refs, scored = [*(ref for of_set in by_m for ref in of_set.values()), *views.values()], []
+    for each, scores_of in zip(inputs, by_m, strict=True):
+        needed = []
+        for run in runs:
+            classes = each.classes if _reads_prompts(run) else shared.classes
+            needed.append(replace(each, views=views.get(_view_set(run)), classes=classes))
+        place, asked = _under(work, each.classes), list(zip(runs, needed, strict=True))
+        written, predicted = _run_all(place, asked, model, scores_of, left_out)
+        refs += written
+        scored += predicted
+    return refs, scored
+
+
+def _scores(
+    work: Workspace, inputs: MethodInputs, model: ModelCard, retrieval: RetrievalConfig
+) -> dict[int, ArtifactRef]:
+    """Return the scores under one prompt set, by M."""
+    prefix = retrieval.caption_prefix
+    of = ScoreInputs(inputs.embeddings, inputs.captions, inputs.classes, prefix)
+    return {m: scores(work, of, model, m) for m in retrieval.captions}
+
+
+def _run_all(
+    work: Workspace,
+    asked: Sequence[tuple[MethodRun, MethodInputs]],
+    model: ModelCard,
+    by_m: dict[int, ArtifactRef],
+    left_out: ArtifactRef | None,
+) -> tuple[list[ArtifactRef], list[Scored]]:
+    """Run every method under one prompt set: see `run_methods`."""
+    scores_of = [by_m[run.m or next(iter(by_m))] for run, _ in asked]
     written: dict[int, list[ArtifactRef]] = {}
     for ref in by_m.values():  # one after the other, as each one's rows stay in memory
         source = ScoreSource(ref, left_out=left_out, rows=ScoreRows(ref))
-        for i in (i for i, theirs in enumerate(scores_of) if theirs is ref):
-            mine = replace(inputs, views=views.get(_view_set(runs[i])))
-            written[i] = _run_method(work, mine, model, runs[i], source)
-    for i, run in enumerate(runs):
-        refs += written[i]
-        scored.append(Scored(run, scores_of[i], written[i][-1]))
-    return refs, scored
+        for i, (run, inputs) in enumerate(asked):
+            if scores_of[i] is ref:
+                written[i] = _run_method(work, inputs, model, run, source)
+    refs = [ref for i in range(len(asked)) for ref in written[i]]
+    return refs, [Scored(run, scores_of[i], written[i][-1]) for i, (run, _) in enumerate(asked)]
+
+
+def _reads_prompts(run: MethodRun) -> bool:
+    """Return whether a method's own scores depend on the prompts, not on the names alone."""
+    method = run.ref.method
+    return not isinstance(method, Scorer) or method.reads_prompts
 
 
 def _view_set(run: MethodRun) -> ViewSet | None:

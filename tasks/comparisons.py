@@ -33,10 +33,10 @@ class DatasetAnswers:
 def comparisons(work: Workspace, datasets: list[DatasetAnswers]) -> ArtifactRef:
     """Compare each method with each one that the config names before it -> one row per pair.
 
-    Both have the same dataset, inference model and M (or the baseline reads no captions). They
-    are compared on the queries for which both have predictions. Holm's correction covers all rows
-    of one model and baseline: methods, adjustments, Ms and datasets. Memory: one dataset's
-    predictions under one model, one byte each.
+    Both have the same dataset, inference model, prompt set and M (or the baseline reads no
+    captions). Moreover, each method is compared with itself under each prompt set before its own.
+    Pairs are compared on the queries for which both have predictions. For the families of Holm's
+    correction see `_family`. Memory: one dataset's predictions under one model, one byte each.
     """
     inputs = [
         digest
@@ -44,7 +44,10 @@ def comparisons(work: Workspace, datasets: list[DatasetAnswers]) -> ArtifactRef:
         for digest in (dataset.queries.digest, *(s.predictions.digest for s in dataset.scored))
     ]
     names = [dataset.queries.dataset for dataset in datasets]
-    params = {"level": LEVEL, "power": POWER, "resamples": RESAMPLES}
+    params: dict[str, Any] = {"level": LEVEL, "power": POWER, "resamples": RESAMPLES}
+    sets = [item.predictions.prompt_set for dataset in datasets for item in dataset.scored]
+    if any(sets):  # the rows name them, which the inputs' digests do not
+        params["prompt_sets"] = sets
     older = work.store.find(ArtifactKey("comparisons", ALL, params, tuple(inputs)))
     if older and _named(older) == names:
         return older
@@ -54,7 +57,8 @@ def comparisons(work: Workspace, datasets: list[DatasetAnswers]) -> ArtifactRef:
     def make_part(start: int, stop: int) -> pa.Table:
         rows = [row for dataset in datasets for row in _pairs(dataset)]
         _correct_for_number(rows)
-        return pa.Table.from_pylist(rows, schema=schemas.COMPARISONS)
+        schema = schemas.COMPARISONS_OF_SETS if any(sets) else schemas.COMPARISONS
+        return pa.Table.from_pylist(rows, schema=schema)
 
     return work.store.write(key, [1], make_part)
 
@@ -66,8 +70,9 @@ def _named(ref: ArtifactRef) -> list[str]:
 
 @dataclass(frozen=True)
 class _Predictions:
-    """The predictions of one method with one adjustment, under one M."""
+    """The predictions of one method with one adjustment, under one prompt set and one M."""
 
+    prompt_set: str
     method: str
     adjustment: str | None
     m: int | None
@@ -85,9 +90,16 @@ def _pairs(dataset: DatasetAnswers) -> Iterator[dict[str, Any]]:
         for i, mine in enumerate(found):
             for baseline in found[:i]:
                 both = mine.in_stream & baseline.in_stream
-                if baseline.m in (mine.m, None) and both.any():
+                if _comparable(mine, baseline) and both.any():
                     common = {"dataset": dataset.queries.dataset, "model": model}
                     yield common | _compare(mine, baseline, both)
+
+
+def _comparable(mine: _Predictions, baseline: _Predictions) -> bool:
+    if mine.prompt_set == baseline.prompt_set:
+        return baseline.m in (mine.m, None)
+    of_mine, of_baseline = ((each.method, each.adjustment, each.m) for each in (mine, baseline))
+    return of_mine == of_baseline
 
 
 def _predictions(item: Scored, labels: pa.Table) -> list[_Predictions]:
@@ -100,7 +112,14 @@ def _predictions(item: Scored, labels: pa.Table) -> list[_Predictions]:
         right[in_stream] = mine["prediction"].to_numpy() == label  # no prediction (NaN) is wrong
         seeds[variant.adjustment].append(right)
     return [
-        _Predictions(item.run.method, adjustment, item.run.m, in_stream, np.stack(correct))
+        _Predictions(
+            item.predictions.prompt_set,
+            item.run.method,
+            adjustment,
+            item.run.m,
+            in_stream,
+            np.stack(correct),
+        )
         for adjustment, correct in seeds.items()
     ]
 
@@ -122,14 +141,28 @@ def _compare(mine: _Predictions, baseline: _Predictions, both: np.ndarray) -> di
         "ci_high": found.high,
         "p": found.p,
         "minimum_detectable": found.minimum_detectable,
+        "prompt_set": mine.prompt_set,
+        "baseline_prompt_set": baseline.prompt_set,
     }
 
 
 def _correct_for_number(rows: list[dict[str, Any]]) -> None:
-    """Add `p_holm` to the rows. A family is one model and baseline."""
+    """Add `p_holm` to the rows."""
     families = defaultdict(list)
     for row in rows:
-        families[row["model"], row["baseline"], row["baseline_adjustment"]].append(row)
+        families[_family(row)].append(row)
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = p
+
+
+def _family(row: dict[str, Any]) -> tuple[str | None, ...]:
+    """Return the family of a row: one model and baseline, over methods, adjustments, Ms, datasets.
+
+    Under one prompt set, the baseline is a variant; so a run of several has the p that a run of
+    each has. Between two, it is the earlier prompt set: the family has all methods and later sets.
+    """
+    model, baseline_set = row["model"], row["baseline_prompt_set"]
+    if row["prompt_set"] != baseline_set:
+        return model, baseline_set
+    return model, baseline_set, row["baseline"], row["baseline_adjustment"]

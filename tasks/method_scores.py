@@ -53,7 +53,7 @@ class MethodInputs:
         return needed
 
 
-@stage("method_scores {inputs.queries.dataset}, {model.name}, {method}")
+@stage("method_scores {inputs.queries.dataset}, {model.name}, {method}{work.under}")
 def method_scores(
     work: Workspace,
     inputs: MethodInputs,

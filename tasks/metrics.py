@@ -26,7 +26,7 @@ class Scored:
     predictions: ArtifactRef
 
 
-@stage("metrics {queries.dataset}")
+@stage("metrics {queries.dataset}{work.under}")
 def metrics(
     work: Workspace, queries: ArtifactRef, classes: ArtifactRef, scored: list[Scored]
 ) -> ArtifactRef:

@@ -82,7 +82,7 @@ class ScoreSource:
     rows: ScoreRows | None = None  # of `scores`, which several methods share
 
 
-@stage("predictions {source.scores.dataset}, {source.scores.model}, {run.name}")
+@stage("predictions {source.scores.dataset}, {source.scores.model}, {run.name}{work.under}")
 def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> ArtifactRef:
     """Read `scores`, or the method's own -> one row per query and variant of the method.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow as pa
 from tasks.stage import Workspace, stage
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
-from xmore.datasets.prompts import class_prompts
+from xmore.datasets.prompts import prompts_of_sets
 from xmore.datasets.scan import Scan, scan
 from xmore.files.errors import DatasetError, printable
 from xmore.store import schemas
@@ -22,12 +23,11 @@ log = logging.getLogger(__name__)
 
 
 @stage("queries {card.name}")
-def queries(
-    work: Workspace, card: DatasetCard, config: BenchmarkConfig
-) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
+def queries(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> tuple[ArtifactRef, ...]:
     """List, hash and check a dataset's images -> refs of `queries`, `classes`, `rejected`.
 
-    Raises DatasetError if none or too few of them can be used.
+    They are followed by the `classes` of all prompt sets but the first. Raises DatasetError if
+    none or too few of the images can be used.
     """
     found = scan(card, work.cache, config.max_rejected, config.limit)
     if not found.queries:
@@ -38,30 +38,25 @@ def queries(
         )
     for note in found.notes:
         log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
-    prompts = class_prompts(found.class_names, config.prompt or card.prompt, config.prompts)
+    sets = prompts_of_sets(found.class_names, config.prompts_by_set(card.prompt))
     content = {
         "classes": found.class_names,
         "files": [[query.uri, query.label, query.sha256] for query in found.queries],
         "rejected": found.rejected,
     }
     rows = work.execution.part_rows
-    return (
-        work.store.write(
-            ArtifactKey("queries", card.name, content),
-            split_rows(len(found.queries), rows),
-            lambda start, stop: _queries(found, start, stop),
-        ),
-        work.store.write(
-            ArtifactKey("classes", card.name, {"names": found.class_names, "prompts": prompts}),
-            [len(found.class_names)],
-            lambda start, stop: classes_table(found.class_names, prompts),
-        ),
-        work.store.write(
-            ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
-            split_rows(len(found.rejected), rows),
-            lambda start, stop: _rejected(found.rejected[start:stop]),
-        ),
+    listed = work.store.write(
+        ArtifactKey("queries", card.name, content),
+        split_rows(len(found.queries), rows),
+        lambda start, stop: _queries(found, start, stop),
     )
+    classes, *others = write_classes(work, card.name, found.class_names, sets)
+    rejected = work.store.write(
+        ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
+        split_rows(len(found.rejected), rows),
+        lambda start, stop: _rejected(found.rejected[start:stop]),
+    )
+    return listed, classes, rejected, *others
 
 
 @stage("queries {queries.dataset} with K hits")
@@ -125,6 +120,19 @@ def _queries(found: Scan, start: int, stop: int) -> pa.Table:
         },
         schema=schemas.QUERIES,
     )
+
+
+def write_classes(
+    work: Workspace, dataset: str, names: list[str], sets: dict[str, list[list[str]]]
+) -> list[ArtifactRef]:
+    """Write the `classes` of a dataset under each prompt set; sets of equal prompts share them."""
+    written = []
+    for name, prompts in sets.items():
+        key = ArtifactKey("classes", dataset, {"names": names, "prompts": prompts})
+        table = classes_table(names, prompts)
+        ref = work.store.write(key, [len(names)], lambda *_, table=table: table)
+        written.append(replace(ref, prompt_set=name))
+    return written
 
 
 def classes_table(names: list[str], prompts: list[list[str]]) -> pa.Table:

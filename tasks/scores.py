@@ -38,7 +38,7 @@ class ScoreInputs:
     prefix: str = ""  # put before each caption
 
 
-@stage("scores {inputs.embeddings.dataset}, {model.name}, M={m}")
+@stage("scores {inputs.embeddings.dataset}, {model.name}, M={m}{work.under}")
 def scores(work: Workspace, inputs: ScoreInputs, model: ModelCard, m: int) -> ArtifactRef:
     """Compute P_I = softmax(tau x . t_c), and P_T, its mean over the first M captions."""
     refs = (inputs.embeddings, inputs.captions, inputs.classes)

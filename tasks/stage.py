@@ -29,6 +29,7 @@ class Workspace:
     results: Path
     execution: ExecutionConfig
     record: Callable[[ArtifactRef], None] | None = None  # told of each artifact once it is there
+    prompt_set: str = ""  # for the names of artifacts and task runs; empty in a run with one set
 
     @property
     def store(self) -> ArtifactStore:
@@ -42,6 +43,11 @@ class Workspace:
     def device(self) -> str:
         """The device of this process. Raises ModelError."""
         return pick_device(self.execution.device, among_others=self.execution.runner != "local")
+
+    @property
+    def under(self) -> str:
+        """`, prompts NAME` under one of several prompt sets, else empty."""
+        return f", prompts {self.prompt_set}" if self.prompt_set else ""
 
     def on(self, device: str) -> Workspace:
         """Return this workspace for one device, in whatever process; it records nothing."""
@@ -100,7 +106,10 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], Step]:
             alone = isinstance(result, ArtifactRef)
             first, *others = (result,) if alone else result
             first = replace(first, seconds=watch.seconds, peak_rss_mb=watch.peak)
-            made = (first, *others)
+            made = tuple(
+                replace(ref, prompt_set=ref.prompt_set or work.prompt_set)
+                for ref in (first, *others)
+            )
             if work.record:
                 for ref in made:
                     work.record(ref)
@@ -108,7 +117,7 @@ def stage(run_name: str) -> Callable[[Callable[..., Any]], Step]:
             call.apply_defaults()
             name = run_name.format(**call.arguments)
             log_lines(_line(name if alone else f"{name}: {ref.stage}", ref) for ref in made)
-            return first if alone else made
+            return made[0] if alone else made
 
         return step(run_name)(measured)
 

@@ -164,6 +164,39 @@ CONFIGS = {
         ["`flowers102`", "/nowhere/oxford_flowers", "xmore datasets get"],
     ),
     "prompts that are not here": ({"prompts": "/nowhere.txt"}, ["/nowhere.txt", "`prompts`"]),
+    "an empty list of prompt sets": ({"prompt_sets": []}, ["`prompt_sets`", "at least 1"]),
+    "a prompt set without a name": (
+        {"prompt_sets": [{"template": "a {}."}]},
+        ["`prompt_sets.0.name` is missing"],
+    ),
+    "a prompt set's name that is a text": (
+        {"prompt_sets": [{"name": "the card's"}]},
+        ["`prompt_sets.0.name`", "the card's"],
+    ),
+    "a prompt set of an unknown kind": (
+        {"prompt_sets": [{"name": "a", "json": "x"}]},
+        ["unknown key `prompt_sets.0.json`", "`template`", "`file`"],
+    ),
+    "a prompt set twice": (
+        {"prompt_sets": [{"name": "a"}, {"name": "a", "template": "a {}."}]},
+        ["`prompt_sets`", "twice"],
+    ),
+    "a prompt set of a template and a file": (
+        {"prompt_sets": [{"name": "a", "template": "a {}.", "file": "x.txt"}]},
+        ["prompt set `a`", "either `template` or `file`"],
+    ),
+    "a template of a set without {}": (
+        {"prompt_sets": [{"name": "a", "template": ""}]},
+        ["prompt set `a`", "{}"],
+    ),
+    "a set's file that is not here": (
+        {"prompt_sets": [{"name": "a"}, {"name": "b", "file": "/nowhere.json"}]},
+        ["/nowhere.json", "`prompts`"],
+    ),
+    "prompts and prompt sets": (
+        {"prompts": "x.txt", "prompt_sets": [{"name": "a"}]},
+        ["either `prompts` or `prompt_sets`"],
+    ),
     "neighbour texts that are not here": (
         {"methods": ["coder"], "options": {"coder": {"texts": "/nowhere.jsonl"}}},
         ["/nowhere.jsonl", "`options.coder.texts`"],

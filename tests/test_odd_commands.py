@@ -473,6 +473,9 @@ SENTENCES = {
     "half an emoji": ({n: ["\ud83d"] for n in CLASSES},
                       ["'bird'"]),
     "a text": ({n: "a bird" for n in CLASSES}, ["'bird'", "list"]),
+    "a class without sentences": ({n: ["x"] for n in CLASSES[1:]},
+                                  ["class 'bird'", "got nothing"]),
+    "a class with no sentence": ({n: [] for n in CLASSES}, ["class 'bird'", "got []"]),
     "a list of lists": ([["bird", ["x"]]], ["must map class names"]),
 }  # fmt: skip
 
@@ -482,6 +485,9 @@ def test_sentences(world, xmore, tmp_path, case):
     data, says = SENTENCES[case]
     (tmp_path / "prompts.json").write_text(json.dumps(data))
     config = written(tmp_path, world.config(tmp_path / "r", prompts=tmp_path / "prompts.json"))
+    refused(xmore("benchmark", config), "prompts.json", *says)
+    sets = [{"name": "paper"}, {"name": "told", "file": tmp_path / "prompts.json"}]
+    config = written(tmp_path, world.config(tmp_path / "r", prompt_sets=sets))
     refused(xmore("benchmark", config), "prompts.json", *says)
 
 

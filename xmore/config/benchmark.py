@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
@@ -121,6 +122,27 @@ class RetrievalConfig(Section):
         return self
 
 
+class PromptSet(Section):
+    """One of several sets of prompts: a template, a file, or by default the `prompt`."""
+
+    name: str = Field(pattern=NAME, description="Its name in tables, and in SQL's `prompt_set`.")
+    template: str | None = Field(None, description="One prompt; `{}` is the class name.")
+    file: AnchoredPath | None = Field(
+        None, description="A .txt file of templates, or a .json file of sentences per class."
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.template is not None and self.file is not None:
+            raise ValueError(f"prompt set `{self.name}`: name either `template` or `file`")
+        if self.template is not None and "{}" not in self.template:
+            raise ValueError(
+                f"prompt set `{self.name}`: `template` needs `{{}}` for the class name, got "
+                f"{self.template!r}"
+            )
+        return self
+
+
 class LeaksConfig(Section):
     """Test images in the memory: which count as leaks, and whether to exclude them."""
 
@@ -190,6 +212,12 @@ class BenchmarkConfig(Section):
         description="Instead of `prompt`: a .txt file of templates, or a .json file of sentences "
         "per class.",
     )
+    prompt_sets: list[PromptSet] | None = Field(
+        None,
+        min_length=1,
+        description="Instead of `prompts`: several sets of prompts. All methods run under each, "
+        "and are compared with themselves under the others.",
+    )
     leaks: LeaksConfig = LeaksConfig()
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="Maximum share of unreadable images; more stop the run."
@@ -217,6 +245,11 @@ class BenchmarkConfig(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"`{key}` contains a value twice: {values}")
+        sets = [each.name for each in self.prompt_sets or ()]
+        if len(set(sets)) != len(sets):
+            raise ValueError(f"`prompt_sets` contains a name twice: {sets}")
+        if self.prompt_sets and self.prompts:
+            raise ValueError("set either `prompts` or `prompt_sets`")
         if len(set(self.roles.inference)) != len(self.roles.inference):
             raise ValueError(f"`roles.inference` contains a model twice: {self.roles.inference}")
         if min(self.seeds) < 0:
@@ -233,6 +266,15 @@ class BenchmarkConfig(Section):
                     "ARCHITECTURE/TAG as in RN50/openai"
                 )
         return self
+
+    def prompts_by_set(self, card_prompt: str) -> dict[str, tuple[str, Path | None]]:
+        """Return the template and file of each prompt set by its name; a single one has none."""
+        template = self.prompt or card_prompt
+        sets = self.prompt_sets or [PromptSet(name="prompts", file=self.prompts)]
+        return {
+            each.name if len(sets) > 1 else "": (each.template or template, each.file)
+            for each in sets
+        }
 
     def model(self, name: str) -> ModelSpec:
         """Return the model of this name: an entry of `models`, or open_clip's; with precision."""

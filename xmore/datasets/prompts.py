@@ -1,8 +1,9 @@
-"""Prompts of a class: one sentence, templates, or descriptions from a file."""
+"""Prompts of a class: one sentence, templates, or descriptions from a file; sets of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -14,6 +15,16 @@ from xmore.files.text import first_twice, read_names, read_text, refuse_doubles,
 
 PAPERS_PROMPT = "a photo of a {}."
 MAX_PROMPTS = 10_000  # per class
+
+
+def prompts_of_sets(
+    names: list[str], sets: Mapping[str, tuple[str, Path | None]]
+) -> dict[str, list[list[str]]]:
+    """Return the sentences of each class under each prompt set: see `class_prompts`.
+
+    `sets` maps the name of each to its template and its file. Raises ConfigError.
+    """
+    return {name: class_prompts(names, *source) for name, source in sets.items()}
 
 
 def class_prompts(names: list[str], template: str, file: Path | None) -> list[list[str]]:

@@ -178,8 +178,9 @@ def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in a field's type: alone, in `Model | None`, a list or a dictionary."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+    """Return the model in a field's type: alone, or in unions, lists and dictionaries."""
+    kinds = get_args(annotation)
+    if not kinds:
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return annotation if is_model else None
+    return next(filter(None, map(_section, kinds)), None)

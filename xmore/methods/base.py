@@ -108,6 +108,11 @@ def variant_name(method: str, adjustment: str | None) -> str:
     return f"{method} {adjustment or ''}".strip()
 
 
+def under(name: str, prompt_set: str) -> str:
+    """Return the display name of what is under a prompt set: without a set, `name` alone."""
+    return f"{name} under {prompt_set}" if prompt_set else name
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a method from outside comes from: a file, or a module of an installed package."""
@@ -197,6 +202,8 @@ class Scorer(Method):
     "pixels", "view_embeddings", "captions"}.
     """
 
+    # False: of the classes it reads the names alone, so that it is run for only one prompt set.
+    reads_prompts: ClassVar[bool] = True
     part_rows: ClassVar[int] = 1024  # maximum number of queries of a part, which a kill can lose
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:

@@ -40,6 +40,7 @@ class Tpt(Scorer):
     name = "tpt"
     version = 1
     needs = frozenset({"view_embeddings"})
+    reads_prompts = False
     part_rows = 16
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:

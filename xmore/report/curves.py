@@ -32,9 +32,9 @@ def confidences(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Histogram]:
         f"""
         with weighted as (
           select dataset, model, image_weight, text_weight, image_confidence, text_confidence
-          from predictions join scores using (dataset, model, m, query_id)
+          from predictions join scores using (dataset, model, m, prompt_set, query_id)
           where method = $method and adjustment is not distinct from $adjustment and m = $m
-            and seed is not distinct from $seed
+            and seed is not distinct from $seed and prompt_set = $prompt_set
         ), long as (
           select dataset, model, 'confidence' as quantity, 'image' as modality,
                  image_confidence as value from weighted
@@ -71,7 +71,7 @@ class Curve:
     high: np.ndarray
 
 
-def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
+def by_m(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
     """Return top-1 in % over M with its interval, if the run has several M (the paper's Figure 4).
 
     `clip`, which has no M, is a horizontal line.
@@ -83,10 +83,11 @@ def by_m(db: duckdb.DuckDBPyConnection) -> list[Curve]:
         select dataset, model, n, variant(method, adjustment), every.m, 100 * top1, 100 * ci_low,
                100 * ci_high
         from leaderboard l join every on l.m = every.m or l.method = 'clip'
-        where (select count(*) from every) > 1
+        where (select count(*) from every) > 1 and prompt_set = $prompt_set
         order by dataset, model, method_place(method), method,
                  adjustment_place(adjustment), every.m
         """,
+        {"prompt_set": of.prompt_set},
     )
 
 
@@ -101,9 +102,10 @@ def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
                100 * least(1, wilson(top1, answers / seeds, 1))
         from (
           select *, variant(method, adjustment) as name from reliability
+          where prompt_set = $prompt_set
         ) r
         join (select dataset, model, n, method, adjustment, m, greatest(seeds, 1) as seeds
-              from leaderboard) l
+              from leaderboard where prompt_set = $prompt_set) l
           on l.dataset = r.dataset and l.model = r.model and l.method = r.method
          and l.adjustment is not distinct from r.adjustment and l.m is not distinct from r.m
         where (r.m is null or r.m = $m)

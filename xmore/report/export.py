@@ -12,6 +12,7 @@ import duckdb
 
 from xmore.files.errors import QueryError
 from xmore.files.paths import write_whole
+from xmore.methods.base import under
 from xmore.report.leaderboard import averages, leaderboard
 from xmore.report.table import as_csv, escaped, records, show
 from xmore.report.tables import comparisons
@@ -118,15 +119,16 @@ def write_clip_benchmark(
     rows = db.execute(
         """
         with recalls as (
-          select dataset, model, method, adjustment, m, avg(top1) as recall
+          select dataset, model, method, adjustment, m, prompt_set, avg(top1) as recall
           from by_class group by all
         )
-        select l.dataset, l.model, l.m, l.top1, l.top5, r.recall
+        select l.dataset, l.model, l.m, l.prompt_set, l.top1, l.top5, r.recall
         from leaderboard_all l join recalls r
           on r.dataset = l.dataset and r.model = l.model and r.method = l.method
           and r.adjustment is not distinct from l.adjustment and r.m is not distinct from l.m
+         and r.prompt_set = l.prompt_set
         where variant(l.method, l.adjustment) = $method
-        order by l.dataset, l.model, l.m
+        order by l.dataset, l.model, l.m, set_place(l.prompt_set)
         """,
         {"method": method},
     ).fetchall()
@@ -135,7 +137,7 @@ def write_clip_benchmark(
         known = ", ".join(name for (name,) in db.execute(names).fetchall())
         raise QueryError(f"run {run.name} has no method `{method}`, but {known}.")
     written = []
-    for dataset, model, m, top1, top5, recall in rows:
+    for dataset, model, m, prompt_set, top1, top5, recall in rows:
         architecture, _, pretrained = model.partition("/")
         result = {
             "dataset": dataset,
@@ -144,11 +146,12 @@ def write_clip_benchmark(
             "task": "zeroshot_classification",
             "metrics": {"acc1": top1, "acc5": top5, "mean_per_class_recall": recall},
             "language": "en",
-            "method": f"{method}{run.trial}",
+            "method": f"{under(method, prompt_set)}{run.trial}",
             "m": m,
         }
         of_m = "" if m is None else f"_{m}"
-        name = f"{dataset}_{model}_{method}{of_m}".replace("/", "-").replace(" ", "-")
+        of_set = f"_{prompt_set}" if prompt_set else ""
+        name = f"{dataset}_{model}_{method}{of_m}{of_set}".replace("/", "-").replace(" ", "-")
         path = folder / f"{name}.json"
         write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
         written.append(path)
@@ -173,7 +176,8 @@ def _board(
     model: str, columns: list[str], rows: list[dict[str, Any]], spread: Spread, several: bool
 ) -> Board:
     def name_of(row: dict[str, Any]) -> str:
-        return f"{row['method']}, M = {row['m']}" if several and row["m"] else str(row["method"])
+        name = under(row["method"], row.get("prompts", ""))
+        return f"{name}, M = {row['m']}" if several and row["m"] else name
 
     best: dict[str, float] = {}
     for row in rows:

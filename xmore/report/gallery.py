@@ -77,6 +77,7 @@ def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
         from predictions
         where method = $method and adjustment is not distinct from $adjustment
           and m is not distinct from $m and seed is not distinct from $seed
+          and prompt_set = $prompt_set
         """,
         of.values | {"seed": of.seed},
     )
@@ -128,8 +129,9 @@ def _add_scores(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> N
         "select dataset, query_id, model, image_scores, text_scores, cases, image_weight, "
         "text_weight from scores join chosen using (dataset, query_id) "
         "join tagged using (dataset, query_id, model) "
-        "where m = coalesce($m, (select min(m) from scores)) order by model",
-        {"m": of.m},
+        "where m = coalesce($m, (select min(m) from scores)) and prompt_set = $prompt_set "
+        "order by model",
+        {"m": of.m, "prompt_set": of.prompt_set},
     )
     while batch := rows.fetchmany(100):
         for dataset, query_id, model, image, text, cases, weight, other in batch:
@@ -156,11 +158,11 @@ def _add_predictions(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline)
         from predictions p
         join chosen using (dataset, query_id)
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
-        where (p.m is null or p.m is not distinct from $m)
+        where (p.m is null or p.m is not distinct from $m) and p.prompt_set = $prompt_set
           and (p.seed is null or p.seed = (select min(seed) from metrics))
         order by method_place(p.method), p.method, adjustment_place(p.adjustment)
         """,
-        {"m": of.m},
+        {"m": of.m, "prompt_set": of.prompt_set},
     )
     for dataset, query_id, model, *prediction in rows.fetchall():
         found[dataset, query_id].models[model].predictions.append(tuple(prediction))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
 
 from xmore.files.errors import RunError
-from xmore.methods.base import variant_name
+from xmore.methods.base import under, variant_name
 from xmore.report.table import show
 from xmore.statistics.intervals import LEVEL
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The variant of the curves and examples: one method, adjustment, M and order seed."""
+    """The variant of the curves and examples: one method, adjustment, M, seed and prompt set."""
 
     method: str
     adjustment: str | None
     m: int | None
     seed: int | None
+    prompt_set: str = ""  # the run's first
 
     @property
     def name(self) -> str:
@@ -29,12 +30,14 @@ class Headline:
     @property
     def full_name(self) -> str:
         """The name with M: a run may have several, and the numbers shown are of one."""
-        return self.name if self.m is None else f"{self.name} (M = {self.m})"
+        of_m = self.name if self.m is None else f"{self.name} (M = {self.m})"
+        return under(of_m, self.prompt_set)
 
     @property
     def values(self) -> dict[str, Any]:
         """The SQL parameters that select this variant, without the order seed."""
-        return {"method": self.method, "adjustment": self.adjustment, "m": self.m}
+        values = {"method": self.method, "adjustment": self.adjustment, "m": self.m}
+        return values | {"prompt_set": self.prompt_set}
 
 
 def headline(db: duckdb.DuckDBPyConnection) -> Headline:
@@ -44,7 +47,8 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
     """
     row = db.execute(
         """
-        select method, adjustment, m, min(seed) from metrics
+        select method, adjustment, m, min(seed), min_by(prompt_set, set_place(prompt_set))
+        from metrics
         group by method, adjustment, m
         order by (method = 'xmore') desc, method_place(method) desc, method, m desc nulls last,
                  adjustment_place(adjustment)
@@ -57,18 +61,18 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
 
 
 def summary(db: duckdb.DuckDBPyConnection, of: Headline) -> list[str]:
-    """Return one sentence per dataset and model."""
+    """Return one sentence per dataset, model and prompt set."""
     rows = db.execute(
         """
-        select dataset, model, n, top1, ci_low, ci_high, difference, difference_low,
+        select prompt_set, dataset, model, n, top1, ci_low, ci_high, difference, difference_low,
                difference_high, p_holm
         from leaderboard
         where method = $method and adjustment is not distinct from $adjustment
           and m is not distinct from $m
         """,
-        of.values,
+        {name: value for name, value in of.values.items() if name != "prompt_set"},
     ).fetchall()
-    return [_sentence(of, *row) for row in rows]
+    return [_sentence(replace(of, prompt_set=name), *row) for name, *row in rows]
 
 
 def _sentence(

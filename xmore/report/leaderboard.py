@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import duckdb
 
 from xmore.files.errors import RunError
-from xmore.report.table import Kind, Table, show
+from xmore.report.table import Kind, Table, show, without_unused
 from xmore.results.compare import PaperRow, to_paper
 from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
@@ -21,20 +21,12 @@ def _memory(run: Run) -> str:
 
 
 def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
-    """Return the view `leaderboard`, formatted for display.
+    """Return the view `leaderboard`, formatted for display; see `without_unused` of "prompts".
 
     `oracle` adds methods whose hyper-parameters were searched on the test labels.
     """
-    rows = db.execute(
-        f"""
-        select dataset || $trial, model, n, variant(method, adjustment), m, top1, ci_low, ci_high,
-               difference, p_holm, top1_std, top1_covered, n_short, top5, ece,
-               seconds_per_image, peak_memory_mb
-        from leaderboard{"_all" if oracle else ""}
-        """,
-        {"trial": run.trial},
-    ).fetchall()
-    return Table(
+    rows = _rows(db, run, oracle)
+    table = Table(
         "leaderboard",
         "Accuracy",
         f"Top-1 and top-5: mean over the order seeds, with Wilson's 95 % interval over the n "
@@ -50,6 +42,7 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
             ("n", "count"),
             ("method", "text"),
             ("M", "count"),
+            ("prompts", "text"),
             ("top-1 %", "share"),
             ("low", "share"),
             ("high", "share"),
@@ -65,6 +58,19 @@ def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -
         ],
         rows,
     )
+    return without_unused(table, "prompts")
+
+
+def _rows(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool) -> list[tuple]:
+    return db.execute(
+        f"""
+        select dataset || $trial, model, n, variant(method, adjustment), m, prompt_set, top1,
+               ci_low, ci_high, difference, p_holm, top1_std, top1_covered, n_short, top5, ece,
+               seconds_per_image, peak_memory_mb
+        from leaderboard{"_all" if oracle else ""}
+        """,
+        {"trial": run.trial},
+    ).fetchall()
 
 
 def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
@@ -101,14 +107,8 @@ def hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = Fals
 
 def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     """Return macro averages over the datasets; no rows for a run with one dataset."""
-    rows = db.execute(
-        """
-        select model, variant(method, adjustment), m, datasets, top1, ci_low,
-               ci_high, difference, difference_low, difference_high
-        from averages
-        """
-    ).fetchall()
-    return Table(
+    rows = _average_rows(db)
+    table = Table(
         "averages",
         "Mean over the datasets",
         f"Each dataset has the same weight; {_memory(run)}. The intervals of accuracy (low, high) "
@@ -117,6 +117,7 @@ def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("model", "text"),
             ("method", "text"),
             ("M", "count"),
+            ("prompts", "text"),
             ("datasets", "count"),
             ("top-1 %", "share"),
             ("low", "share"),
@@ -127,6 +128,17 @@ def averages(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
         ],
         rows,
     )
+    return without_unused(table, "prompts")
+
+
+def _average_rows(db: duckdb.DuckDBPyConnection) -> list[tuple]:
+    return db.execute(
+        """
+        select model, variant(method, adjustment), m, prompt_set, datasets, top1, ci_low, ci_high,
+               difference, difference_low, difference_high
+        from averages
+        """
+    ).fetchall()
 
 
 def _paper(run: Run) -> Table:
@@ -172,7 +184,12 @@ def paper_table(run: Run, found: Sequence[PaperRow]) -> Table:
     )
 
 
-FEW = ("method", "M", "n", "top-1 %", "to clip", "p")  # the columns that a terminal has room for
+# The columns that a terminal has room for.
+FEW = ("method", "M", "prompts", "n", "top-1 %", "to clip", "p")
+COLUMNS = (
+    "method", "M", "prompts", "n", "top-1 %", "to clip", "p", "± seeds", "covered", "top-5",
+    "short", "s / image", "MB",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,12 +199,8 @@ class Leaderboard:
     dataset: str
     model: str
     n: int  # number of test images of the method with the most predictions
+    columns: list[str]  # COLUMNS, without "prompts" if the run has only one set
     lines: list[list[str]]
-
-    columns = (
-        "method", "M", "n", "top-1 %", "to clip", "p", "± seeds", "covered", "top-5", "short",
-        "s / image", "MB",
-    )  # fmt: skip
 
     def table(self, snapshot: str, every_column: bool) -> Table:
         """Return the board as a table, with the columns FEW or with all."""
@@ -207,6 +220,9 @@ LEGEND = (
 LEGEND_OF_FEW = 4  # lines that explain the columns FEW
 
 
+TEXTS = ("model", "prompts")
+
+
 def _table_of(
     title: str,
     names: Sequence[str],
@@ -216,7 +232,7 @@ def _table_of(
     """Return lines that are formatted for display as a table, with some columns or with all."""
     kept = [i for i, name in enumerate(names) if only is None or name in only]
     columns: list[tuple[str, Kind]] = [
-        (names[i], "name" if names[i] == "method" else "text" if names[i] == "model" else "figure")
+        (names[i], "name" if names[i] == "method" else "text" if names[i] in TEXTS else "figure")
         for i in kept
     ]
     return Table("leaderboard", title, "", columns, [tuple(row[i] for i in kept) for row in lines])
@@ -231,33 +247,35 @@ def leaderboards(
     """
     boards: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
     sizes: dict[tuple[str, str], int] = defaultdict(int)
-    found = leaderboard(db, run, oracle)
-    for dataset, model, n, name, m, *numbers in found.rows:
+    found = _rows(db, run, oracle)
+    shown = [i for i, name in enumerate(COLUMNS) if name != "prompts" or any(r[5] for r in found)]
+    for dataset, model, n, name, m, prompt_set, *numbers in found:
         top1, low, high, difference, p, std, covered, short, top5, _, seconds, peak = numbers
         sizes[dataset, model] = max(n, sizes[dataset, model])
-        boards[dataset, model].append(
-            [
-                name,
-                "" if m is None else str(m),
-                str(n),
-                f"{show(top1, 'share')} ± {show((high - low) / 2, 'share')}",
-                points(difference, p),
-                show(p, "p"),
-                show(std, "share"),
-                show(covered, "share"),
-                show(top5, "share"),
-                "" if m is None else str(short),
-                show(seconds, "number"),
-                show(peak, "count"),
-            ]
-        )
-    return [Leaderboard(*of, sizes[of], lines) for of, lines in boards.items()]
+        cells = [
+            name,
+            "" if m is None else str(m),
+            prompt_set,
+            str(n),
+            f"{show(top1, 'share')} ± {show((high - low) / 2, 'share')}",
+            points(difference, p),
+            show(p, "p"),
+            show(std, "share"),
+            show(covered, "share"),
+            show(top5, "share"),
+            "" if m is None else str(short),
+            show(seconds, "number"),
+            show(peak, "count"),
+        ]
+        boards[dataset, model].append([cells[i] for i in shown])
+    columns = [COLUMNS[i] for i in shown]
+    return [Leaderboard(*of, sizes[of], columns, lines) for of, lines in boards.items()]
 
 
-AVERAGES = ("model", "method", "M", "datasets", "top-1 %", "95 % interval", "to clip", "95 %")
-
-
-AVERAGES_FEW = ("model", "method", "M", "top-1 %", "95 % interval", "to clip")
+AVERAGES = (
+    "model", "method", "M", "prompts", "datasets", "top-1 %", "95 % interval", "to clip", "95 %",
+)  # fmt: skip
+AVERAGES_FEW = ("model", "method", "M", "prompts", "top-1 %", "95 % interval", "to clip")
 
 
 def average_table(db: duckdb.DuckDBPyConnection, run: Run, every_column: bool) -> Table:
@@ -267,17 +285,19 @@ def average_table(db: duckdb.DuckDBPyConnection, run: Run, every_column: bool) -
             model,
             name,
             "" if m is None else str(m),
+            prompt_set,
             str(datasets),
             show(top1, "share"),
             f"{show(low, 'share')} to {show(high, 'share')}",
             points(difference),
             "" if difference is None else f"{show(least, 'points')} to {show(most, 'points')}",
         ]
-        for model, name, m, datasets, top1, low, high, difference, least, most
-        in averages(db, run).rows
+        for model, name, m, prompt_set, datasets, top1, low, high, difference, least, most
+        in _average_rows(db)
     ]  # fmt: skip
     title = f"Mean over the datasets, equally weighted{run.trial}"
-    return _table_of(title, AVERAGES, lines, None if every_column else AVERAGES_FEW)
+    table = _table_of(title, AVERAGES, lines, None if every_column else AVERAGES_FEW)
+    return without_unused(table, "prompts")
 
 
 def points(difference: float | None, p: float | None = None) -> str:

@@ -35,7 +35,7 @@ SECTIONS = {  # id: title, introduction, plots, tables
         "Statistical significance",
         "All methods classify the same images, so two methods are compared image by image.",
         (),
-        ("resolution", "comparisons"),
+        ("resolution", "prompt_sets", "comparisons"),
     ),
     "weights": (
         "Confidences and weights",

@@ -40,7 +40,7 @@ def plots(
     draw = _Drawing(run, of, styles(_mean_accuracies(found["leaderboard"])))
     return [
         *draw.each("accuracy", _estimates(found["leaderboard"], of), _accuracy),
-        *draw.each("m-sweep", by_m(db), _by_m),
+        *draw.each("m-sweep", by_m(db, of), _by_m),
         *draw.each("confidence", confidences(db, of), _confidence),
         *draw.each("weight-ratio", _ratios(found, of), _weight_ratio),
         *draw.each("reliability", reliability(db, of), _calibration),
@@ -100,13 +100,14 @@ class _Drawing:
             sizes = {item.dataset: item.n for item in mine}
             sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
             drawing, alt = draw(mine, self.of, self.styles)
+            prompts = f"prompts {self.of.prompt_set}; " if self.of.prompt_set else ""
             suffix = f"-{number}" if len(by_model) > 1 else ""
             yield Plot(
                 kind,
                 f"{kind}{suffix}",
                 TITLES[kind][0],
-                f"{sets}; model {model}; memory snapshot {self.run.snapshot['name']}"
-                f"{self.run.trial}",
+                f"{sets}; model {model}; {prompts}memory snapshot "
+                f"{self.run.snapshot['name']}{self.run.trial}",
                 TITLES[kind][1].format(
                     name=self.of.name,
                     full_name=self.of.full_name,
@@ -195,7 +196,7 @@ def _untold(leaderboard: Table, trial: str) -> Table:
 
 def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
     found, sizes = [], _sizes(leaderboard)
-    for dataset, model, n, name, m, top1, low, high, *_ in leaderboard.rows:
+    for dataset, model, n, name, m, top1, low, high, *_ in _of_set(leaderboard, of):
         if m is None or m == of.m:
             most = sizes[dataset, model]
             label = name if n == most else f"{name} (n = {n})"
@@ -203,6 +204,15 @@ def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
                 _Of(dataset, model, most, IntervalEstimate(dataset, label, top1, low, high))
             )
     return found
+
+
+def _of_set(table: Table, of: Headline) -> list[tuple[Any, ...]]:
+    """Return the rows of the headline's prompt set, without the column that names it."""
+    names = [name for name, _ in table.columns]
+    if "prompts" not in names:
+        return table.rows
+    at = names.index("prompts")
+    return [(*row[:at], *row[at + 1 :]) for row in table.rows if row[at] == of.prompt_set]
 
 
 def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
@@ -216,7 +226,7 @@ def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:
     return [
         _Of(dataset, model, sizes[dataset, model], (dataset, adjustment, case, mean, median))
         for dataset, model, m, adjustment, case, _, _, _, mean, median in (
-            table.rows if table else []
+            _of_set(table, of) if table else []
         )
         if m == of.m and mean is not None
     ]

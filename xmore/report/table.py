@@ -72,6 +72,15 @@ class Table:
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
 
+def without_unused(table: Table, name: str) -> Table:
+    """Return the table without the column `name` if that is empty in all rows."""
+    at = [column for column, _ in table.columns].index(name)
+    if any(row[at] for row in table.rows):
+        return table
+    columns = table.columns[:at] + table.columns[at + 1 :]
+    return replace(table, columns=columns, rows=[row[:at] + row[at + 1 :] for row in table.rows])
+
+
 def show(value: Any, kind: Kind) -> str:
     """Format a cell for display; None is empty."""
     if value is None:

@@ -11,8 +11,15 @@ from typing import Any
 import duckdb
 
 from xmore.report.headline import Headline
-from xmore.report.leaderboard import _memory, _paper, averages, hyperparameters, leaderboard
-from xmore.report.table import Table
+from xmore.report.leaderboard import (
+    _memory,
+    _paper,
+    averages,
+    hyperparameters,
+    leaderboard,
+)
+from xmore.report.prompt_sets import prompt_sets
+from xmore.report.table import Table, without_unused
 from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
 from xmore.store.checks import read_manifest
@@ -27,6 +34,7 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
         hyperparameters(db, run),
         averages(db, run),
         _paper(run),
+        prompt_sets(db, run),
         comparisons(db, run),
         _resolution(db, run, of),
         _by_class(db, run, of),
@@ -42,8 +50,8 @@ def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     """Return the comparison of every pair of methods, formatted for display."""
     rows = db.execute(
         """
-        select dataset, model, n, m, variant(method, adjustment),
-               variant(baseline, baseline_adjustment),
+        select dataset, model, n, m, under(variant(method, adjustment), prompt_set),
+               under(variant(baseline, baseline_adjustment), baseline_prompt_set),
                difference, ci_low, ci_high, only_method, only_baseline, p, p_holm
         from comparisons
         """
@@ -82,7 +90,8 @@ def _resolution(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
         join comparisons c on c.dataset = l.dataset and c.model = l.model
          and c.method = $method and c.adjustment is not distinct from $adjustment
          and c.m is not distinct from $m and c.baseline = 'clip'
-        where l.method = 'clip'
+         and c.prompt_set = l.prompt_set and c.baseline_prompt_set = l.prompt_set
+        where l.method = 'clip' and l.prompt_set = $prompt_set
         """,
         of.values,
     ).fetchall()
@@ -112,9 +121,9 @@ def _by_class(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
                a.top1 - b.top1 as gain
         from by_class a
         join by_class b on b.dataset = a.dataset and b.model = a.model and b.label = a.label
-         and b.method = 'clip'
+         and b.method = 'clip' and b.prompt_set = a.prompt_set
         where a.method = $method and a.adjustment is not distinct from $adjustment
-          and a.m is not distinct from $m and a.method != 'clip'
+          and a.m is not distinct from $m and a.prompt_set = $prompt_set and a.method != 'clip'
         order by a.dataset, a.model, gain desc, a.label
         """,
         of.values,
@@ -141,12 +150,12 @@ def _by_class(db: duckdb.DuckDBPyConnection, run: Run, of: Headline) -> Table:
 
 def _weight_ratios(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     rows = db.execute(
-        "select dataset, model, m, adjustment, who_was_right, queries, answers, excluded, "
-        "mean_ratio, median_ratio from weight_ratios order by dataset, model, m, "
-        "adjustment_place(adjustment), "
+        "select dataset, model, m, adjustment, prompt_set, who_was_right, queries, answers, "
+        "excluded, mean_ratio, median_ratio from weight_ratios order by dataset, model, m, "
+        "adjustment_place(adjustment), set_place(prompt_set), "
         "list_position(['image', 'captions', 'only both together'], who_was_right)"
     ).fetchall()
-    return Table(
+    table = Table(
         "weight_ratios",
         "Image weight divided by text weight",
         "By the correct modality, as in the paper's Table 8: mean and median over the predictions "
@@ -156,6 +165,7 @@ def _weight_ratios(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("model", "text"),
             ("M", "count"),
             ("adjustment", "text"),
+            ("prompts", "text"),
             ("right", "text"),
             ("images", "count"),
             ("answers", "count"),
@@ -165,11 +175,14 @@ def _weight_ratios(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
         ],
         rows,
     )
+    return without_unused(table, "prompts")
 
 
 def _entropies(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
-    rows = db.execute("select dataset, model, modality, m, mean_entropy from entropies").fetchall()
-    return Table(
+    rows = db.execute(
+        "select dataset, model, modality, m, prompt_set, mean_entropy from entropies"
+    ).fetchall()
+    table = Table(
         "entropies",
         "Mean entropy of the scores",
         f"In nats, over the test images, as in the paper's Table 6; {_memory(run)}.",
@@ -178,10 +191,12 @@ def _entropies(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
             ("model", "text"),
             ("of", "text"),
             ("M", "count"),
+            ("prompts", "text"),
             ("entropy", "number"),
         ],
         rows,
     )
+    return without_unused(table, "prompts")
 
 
 def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import duckdb
 from xmore.datasets.card import load_card
 from xmore.files.errors import RunError, XmoreError
 from xmore.files.paths import PROJECT_ROOT
-from xmore.methods.base import variant_name
+from xmore.methods.base import under, variant_name
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 from xmore.statistics.significance import mcnemar_p
@@ -39,6 +40,7 @@ AVERAGES: dict[
 }
 
 _Numbers = tuple[float, float, float]  # top-1 and its bounds, in %
+_Of = tuple[str, str, str | None, str]  # the paper's model, method, adjustment, prompt set
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,15 @@ def to_paper(run: Run) -> list[PaperRow]:
     """
     mine = _accuracies(run)
     rows: list[PaperRow] = []
+    sets = list(dict.fromkeys(prompt_set for *_, prompt_set in mine))
     for file, averages in AVERAGES.items():
         printed = _read(file)
         datasets = dict.fromkeys(row["dataset"] for row in printed)
         single = [name for name in datasets if name not in averages]
-        for row in printed:
+        for row, prompt_set in product(printed, sets):
             for theirs, method, adjustment in OURS:
                 if row["method"] == theirs:
-                    key = (row["model"], method, adjustment)
+                    key = (row["model"], method, adjustment, prompt_set)
                     rows += _compared(row, mine.get(key, {}), averages, single, key)
     if not rows:
         raise RunError(
@@ -89,7 +92,7 @@ def _compared(
     mine: dict[str, _Numbers],
     averages: dict[str, tuple[str, tuple[str, ...]]],
     single: list[str],
-    key: tuple[str, str, str | None],
+    key: _Of,
 ) -> Iterator[PaperRow]:
     """Yield the paper's row with our number, if the run has all datasets that it needs."""
     name = printed["dataset"]
@@ -105,30 +108,31 @@ def _compared(
         interval = (bounds[0], bounds[1])
     else:
         return
-    method = variant_name(key[1], key[2])
+    method = under(variant_name(key[1], key[2]), key[3])
     paper = float(printed["top1_percent"])
     yield PaperRow(key[0], shown, method, paper, ours, interval, printed["errata"])
 
 
-def _accuracies(run: Run) -> dict[tuple[str, str, str | None], dict[str, _Numbers]]:
-    """Map (the paper's model, method, adjustment) -> its dataset -> top-1 and bounds, in %."""
+def _accuracies(run: Run) -> dict[_Of, dict[str, _Numbers]]:
+    """Return top-1 and its bounds, in %, by the paper's name of each dataset."""
     names = {}
     for name in run.config["datasets"]:
         with suppress(XmoreError):
             card = load_card(name)
             names[card.name] = card.paper_name
     rows = open_views(run).execute(
-        "select dataset, model, method, adjustment, 100 * top1, 100 * ci_low, 100 * ci_high "
-        "from leaderboard where m is null or m = ?",
+        "select dataset, model, method, adjustment, prompt_set, 100 * top1, 100 * ci_low, "
+        "100 * ci_high from leaderboard where m is null or m = ?",
         [PAPERS_M],
     )
-    found: dict[tuple[str, str, str | None], dict[str, _Numbers]] = {}
-    for dataset, model, method, adjustment, *numbers in rows.fetchall():
+    found: dict[_Of, dict[str, _Numbers]] = {}
+    for dataset, model, method, adjustment, prompt_set, *numbers in rows.fetchall():
         architecture, _, tag = model.partition("/")
         paper_name = names.get(dataset)
         if paper_name and tag == "openai":
             theirs = architecture.replace("ViT-B-", "ViT-B/")
-            found.setdefault((theirs, method, adjustment), {})[paper_name] = tuple(numbers)
+            key = (theirs, method, adjustment, prompt_set)
+            found.setdefault(key, {})[paper_name] = tuple(numbers)
     return found
 
 
@@ -182,11 +186,16 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     db = duckdb.connect()
     for name, run in (("a", a), ("b", b)):
         db.register(name, _predictions(run))
-    by = "dataset, model, variant, m, uri"
-    of = "dataset, model, variant, nullif(m, 0) as m"
-    joined = f"from a join b using ({by}, class_name)"
+    # A run with one prompt set, which has no name, is compared with each set of the other run.
+    prompts = "greatest(a.prompt_set, b.prompt_set)"
+    variant = f"name || if({prompts} = '', '', ' under ' || {prompts}) as variant"
+    joined = (
+        "from a join b using (dataset, model, name, m, uri, class_name) "
+        "where (a.prompt_set = b.prompt_set or '' in (a.prompt_set, b.prompt_set))"
+    )
     rows = db.execute(
-        f"select {of}, count(*), count(*) filter (a.correct and b.correct), "
+        f"select dataset, model, {variant}, nullif(m, 0) as m, count(*), "
+        "count(*) filter (a.correct and b.correct), "
         "count(*) filter (a.correct and not b.correct), "
         f"count(*) filter (b.correct and not a.correct) {joined} "
         "group by all order by dataset, model, any_value(a.place), variant"
@@ -194,9 +203,9 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     if not rows:
         raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
     flipped = db.execute(
-        "select dataset, model, uri, variant, nullif(m, 0), class_name, "
+        f"select dataset, model, uri, {variant}, nullif(m, 0), class_name, "
         f"coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
-        "where a.correct != b.correct order by dataset, model, a.place, variant, uri "
+        "and a.correct != b.correct order by dataset, model, a.place, variant, uri "
         f"limit {int(examples)}"
     ).fetchall()
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
@@ -213,8 +222,9 @@ def _predictions(run: Run) -> Any:
     """Return the predictions of one order seed, each with its place on the leaderboard."""
     query = """
         select p.dataset, p.model, p.uri, p.class_name, p.correct, c.class_name as predicted,
-               variant(p.method, adjustment) as variant, coalesce(m, 0) as m,
-               [method_place(p.method), m, adjustment_place(adjustment)] as place
+               variant(p.method, adjustment) as name, coalesce(m, 0) as m, prompt_set,
+               [method_place(p.method), m, adjustment_place(adjustment), set_place(prompt_set)]
+                 as place
         from predictions p
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
         where seed is null or seed = (select min(seed) from predictions)

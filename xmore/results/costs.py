@@ -36,6 +36,7 @@ class Cost:
     model: str
     method: str
     m: int | None
+    prompt_set: str
     seconds_per_image: float | None
     peak_memory_mb: float | None  # of the process, the maximum over the stages
 
@@ -57,12 +58,7 @@ def costs(run: Run, earlier: Iterable[Run]) -> list[Cost]:
         cost = (beside["seconds"], beside["peak_rss_mb"]) if beside else paid.get(ref.path)
         artifact = _Artifact(ref, manifest["params"], manifest.get("inputs", []), *cost or ())
         found[ref.dataset][ref.digest] = artifact
-    return [
-        _cost(artifact, by_digest)
-        for by_digest in found.values()
-        for artifact in by_digest.values()
-        if artifact.ref.stage == "predictions"
-    ]
+    return [_cost(ref, found[ref.dataset]) for ref in run.artifacts if ref.stage == "predictions"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,8 @@ class _Artifact:
         return self.ref.rows
 
 
-def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
+def _cost(ref: ArtifactRef, by_digest: dict[str, _Artifact]) -> Cost:
+    predictions = by_digest[ref.digest]
     method = predictions.params["method"][0]
     chain = {
         artifact.ref.digest: artifact
@@ -95,10 +92,11 @@ def _cost(predictions: _Artifact, by_digest: dict[str, _Artifact]) -> Cost:
     known = len(seconds) == len(chain)
     peak = max((a.peak_rss_mb for a in chain if a.peak_rss_mb), default=None)
     return Cost(
-        predictions.ref.dataset,
-        str(predictions.ref.model),
+        ref.dataset,
+        str(ref.model),
         method,
         predictions.params["m"],
+        ref.prompt_set,
         sum(seconds) if known else None,
         peak if known else None,
     )

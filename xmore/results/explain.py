@@ -14,10 +14,11 @@ TOP = 5
 
 @dataclass(frozen=True)
 class ModelScores:
-    """The scores of one inference model for the image and for M captions."""
+    """The scores of one inference model for the image and for M captions, under a prompt set."""
 
     model: str
     m: int
+    prompt_set: str  # empty in a run with one set
     image: list[tuple[str, float]]  # class and probability, best first
     text: list[tuple[str, float]]  # empty without captions
     image_confidence: float
@@ -29,7 +30,7 @@ class Answer:
     """One prediction of a method; order seeds that agree are combined."""
 
     model: str
-    method: str  # with its adjustment
+    method: str  # with its adjustment, and the prompt set if there are several
     m: int | None
     image_weight: float | None  # mean over the seeds
     text_weight: float | None
@@ -57,7 +58,7 @@ class Explanation:
     query_id: int
     uri: str
     label: str | None
-    scores: list[ModelScores]  # one per inference model and M
+    scores: list[ModelScores]  # one per inference model, M and prompt set
     captions: list[Neighbour]  # up to the largest M
     candidates: list[Neighbour]  # without their texts
     answers: list[Answer]
@@ -101,14 +102,15 @@ def _find(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> dic
 def _scores(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[ModelScores]:
     scored = _rows(
         db,
-        "select model, m, image_confidence, text_confidence from scores "
-        "where dataset = $d and query_id = $q order by model, m",
+        "select model, m, prompt_set, image_confidence, text_confidence from scores "
+        "where dataset = $d and query_id = $q order by model, m, set_place(prompt_set)",
         where,
     )
     return [
         ModelScores(
             row["model"],
             row["m"],
+            row["prompt_set"],
             _top(db, where, row, "image_score"),
             _top(db, where, row, "text_score"),
             row["image_confidence"],
@@ -124,9 +126,9 @@ def _top(
     rows = _rows(
         db,
         f"select class_name, {column} as score from scores_long where dataset = $d and "
-        f"query_id = $q and model = $model and m = $m and {column} is not null "
+        f"query_id = $q and model = $model and m = $m and prompt_set = $s and {column} is not null "
         f"order by score desc, label limit {TOP}",
-        where | {"model": of["model"], "m": of["m"]},
+        where | {"model": of["model"], "m": of["m"], "s": of["prompt_set"]},
     )
     return [(row["class_name"], row["score"]) for row in rows]
 
@@ -148,20 +150,21 @@ def _answers(db: duckdb.DuckDBPyConnection, where: dict[str, Any]) -> list[Answe
         db,
         """
         with mine as (
-          select *, count(seed) over (partition by model, method, adjustment, m) as seeds
+          select *,
+                 count(seed) over (partition by model, method, adjustment, m, prompt_set) as seeds
           from predictions where dataset = $d and query_id = $q
         )
-        select p.model, variant(p.method, p.adjustment) as method, p.m,
+        select p.model, under(variant(p.method, p.adjustment), p.prompt_set) as method, p.m,
                avg(p.image_weight) as image_weight, avg(p.text_weight) as text_weight,
                c.class_name as answer, avg(p.probability) as probability,
                if(seeds = 0, '', count(*) || ' of ' || seeds) as seeds,
                if(p.label is null, null, any_value(p.correct)) as correct
         from mine p
         left join classes c on c.dataset = p.dataset and c.label = p.prediction
-        group by p.model, p.method, p.adjustment, p.m, c.class_name, seeds, p.label
+        group by p.model, p.method, p.adjustment, p.m, p.prompt_set, c.class_name, seeds, p.label
         order by p.model, p.m nulls first,
                  method_place(p.method),
-                 p.method, adjustment_place(p.adjustment), count(*) desc
+                 p.method, adjustment_place(p.adjustment), set_place(p.prompt_set), count(*) desc
         """,
         where,
     )

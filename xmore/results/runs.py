@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -231,7 +231,9 @@ def gc_lock(results: Path) -> Path:
 
 
 def _as_made(ref: ArtifactRef, made: dict[str, ArtifactRef]) -> ArtifactRef:
-    return made.get(ref.path, ref) if ref.skipped else ref
+    if not ref.skipped or ref.path not in made:
+        return ref
+    return replace(made[ref.path], prompt_set=ref.prompt_set)  # two sets may share an artifact
 
 
 def read_run(path: Path) -> Run:

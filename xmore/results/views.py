@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +33,7 @@ FLAT_VIEWS = Path(__file__).with_name("views.sql")
 RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
+    "classes": "raw_classes",
 }
 
 
@@ -48,7 +50,7 @@ STAGES = {  # of which a run has a view
     "method_scores": schemas.METHOD_SCORES,
     "predictions": schemas.PREDICTIONS,
     "metrics": schemas.METRICS,
-    "comparisons": schemas.COMPARISONS,
+    "comparisons": schemas.COMPARISONS_OF_SETS,
 }
 OPTIONAL = ("leaks", "comparisons")  # an older run may lack them; their views are then empty
 # Stages whose artifacts are deleted if they hold a row that was taken down: see `is_removed`.
@@ -61,6 +63,7 @@ WITH_MODEL = (
     "scores",
     "method_scores",
 )
+WITH_PROMPTS = ("classes", "scores", "method_scores", "predictions", "metrics")
 
 
 def write_views(run: Run) -> Path:
@@ -153,14 +156,15 @@ def views_of(run: Run) -> str:
     header = f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(stage) for stage in OPTIONAL if stage not in by_stage]
-    return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"))])
+    sets = list(dict.fromkeys(ref.prompt_set for ref in run.artifacts if ref.stage == "classes"))
+    return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"), sets)])
 
 
-def flat_views(run: Path, limit: int | None = None) -> str:
+def flat_views(run: Path, limit: int | None = None, prompt_sets: Sequence[str] = ("",)) -> str:
     """Return the SQL of all views that build on the stages' views, for the run in folder `run`."""
     return "\n".join(
         [
-            _place_macros(),
+            _place_macros(prompt_sets),
             _trial_macro(limit),
             _costs_view(run),
             _runs_view(run.parent),
@@ -169,15 +173,20 @@ def flat_views(run: Path, limit: int | None = None) -> str:
     )
 
 
-def _place_macros() -> str:
-    """Return macros that sort methods and adjustments in the order of their registries.
+def _place_macros(prompt_sets: Sequence[str]) -> str:
+    """Return macros that sort methods, adjustments and the run's prompt sets.
 
-    What is in none, such as a method from outside, comes last; null, for no adjustment, is null.
+    Ours are in the order of their registries. What is in none, such as a method from outside,
+    comes last; null, for no adjustment, is null.
     """
     return "\n".join(
         f"create or replace macro {kind}_place({kind}) as if({kind} is null, null, "
         f"coalesce(list_position([{quote_all(known)}], {kind}), {len(known) + 1}));"
-        for kind, known in (("method", METHODS), ("adjustment", ADJUSTMENTS))
+        for kind, known in (
+            ("method", METHODS),
+            ("adjustment", ADJUSTMENTS),
+            ("set", prompt_sets),
+        )
     )
 
 
@@ -190,16 +199,18 @@ def _trial_macro(limit: int | None) -> str:
 def _costs_view(run: Path) -> str:
     """Return the SQL of the view `costs`, which reads run.json; it is empty for older runs."""
     columns = (
-        "dataset varchar, model varchar, method varchar, m integer, seconds_per_image double, "
-        "peak_memory_mb double"
+        "dataset varchar, model varchar, method varchar, m integer, prompt_set varchar, "
+        "seconds_per_image double, peak_memory_mb double"
     )
     return (
         "-- The cost of all stages behind a method's predictions, when they were built; null if\n"
         "-- no run has recorded it. Peak memory is the process', the maximum over the stages.\n"
         "create or replace view costs as\n"
-        "  select unnest(costs, recursive := true)\n"
+        "  select dataset, model, method, m, coalesce(prompt_set, '') as prompt_set,\n"
+        "         seconds_per_image, peak_memory_mb\n"
+        "  from (select unnest(costs, recursive := true)\n"
         f"  from read_json({quote_files([run / 'run.json'])}, "
-        f"columns = {{costs: 'struct({columns})[]'}});\n"
+        f"columns = {{costs: 'struct({columns})[]'}}));\n"
     )
 
 
@@ -231,6 +242,9 @@ def _columns(stage: str) -> pa.Schema:
     added = [] if stage == "comparisons" else [("dataset", pa.string())]
     added += [("model", pa.string())] if stage in WITH_MODEL else []
     added += [("m", pa.int32())] if stage == "scores" else []
+    if stage == "view_embeddings":
+        added += [("augmix", pa.bool_()), ("view_count", pa.int32())]
+    added += [("prompt_set", pa.string())] if stage in WITH_PROMPTS else []
     return pa.schema([*added, *STAGES[stage]])
 
 
@@ -258,5 +272,11 @@ def _select(stage: str, record: ArtifactRef) -> str:
     if stage == "view_embeddings":  # several methods may read several sets
         params = read_manifest(path)["params"]
         m = f"{params['augmix']} as augmix, {params['count']}::integer as view_count, "
+    if stage in WITH_PROMPTS:
+        m += f"{quote(record.prompt_set)} as prompt_set, "
     dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
-    return f"  select {dataset}{model}{m}* from read_parquet([{files}], hive_partitioning = false)"
+    last = ""
+    if stage == "comparisons" and "prompt_sets" not in read_manifest(path)["params"]:
+        last = ", '' as prompt_set, '' as baseline_prompt_set"
+    source = f"read_parquet([{files}], hive_partitioning = false)"
+    return f"  select {dataset}{model}{m}*{last} from {source}"

@@ -1,6 +1,6 @@
--- Flat views on top of one view a stage (queries, classes, rejected, query_embeddings, candidates,
+-- Flat views on top of one view a stage (queries, raw_classes, rejected, query_embeddings, candidates,
 -- captions, raw_leaks, scores, raw_predictions, metrics, comparisons), `runs`, `costs` and the macros
--- method_place, adjustment_place and trial_limit; each run's views.sql opens its own.
+-- method_place, adjustment_place, set_place and trial_limit; each run's views.sql opens its own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
 create or replace macro wilson(p, n, side) as
@@ -11,6 +11,18 @@ create or replace macro wilson(p, n, side) as
 -- A method and its adjustment as people call them.
 create or replace macro variant(method, adjustment) as
   trim(method || ' ' || coalesce(adjustment, ''));
+
+-- The same under one of a run's prompt sets.
+create or replace macro under(name, prompt_set) as
+  name || if(prompt_set = '', '', ' under ' || prompt_set);
+
+-- The classes, with the prompts of the run's first prompt set.
+create or replace view classes as
+  select * exclude (prompt_set) from raw_classes where set_place(prompt_set) = 1;
+
+-- Each prompt of each class, of every prompt set of the run.
+create or replace view class_prompts as
+  select dataset, prompt_set, label, class_name, unnest(prompts) as prompt from raw_classes;
 
 create or replace view candidates_long as
   select dataset, model, query_id, generate_subscripts(memory_ids, 1) as rank,
@@ -25,8 +37,8 @@ create or replace view captions_long as
   from captions;
 
 create or replace view scores_long as
-  select s.dataset, s.model, s.m, s.query_id, c.label, c.class_name, s.image_score, s.text_score
-  from (select dataset, model, m, query_id, unnest(range(len(image_scores))) as label,
+  select s.dataset, s.model, s.m, s.prompt_set, s.query_id, c.label, c.class_name, s.image_score, s.text_score
+  from (select dataset, model, m, prompt_set, query_id, unnest(range(len(image_scores))) as label,
                unnest(image_scores) as image_score, unnest(text_scores) as text_score
         from scores) s
   join classes c using (dataset, label);
@@ -45,20 +57,22 @@ create or replace view leaks as
 create or replace view by_class as
   select *, greatest(0, wilson(top1, n, -1)) as ci_low, least(1, wilson(top1, n, 1)) as ci_high
   from (
-    select dataset, model, method, adjustment, m, label, class_name,
+    select dataset, model, method, adjustment, m, prompt_set, label, class_name,
            count(distinct query_id) as n, avg(correct::int) as top1
     from predictions
     group by all
   )
-  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m, label;
+  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m,
+           set_place(prompt_set), label;
 
 -- Accuracy over the order seeds: mean and standard deviation; the interval is over the queries.
--- `difference` is to `clip` on the same queries, with its paired bootstrap; `p_holm` is McNemar's,
--- corrected for all that is compared with `clip` under the same model. `oracle`: a hyper-parameter
--- was searched on the test labels. `trial_limit`: the run's `limit`, null for a run on all images.
+-- `difference` is to `clip` on the same queries and under the same prompt set, with its paired
+-- bootstrap; `p_holm` is McNemar's, corrected for all that is compared with that `clip` under the same
+-- model. `oracle`: a hyper-parameter was searched on the test labels. `trial_limit`: the run's `limit`,
+-- null for a run on all images.
 create or replace view leaderboard_all as
   with told as (
-    select dataset, model, method, adjustment, m,
+    select dataset, model, method, adjustment, m, prompt_set,
            avg(top1) as top1,
            stddev_samp(top1) as top1_std,
            greatest(0, wilson(avg(top1), any_value(n), -1)) as ci_low,
@@ -74,7 +88,7 @@ create or replace view leaderboard_all as
            any_value(mean_text_entropy) as mean_text_entropy,
            any_value(hyperparameters) as hyperparameters
     from metrics
-    group by dataset, model, method, adjustment, m
+    group by dataset, model, method, adjustment, m, prompt_set
   )
   select told.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm,
          cost.seconds_per_image, cost.peak_memory_mb,
@@ -82,14 +96,15 @@ create or replace view leaderboard_all as
   from told
   left join costs cost
     on cost.dataset = told.dataset and cost.model = told.model and cost.method = told.method
-    and cost.m is not distinct from told.m
+    and cost.m is not distinct from told.m and cost.prompt_set = told.prompt_set
   left join comparisons c
     on c.dataset = told.dataset and c.model = told.model and c.method = told.method
     and c.adjustment is not distinct from told.adjustment and c.m is not distinct from told.m
     and c.baseline = 'clip'
+    and c.prompt_set = told.prompt_set and c.baseline_prompt_set = told.prompt_set
   order by told.dataset, told.model,
            method_place(told.method), told.method, told.m,
-           adjustment_place(told.adjustment);
+           adjustment_place(told.adjustment), set_place(told.prompt_set);
 
 -- The same without what has seen test labels.
 create or replace view leaderboard as
@@ -106,7 +121,7 @@ create or replace view hyperparameters as
 -- Macro averages over the datasets of the run, for runs of several; the interval combines the
 -- datasets' own (Zou and Donner 2008), which are of different images and so independent.
 create or replace view averages as
-  select model, method, adjustment, m, count(*) as datasets,
+  select model, method, adjustment, m, prompt_set, count(*) as datasets,
          avg(top1) as top1,
          avg(top1) - sqrt(sum((top1 - ci_low) ** 2)) / count(*) as ci_low,
          avg(top1) + sqrt(sum((ci_high - top1) ** 2)) / count(*) as ci_high,
@@ -116,26 +131,28 @@ create or replace view averages as
          avg(difference) + sqrt(sum((difference_high - difference) ** 2)) / count(*)
            as difference_high
   from leaderboard
-  group by model, method, adjustment, m
+  group by model, method, adjustment, m, prompt_set
   having count(*) > 1
   order by model,
-           method_place(method), method, m, adjustment_place(adjustment);
+           method_place(method), method, m, adjustment_place(adjustment),
+           set_place(prompt_set);
 
 -- What a probability is worth: 15 bins (low, high] of `metrics`' ECE, over all order seeds.
 create or replace view reliability as
   select * from (
-    select dataset, model, method, adjustment, m,
+    select dataset, model, method, adjustment, m, prompt_set,
            least(greatest(ceil(probability * 15) - 1, 0), 14)::integer as bin,
            count(*) as answers, avg(probability) as probability, avg(correct::int) as top1
     from predictions
     where probability is not null
     group by all
   )
-  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m, bin;
+  order by dataset, model, method_place(method), method, adjustment_place(adjustment), m,
+           set_place(prompt_set), bin;
 
 -- Where the image and the captions disagree, and who was right.
 create or replace view disagreements as
-  select p.dataset, p.model, p.m, p.query_id, p.uri, p.class_name,
+  select p.dataset, p.model, p.m, p.prompt_set, p.query_id, p.uri, p.class_name,
          image.class_name as image_says, text.class_name as captions_say,
          (p.image_prediction = p.label) as image_right,
          (p.text_prediction = p.label) as captions_right,
@@ -148,26 +165,26 @@ create or replace view disagreements as
 
 -- Mean entropy (nats) of the image's and, for each M, the captions' scores (the paper's Table 6).
 create or replace view entropies as
-  select dataset, model, 'image' as modality, null::integer as m,
+  select dataset, model, 'image' as modality, null::integer as m, prompt_set,
          any_value(mean_image_entropy) as mean_entropy
-  from metrics group by dataset, model
+  from metrics group by dataset, model, prompt_set
   union all
-  select dataset, model, 'text', m, any_value(mean_text_entropy)
-  from metrics where m is not null group by dataset, model, m
+  select dataset, model, 'text', m, prompt_set, any_value(mean_text_entropy)
+  from metrics where m is not null group by dataset, model, m, prompt_set
   order by all;
 
 -- The image's weight over the captions', by who was right (the paper's Table 8): over the answers
 -- whose captions have a weight above 0, of all order seeds; `excluded` counts the others.
 create or replace view weight_ratios as
   with told as (
-    select dataset, model, m, adjustment, image_weight, text_weight, query_id,
+    select dataset, model, m, adjustment, prompt_set, image_weight, text_weight, query_id,
            case when image_prediction = label and text_prediction != label then 'image'
                 when image_prediction != label and text_prediction = label then 'captions'
                 when image_prediction != label and text_prediction != label and correct
                 then 'only both together' end as who_was_right
     from predictions where method = 'xmore' and text_prediction is not null
   )
-  select dataset, model, m, adjustment, who_was_right,
+  select dataset, model, m, adjustment, prompt_set, who_was_right,
          count(distinct query_id) as queries,
          count(*) filter (text_weight > 0) as answers,
          count(*) filter (not text_weight > 0) as excluded,

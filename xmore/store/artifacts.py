@@ -67,6 +67,7 @@ class ArtifactRef:
     skipped: bool = False  # it already existed
     seconds: float = 0.0
     peak_rss_mb: float | None = None
+    prompt_set: str = ""  # under which a run uses it; empty in a run with one set
 
 
 class ArtifactStore:

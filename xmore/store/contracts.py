@@ -151,6 +151,7 @@ class _Ref(TypedDict):
     skipped: bool
     seconds: float
     peak_rss_mb: float | None
+    prompt_set: NotRequired[str]
 
 
 @with_config(_STRICT)
@@ -159,6 +160,7 @@ class _Cost(TypedDict):
     model: str
     method: str
     m: int | None
+    prompt_set: NotRequired[str]
     seconds_per_image: float | None
     peak_memory_mb: float | None
 

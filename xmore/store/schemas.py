@@ -92,8 +92,11 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "only_method": "Number of queries that only the method predicts correctly, for the seed of p.",
     "only_baseline": "Number of queries that only the baseline predicts correctly, for that seed.",
     "difference": "top1 of the method minus that of the baseline, mean over the order seeds.",
+    "prompt_set": "A prompt set of the config; empty if the run has only one.",
+    "baseline_prompt_set": "The prompt set of the baseline; another one only for the same method.",
     "p": "p of the exact McNemar test, the largest over the order seeds.",
-    "p_holm": "p corrected by Holm over all rows of this model and baseline.",
+    "p_holm": "p corrected by Holm over all rows of this model and baseline; between prompt sets, "
+    "over all rows of this model and of the baseline's set.",
     "minimum_detectable": "The difference that p < 0.05 would find in 8 of 10 cases; null if too "
     "few queries differ.",
 }
@@ -219,6 +222,9 @@ COMPARISONS = pa.schema(  # one row per pair of methods, for a dataset, model an
         ("p_holm", pa.float64()),
         ("minimum_detectable", pa.float64()),
     ]
+)
+COMPARISONS_OF_SETS = pa.schema(  # of a run with several prompt sets
+    [*COMPARISONS, ("prompt_set", pa.string()), ("baseline_prompt_set", pa.string())]
 )
 
 

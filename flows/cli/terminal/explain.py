@@ -6,6 +6,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 
 from flows.cli.terminal.console import cut, record, safe, say, show_table, wants_json
+from xmore.methods.base import under
 from xmore.report.explain import LEFT_OUT
 from xmore.report.table import Table
 from xmore.results.explain import Explanation, ModelScores
@@ -40,9 +41,11 @@ def _score_rows(scores: ModelScores) -> list[dict[str, object]]:
     """Return a row for each of the best classes, by the image and by the captions."""
     image = ("image", scores.image, scores.image_confidence)
     captions = ("captions", scores.text, scores.text_confidence)
+    row: dict[str, object] = {"model": scores.model, "m": scores.m}
+    if scores.prompt_set:
+        row["prompt_set"] = scores.prompt_set
     return [
-        {"model": scores.model, "m": scores.m, "of": of, "confidence": confidence}
-        | {"class_name": name, "score": score}
+        row | {"of": of, "confidence": confidence} | {"class_name": name, "score": score}
         for of, best, confidence in (image, captions)
         for name, score in best
     ]
@@ -51,7 +54,8 @@ def _score_rows(scores: ModelScores) -> list[dict[str, object]]:
 def _show_scores(scores: ModelScores) -> None:
     text = scores.text_confidence
     title = (
-        f"{scores.model}: image confidence {scores.image_confidence:.3f}, "
+        f"{under(scores.model, scores.prompt_set)}: "
+        f"image confidence {scores.image_confidence:.3f}, "
         f"text confidence {'-' if text is None else f'{text:.3f}'}"
     )
     rows = [

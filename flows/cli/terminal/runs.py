@@ -20,6 +20,7 @@ from xmore.report.leaderboard import (
     leaderboard,
     leaderboards,
 )
+from xmore.report.prompt_sets import prompt_sets
 from xmore.report.table import Kind, Table
 from xmore.report.tables import stages
 from xmore.results.notes import notes
@@ -104,6 +105,9 @@ def _show_leaderboard(
         mean = average_table(db, run, every_column)
         if mean.rows:
             show_table(mean)
+    between = prompt_sets(db, run)
+    if between.rows:
+        show_table(between, by=2)
     for text in LEGEND if every_column else LEGEND[:LEGEND_OF_FEW]:
         say(text)
     say("")

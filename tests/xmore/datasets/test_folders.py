@@ -78,7 +78,11 @@ def test_the_run_logs_the_notes(scanned, tmp_path, monkeypatch):
     put(tmp_path / "images", {"_odd\n/a.jpg": JPEG})
     scanned()
     card = load_card(str(tmp_path / "card.yaml"))
-    config = type("Config", (), {"max_rejected": 0, "prompt": None, "prompts": None, "limit": None})
+    config = type(
+        "Config",
+        (),
+        {"max_rejected": 0, "limit": None, "prompts_by_set": lambda _: {"": ("{}", None)}},
+    )
     tasks.queries.queries.fn(Workspace(tmp_path / "results", ExecutionConfig()), card, config)
     assert [line.partition(",")[0] for line in lines] == ["dataset `pets`: _odd is no class"]
 

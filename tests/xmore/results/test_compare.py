@@ -67,7 +67,7 @@ def test_known_errors_are_marked():
 def test_ours_stands_beside_the_papers(done, monkeypatch):
     run = load_run(done.config.results, done.name)
     run.config["datasets"] = TEN
-    rows = [(name, "RN50/openai", "clip", None, 60.0, 55.0, 65.0) for name in TEN]
+    rows = [(name, "RN50/openai", "clip", None, "", 60.0, 55.0, 65.0) for name in TEN]
     rows += [
         ("dtd", "ViT-B-16/openai", "xmore", adjustment, 47.0, 44.0, 48.0)
         for adjustment in ("minmax", "running-sum", "global")
