@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,9 +14,11 @@ import pyarrow as pa
 from tasks.devices import MakePart, make_here, make_parts
 from tasks.pixels import DatasetImages, Span, Stream, dataset_images
 from tasks.stage import Workspace, stage
+from tasks.streams import evidence_table
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
 from xmore.methods.guard import check_scores
+from xmore.methods.ordered import Evidence, OrderedScorer
 from xmore.methods.registry import MethodRef
 from xmore.methods.source import method_key, source_of
 from xmore.models.spec import TOKENIZER, ModelCard
@@ -104,16 +106,20 @@ def _parts(
     scorer = method.method
     assert isinstance(scorer, Scorer)
     reader = _Reader(work, inputs, model, scorer, request, spans)
-    score = scorer.prepare(reader.context)
+    prepare = scorer.evidence if isinstance(scorer, OrderedScorer) else scorer.prepare
+    score: Callable[[QueryShard], Any] = prepare(reader.context)
 
     def make_part(start: int, stop: int) -> pa.Table:
         ids = reader.ids[start:stop]
         shard = reader.shard(start, stop)
-        class_scores = score(shard)
+        found = score(shard)
+        class_scores = found.class_scores if isinstance(found, Evidence) else found
         answered = np.ones(len(ids), bool)
         if shard.captions is not None:
             answered = np.array([len(texts) > 0 for texts in shard.captions])
         check_scores(scorer, class_scores, (len(ids), inputs.classes.rows), answered)
+        if isinstance(found, Evidence):
+            return evidence_table(ids, scorer.name, found)
         return pa.table(
             {
                 "query_id": ids,

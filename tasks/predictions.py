@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from tasks.score_rows import ScoredQueries, ScoreRows
 from tasks.stage import Workspace, stage
+from tasks.streams import Streams
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import DatasetError
 from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
 from xmore.methods.guard import check_scores
+from xmore.methods.ordered import OrderedScorer
 from xmore.methods.ranking import best_labels
 from xmore.methods.registry import MethodRef
 from xmore.methods.source import method_key, source_of
@@ -112,17 +114,26 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     stream = Stream(rows.stream.image_confidence[kept], rows.stream.text_confidence[kept])
     weights = {variant: method.weights(stream, variant) for variant in run.variants}
 
+    streams = None
+    if own and isinstance(method, OrderedScorer):
+        in_order = np.searchsorted(own.ids, rows.ids[kept])
+        streams = Streams(method, run.request, run.variants, own.ref, in_order)
+
     def make_part(start: int, stop: int) -> pa.Table:
         in_stream = kept[start:stop]
         if not in_stream.any():
             return schemas.PREDICTIONS.empty_table()
-        mine = own.of(rows.ids[start:stop][in_stream]) if own else None
+        first, last = (int(kept[:end].sum()) for end in (start, stop))
+        answer = streams.of(first, last) if streams else None
+        mine = own.of(rows.ids[start:stop][in_stream]) if own and not streams else None
         queries = rows.of(start, stop).only(in_stream, mine)
-        first = int(kept[:start].sum())
-        tables = [
-            _table(queries, _Weighted(method, variant, part_weights))
-            for variant, part_weights in _slices(weights, first, first + len(queries.ids))
-        ]
+        tables = []
+        for variant, part_weights in _slices(weights, first, last):
+            step = part_weights.step if part_weights else None
+            if streams and answer:
+                queries = queries.saying(answer(variant))
+                step = streams.steps[variant][first:last]
+            tables.append(_table(queries, _Weighted(method, variant, part_weights), step))
         constants = {"method": method.name, "model": scores.model, "m": run.m}
         return _merge(tables, constants)
 
@@ -198,7 +209,7 @@ def _slices(
     return [(v, w.rows(start, stop) if w else None) for v, w in weights.items()]
 
 
-def _table(queries: ScoredQueries, weighted: _Weighted) -> pa.Table:
+def _table(queries: ScoredQueries, weighted: _Weighted, step: np.ndarray | None) -> pa.Table:
     blocks = []
     for scores in weighted.class_scores(queries.scores):
         ranked = best_labels(scores, TOP)
@@ -210,7 +221,7 @@ def _table(queries: ScoredQueries, weighted: _Weighted) -> pa.Table:
         "query_id": queries.ids,
         "adjustment": pa.array([variant.adjustment] * n, pa.string()),
         "seed": pa.array([variant.seed] * n, pa.int64()),
-        "step": weights.step if weights and weights.step is not None else pa.nulls(n, pa.int64()),
+        "step": pa.nulls(n, pa.int64()) if step is None else step,
         "image_weight": weights.image if weights else pa.nulls(n, pa.float64()),
         "text_weight": weights.text if weights else pa.nulls(n, pa.float64()),
         "prediction": pa.array(ranked[:, 0], pa.int32(), mask=~predicted),

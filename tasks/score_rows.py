@@ -37,6 +37,10 @@ class ScoredQueries:
         best = (self.image_best[which], self.text_best[which], self.covered[which])
         return ScoredQueries(self.ids[which], scores, *best)
 
+    def saying(self, own: np.ndarray) -> ScoredQueries:
+        """Return the queries with a method's own scores of them, (Q, C)."""
+        return replace(self, scores=replace(self.scores, own=own))
+
 
 class ScoreRows:
     """The rows of one `scores` artifact; those that were read are kept for the next method.

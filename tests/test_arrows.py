@@ -24,8 +24,9 @@ XMORE = {
     "xmore.methods": "files models datasets store statistics memory",
     "xmore.methods.coder": "files models datasets store statistics memory methods",
     "xmore.methods.reco": "files models datasets store statistics memory methods",
+    "xmore.methods.tda": "files models datasets store statistics memory methods",
     # It alone knows all methods; they do not know it.
-    "xmore.methods.registry": "files methods methods.coder methods.reco",
+    "xmore.methods.registry": "files methods methods.coder methods.reco methods.tda",
     "xmore.config": "files models methods methods.registry methods.reco",
     "xmore.results": "files datasets store statistics memory methods methods.registry config",
     "xmore.report": "files images datasets store statistics memory methods results",

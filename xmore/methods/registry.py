@@ -29,6 +29,10 @@ from xmore.methods.coder import coder
 from xmore.methods.coder import rerank as coder_rerank
 from xmore.methods.outside import digest_of_file, from_file, from_package, installed, is_file
 from xmore.methods.reco import reco
+from xmore.methods.tda import oracle as tda_oracle
+from xmore.methods.tda import tda
+from xmore.methods.tda import views as tda_views
+from xmore.methods.tda import views_oracle as tda_views_oracle
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -47,6 +51,10 @@ METHODS: dict[str, Method] = {
         confident_views.METHOD,
         tpt.METHOD,
         zero.METHOD,
+        tda.METHOD,
+        tda_views.METHOD,
+        tda_oracle.METHOD,
+        tda_views_oracle.METHOD,
         coder.METHOD,
         coder_rerank.METHOD,
         reco.METHOD,

@@ -56,7 +56,10 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "checksum": "The begin of the sha256 of the row and its model, compared when it is read.",
     "image_scores": "Probability of each class, from the image.",
     "text_scores": "Probability of each class, from the captions; null without captions.",
-    "class_scores": "Probability of each class, from the method.",
+    "class_scores": "Probability of each class, from the method; of an ordered one without others.",
+    "features": "What an ordered method compares images by.",
+    "entropy": "Entropy of an ordered method's probabilities, in nats.",
+    "near": "The labels that an ordered method holds possible.",
     "image_confidence": "1 - entropy / log C of the image scores.",
     "text_confidence": "1 - entropy / log C of the text scores; null without captions.",
     "caption_count": "Number of captions that were scored, at most M.",
@@ -163,6 +166,15 @@ SCORES = pa.schema(
 )
 METHOD_SCORES = pa.schema(  # of a method that computes its own scores
     [("query_id", pa.int64()), ("method", pa.string()), ("class_scores", _floats)]
+)
+EVIDENCE = pa.schema(  # method_scores of a method whose scores depend on the order of the queries
+    [
+        *METHOD_SCORES,
+        ("prediction", pa.int32()),
+        ("entropy", pa.float64()),
+        ("features", _floats),
+        ("near", pa.list_(pa.int32())),
+    ]
 )
 PREDICTIONS = pa.schema(
     [
