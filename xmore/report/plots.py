@@ -14,7 +14,7 @@ from xmore.report.colours import Styles, styles
 from xmore.report.curves import by_m, confidences, reliability, similarities
 from xmore.report.figures import Drawing, IntervalEstimate
 from xmore.report.headline import Headline
-from xmore.report.table import Table
+from xmore.report.table import Table, records
 from xmore.report.tables import gains
 from xmore.results.runs import Run
 
@@ -183,8 +183,8 @@ def _drawn(items: list[Any]) -> list[str]:
 def _mean_accuracies(leaderboard: Table) -> dict[str, float]:
     """Map each method and adjustment, in the leaderboard's order, to its mean top-1."""
     values: dict[str, list[float]] = defaultdict(list)
-    for _, _, _, name, _, top1, *_ in leaderboard.rows:
-        values[name].append(top1)
+    for row in records(leaderboard):
+        values[row["method"]].append(row["top1"])
     return {name: sum(each) / len(each) for name, each in values.items()}
 
 

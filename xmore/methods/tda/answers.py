@@ -30,8 +30,8 @@ class Weighting:
 class Answers:
     """Answers queries of a stream, in any order.
 
-    Memory: the features of the U items ever held (D float32 each; at most 2 N, in a random order of N
-    queries some C (5 + 5 log(N / C))), and BLOCK x (U + C) numbers.
+    Memory: the features of the U items ever held (D float32 each; at most 2 N, in a random order
+    of N queries some C (5 + 5 log(N / C))), and BLOCK x (U + C) numbers.
     """
 
     positive: Held
