@@ -36,7 +36,8 @@ def plots(
     run: Run, db: duckdb.DuckDBPyConnection, of: Headline, found: dict[str, Table]
 ) -> list[Plot]:
     """Return all figures for which the run has data: one per model, one panel per dataset."""
-    found = found | {"leaderboard": _untold(found["leaderboard"], run.trial)}
+    found = {name: _of_set(table, of) for name, table in found.items()}
+    found["leaderboard"] = _untold(found["leaderboard"], run.trial)
     draw = _Drawing(run, of, styles(_mean_accuracies(found["leaderboard"])))
     return [
         *draw.each("accuracy", _estimates(found["leaderboard"], of), _accuracy),
@@ -196,7 +197,7 @@ def _untold(leaderboard: Table, trial: str) -> Table:
 
 def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
     found, sizes = [], _sizes(leaderboard)
-    for dataset, model, n, name, m, top1, low, high, *_ in _of_set(leaderboard, of):
+    for dataset, model, n, name, m, top1, low, high, *_ in leaderboard.rows:
         if m is None or m == of.m:
             most = sizes[dataset, model]
             label = name if n == most else f"{name} (n = {n})"
@@ -206,13 +207,14 @@ def _estimates(leaderboard: Table, of: Headline) -> list[_Of]:
     return found
 
 
-def _of_set(table: Table, of: Headline) -> list[tuple[Any, ...]]:
+def _of_set(table: Table, of: Headline) -> Table:
     """Return the rows of the headline's prompt set, without the column that names it."""
     names = [name for name, _ in table.columns]
-    if "prompts" not in names:
-        return table.rows
+    if table.name == "prompt_sets" or "prompts" not in names:
+        return table
     at = names.index("prompts")
-    return [(*row[:at], *row[at + 1 :]) for row in table.rows if row[at] == of.prompt_set]
+    rows = [(*row[:at], *row[at + 1 :]) for row in table.rows if row[at] == of.prompt_set]
+    return replace(table, columns=table.columns[:at] + table.columns[at + 1 :], rows=rows)
 
 
 def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:
@@ -226,7 +228,7 @@ def _ratios(found: dict[str, Table], of: Headline) -> list[_Of]:
     return [
         _Of(dataset, model, sizes[dataset, model], (dataset, adjustment, case, mean, median))
         for dataset, model, m, adjustment, case, _, _, _, mean, median in (
-            _of_set(table, of) if table else []
+            table.rows if table else []
         )
         if m == of.m and mean is not None
     ]
