@@ -69,7 +69,7 @@ def test_ours_stands_beside_the_papers(done, monkeypatch):
     run.config["datasets"] = TEN
     rows = [(name, "RN50/openai", "clip", None, "", 60.0, 55.0, 65.0) for name in TEN]
     rows += [
-        ("dtd", "ViT-B-16/openai", "xmore", adjustment, 47.0, 44.0, 48.0)
+        ("dtd", "ViT-B-16/openai", "xmore", adjustment, "", 47.0, 44.0, 48.0)
         for adjustment in ("minmax", "running-sum", "global")
     ]
     leaderboard(monkeypatch, rows)
@@ -130,8 +130,8 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
 def test_methods_are_in_the_order_of_their_m(monkeypatch):
     rows = [
         {"dataset": "d", "model": "m", "uri": "u", "class_name": "c", "correct": True}
-        | {"predicted": "c", "variant": variant, "m": m, "place": [1, m, None]}
-        for variant, m in (("xmore", 16), ("xmore", 4), ("xmore", 1), ("clip", 0))
+        | {"predicted": "c", "name": name, "m": m, "prompt_set": "", "place": [1, m, None]}
+        for name, m in (("xmore", 16), ("xmore", 4), ("xmore", 1), ("clip", 0))
     ]
     monkeypatch.setattr(compare, "_predictions", lambda _: pa.Table.from_pylist(rows))
     run = SimpleNamespace(config={}, snapshot={"name": "s"}, artifacts=[])
