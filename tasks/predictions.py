@@ -112,28 +112,19 @@ def predictions(work: Workspace, source: ScoreSource, run: MethodRun) -> Artifac
     own = _Own(source.own) if source.own else None
     kept = _kept(source, rows.ids, own)
     stream = Stream(rows.stream.image_confidence[kept], rows.stream.text_confidence[kept])
-    weights = {variant: method.weights(stream, variant) for variant in run.variants}
+    weights = [(variant, method.weights(stream, variant)) for variant in run.variants]
 
-    streams = None
-    if own and isinstance(method, OrderedScorer):
-        in_order = np.searchsorted(own.ids, rows.ids[kept])
-        streams = Streams(method, run.request, run.variants, own.ref, in_order)
+    streams = _streams(run, own, rows.ids[kept]) if own else None
 
     def make_part(start: int, stop: int) -> pa.Table:
         in_stream = kept[start:stop]
         if not in_stream.any():
             return schemas.PREDICTIONS.empty_table()
-        first, last = (int(kept[:end].sum()) for end in (start, stop))
-        answer = streams.of(first, last) if streams else None
+        span = slice(*(int(kept[:end].sum()) for end in (start, stop)))
         mine = own.of(rows.ids[start:stop][in_stream]) if own and not streams else None
         queries = rows.of(start, stop).only(in_stream, mine)
-        tables = []
-        for variant, part_weights in _slices(weights, first, last):
-            step = part_weights.step if part_weights else None
-            if streams and answer:
-                queries = queries.saying(answer(variant))
-                step = streams.steps[variant][first:last]
-            tables.append(_table(queries, _Weighted(method, variant, part_weights), step))
+        weighted = [_Weighted(method, v, w and w.rows(span.start, span.stop)) for v, w in weights]
+        tables = _tables(queries, weighted, streams, span)
         constants = {"method": method.name, "model": scores.model, "m": run.m}
         return _merge(tables, constants)
 
@@ -203,10 +194,27 @@ def _kept(source: ScoreSource, ids: np.ndarray, own: _Own | None) -> np.ndarray:
     return kept
 
 
-def _slices(
-    weights: dict[Variant, Weights | None], start: int, stop: int
-) -> list[tuple[Variant, Weights | None]]:
-    return [(v, w.rows(start, stop) if w else None) for v, w in weights.items()]
+def _streams(run: MethodRun, own: _Own, ids: np.ndarray) -> Streams | None:
+    """Follow the orders of an ordered method over the query_ids in the stream; None for others."""
+    method = run.ref.method
+    if not isinstance(method, OrderedScorer):
+        return None
+    return Streams(method, run.request, run.variants, own.ref, np.searchsorted(own.ids, ids))
+
+
+def _tables(
+    queries: ScoredQueries, variants: list[_Weighted], streams: Streams | None, span: slice
+) -> list[pa.Table]:
+    """Return one table per variant of the queries that are at `span` in the stream."""
+    if streams is None:
+        return [
+            _table(queries, each, each.weights.step if each.weights else None) for each in variants
+        ]
+    answer = streams.of(span.start, span.stop)
+    return [
+        _table(queries.saying(answer(each.variant)), each, streams.steps[each.variant][span])
+        for each in variants
+    ]
 
 
 def _table(queries: ScoredQueries, weighted: _Weighted, step: np.ndarray | None) -> pa.Table:
