@@ -175,7 +175,7 @@ CONFIGS = {
     ),
     "a prompt set of an unknown kind": (
         {"prompt_sets": [{"name": "a", "json": "x"}]},
-        ["unknown key `prompt_sets.0.json`", "`template`", "`file`"],
+        ["unknown key `prompt_sets.0.json`", "known keys: name, template, file"],
     ),
     "a prompt set twice": (
         {"prompt_sets": [{"name": "a"}, {"name": "a", "template": "a {}."}]},
