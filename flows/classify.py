@@ -16,6 +16,7 @@ import pyarrow as pa
 from flows.plan import BenchmarkPlan, check_methods, look_up
 from flows.stages import retrieve, run_methods
 from tasks.candidates import candidates
+from tasks.leaks import leaks
 from tasks.method_scores import MethodInputs
 from tasks.queries import write_classes
 from tasks.query_embeddings import query_embeddings
@@ -211,11 +212,16 @@ def _stages(
 ) -> tuple[list[ArtifactRef], list[ArtifactRef]]:
     """Run all stages -> all artifacts, and the scores of each inference model and prompt set."""
     got = retrieve(plan, work, queries, card)
-    refs, scored = [queries, *classes, *got.refs], list[ArtifactRef]()
+    refs, scored, leaked = [queries, *classes, *got.refs], list[ArtifactRef](), None
+    if any("leaks" in ref.method.needs for ref in plan.methods):
+        leaked = leaks(work, queries, got.candidates, plan.snapshot, plan.config.leaks.threshold)
     for name in plan.config.roles.inference:
         model = plan.models[name]
         embeddings = got.embeddings[model.digest]
-        inputs = [MethodInputs(card, queries, each, embeddings, got.captions) for each in classes]
+        inputs = [
+            MethodInputs(card, queries, each, embeddings, got.captions, leaks=leaked)
+            for each in classes
+        ]
         written, predicted = run_methods(plan, work, inputs, model)
         refs += written
         scored += {item.scores.prompt_set: item.scores for item in predicted}.values()

@@ -13,7 +13,7 @@ from xmore.datasets.prompts import prompts_of_sets
 from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
 from xmore.memory.snapshot import Snapshot
-from xmore.methods.base import Scorer
+from xmore.methods.base import RunMemory, Scorer
 from xmore.methods.registry import MethodRef, method_refs
 from xmore.models.batch_size import settled
 from xmore.models.spec import ModelCard, describe_model
@@ -41,6 +41,10 @@ class BenchmarkPlan:
         """Each model once, even if two roles name it differently."""
         return list({model.digest: model for model in self.models.values()}.values())
 
+    @property
+    def memory(self) -> RunMemory:
+        return RunMemory(self.snapshot, self.models[self.config.roles.coarse])
+
 
 def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
     """Find what `config` names, and load its methods. Raises XmoreError before any work starts."""
@@ -61,11 +65,12 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
 
 def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:
     """Check that the models and the dataset support each method. Raises XmoreError."""
-    for run in method_runs(plan.config, plan.methods, card.name):
+    for run in method_runs(plan.config, plan.methods, card.name, plan.memory):
         method = run.ref.method
         if isinstance(method, Scorer):
             for name in plan.config.roles.inference:
-                method.check(run.request, plan.models[name], classes)
+                model = plan.models[name]
+                method.check(replace(run.request, model=model), model, classes)
 
 
 def settle_batch_size(plan: BenchmarkPlan, run: Run) -> BenchmarkPlan:

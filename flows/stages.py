@@ -73,7 +73,7 @@ def run_model(
     model, got = plan.models[name], found.retrieved
     embeddings = got.embeddings[model.digest]
     inputs = [
-        MethodInputs(card, found.queries, classes, embeddings, got.captions)
+        MethodInputs(card, found.queries, classes, embeddings, got.captions, leaks=found.leaks)
         for classes in found.classes
     ]
     left_out = found.leaks if plan.config.leaks.exclude else None
@@ -108,7 +108,7 @@ def run_methods(
     """
     config, shared = plan.config, inputs[0]
     by_m = [_scores(_under(work, each.classes), each, model, config.retrieval) for each in inputs]
-    runs = method_runs(config, plan.methods, shared.card.name)
+    runs = method_runs(config, plan.methods, shared.card.name, plan.memory)
     views: dict[ViewSet | None, ArtifactRef] = {
         of: view_embeddings(work, shared.queries, shared.card, model, of)
         for of in dict.fromkeys(filter(None, map(_view_set, runs)))

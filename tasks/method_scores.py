@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class MethodInputs:
     embeddings: ArtifactRef  # of the inference model
     captions: ArtifactRef
     views: ArtifactRef | None = None  # augmented views, of the inference model; if needed
+    leaks: ArtifactRef | None = None  # test images in the run's memory; None: not looked for
 
     def of(self, scorer: Scorer) -> list[ArtifactRef]:
         """Return those that its scores depend on; the embeddings stand for images and weights."""
@@ -52,6 +53,8 @@ class MethodInputs:
             needed.append(self.captions)
         if self.views and "view_embeddings" in scorer.needs:
             needed.append(self.views)
+        if self.leaks and "leaks" in scorer.needs:
+            needed.append(self.leaks)
         return needed
 
 
@@ -68,7 +71,7 @@ def method_scores(
     If the method reads augmented views, queries without them have no row. Memory: one part, and
     the method's own. Raises TypeError if the method has no scores of its own.
     """
-    scorer = method.method
+    scorer, request = method.method, replace(request, model=model)
     if not isinstance(scorer, Scorer):
         raise TypeError(f"`{method}` has no scores of its own")
     params: dict[str, Any] = {
@@ -157,6 +160,16 @@ class _Reader:
             tau=facts["logit_scale"],
             texts=lambda wanted: texts.features(wanted).unit,
             load=self._load,
+            leaked=self._leaked,
+        )
+
+    def _leaked(self) -> frozenset[str]:
+        """Return the memory_keys of test images: of the run's leaks, and their bytes elsewhere."""
+        if self.inputs.leaks is None or "leaks" not in self.scorer.needs:
+            return frozenset()
+        known = ((self.inputs.leaks, "memory_key"), (self.inputs.queries, "sha256"))
+        return frozenset().union(
+            *(read_rows(ref, columns=[name])[name].to_pylist() for ref, name in known)
         )
 
     @cached_property

@@ -15,7 +15,15 @@ from tasks.stage import Workspace, stage
 from tasks.streams import Streams
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.errors import DatasetError
-from xmore.methods.base import Method, MethodRequest, Scores, Stream, Variant, Weights
+from xmore.methods.base import (
+    Method,
+    MethodRequest,
+    RunMemory,
+    Scores,
+    Stream,
+    Variant,
+    Weights,
+)
 from xmore.methods.guard import check_scores
 from xmore.methods.ordered import OrderedScorer
 from xmore.methods.ranking import best_labels
@@ -58,14 +66,20 @@ class MethodRun:
 
 
 def method_runs(
-    config: BenchmarkConfig, methods: Sequence[MethodRef], dataset: str
+    config: BenchmarkConfig,
+    methods: Sequence[MethodRef],
+    dataset: str,
+    memory: RunMemory | None = None,
 ) -> list[MethodRun]:
-    """Return each of the config's methods with each M, or once if it reads no captions."""
-    cache = config.results / "cache"
+    """Return each of the config's methods with each M, or once if it reads no captions.
+
+    Without the run's memory a method may not be able to compute scores, but can be measured.
+    """
+    k, options, cache = config.retrieval.candidates, config.options, config.results / "cache"
     return [
         MethodRun(
             ref,
-            MethodRequest(dataset, config.retrieval.candidates, m, config.options, cache),
+            MethodRequest(dataset, k, m, options, cache, memory),
             tuple(config.adjustments),
             tuple(config.seeds),
         )

@@ -258,6 +258,12 @@ class BenchmarkConfig(Section):
             raise ValueError(f"`seeds` must be below 2^63, got {max(self.seeds)}")
         if self.prompt is not None and "{}" not in self.prompt:
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
+        for name in self.options.memories:
+            if name not in (*self.roles.models, *self.models):
+                raise ValueError(
+                    f"`options.memories`: no model `{name}`; known: "
+                    f"{', '.join(dict.fromkeys((*self.roles.models, *self.models)))}"
+                )
         for name in self.roles.models:
             if name not in self.models and "/" not in name:
                 defined = ", ".join(self.models) or "none"

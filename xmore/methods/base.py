@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from xmore.methods.options import MethodOptions, Source
 if TYPE_CHECKING:
     import torch
 
+    from xmore.memory.snapshot import Snapshot
     from xmore.models.encoder import OpenClipEncoder
     from xmore.models.spec import ModelCard
 
@@ -77,6 +78,14 @@ class ViewSet:
 
 
 @dataclass(frozen=True)
+class RunMemory:
+    """The memory of the run, which stays open while it lasts."""
+
+    snapshot: Snapshot
+    model: ModelCard  # the coarse model, which has embedded its images
+
+
+@dataclass(frozen=True)
 class MethodRequest:
     """The parameters with which a config runs a method on one dataset."""
 
@@ -85,6 +94,8 @@ class MethodRequest:
     m: int | None  # None if the method reads no captions
     options: MethodOptions = field(default_factory=MethodOptions)
     cache: Path = RESULTS / "cache"  # of files' hashes
+    memory: RunMemory | None = None
+    model: ModelCard | None = None  # the inference model, for a Scorer
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,7 @@ class ScoringContext:
     tau: float
     texts: Callable[[Sequence[str]], np.ndarray]  # unit features; a text is encoded only once
     load: Callable[[], OpenClipEncoder]
+    leaked: Callable[[], Collection[str]] = frozenset  # memory_keys of test images: "leaks"
 
     @cached_property
     def class_features(self) -> np.ndarray:
@@ -199,7 +211,7 @@ class Scorer(Method):
     """A method that computes its own scores, in the stage `method_scores`.
 
     The stage `predictions` reads the stored scores. `needs` is a subset of {"query_embeddings",
-    "pixels", "view_embeddings", "captions"}.
+    "pixels", "view_embeddings", "captions", "leaks"}.
     """
 
     # False: of the classes it reads the names alone, so that it is run for only one prompt set.
@@ -207,7 +219,7 @@ class Scorer(Method):
     part_rows: ClassVar[int] = 1024  # maximum number of queries of a part, which a kill can lose
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
-        """Raise XmoreError, before the run starts, if the method cannot work."""
+        """Raise XmoreError, before the run starts, if the method cannot work under `model`."""
 
     def view_set(self, request: MethodRequest) -> ViewSet:
         """Return the augmented views that the method reads, if it needs "view_embeddings"."""

@@ -88,6 +88,11 @@ class MethodOptions(Section):
     views: ViewsOptions = ViewsOptions()
     zero: ZeroOptions = ZeroOptions()
     reco: RecoOptions = RecoOptions()
+    memories: dict[str, AnchoredPath] = Field(
+        default_factory=dict,
+        description="Inference model to the memory in which `tip-x` searches images by text; that "
+        "model must have embedded it. Default: the run's `memory`, if it has.",
+    )
 
 
 Source = Literal["paper", "fixed", "validation", "oracle"]

@@ -20,7 +20,7 @@ from xmore.methods.source import source_of
 
 GROUP = "xmore.methods"  # an entry point is `NAME = "package.module:METHOD"`
 SCORES = frozenset({"image_scores", "text_scores"})
-INPUTS = frozenset({"query_embeddings", "pixels", "view_embeddings", "captions"})
+INPUTS = frozenset({"query_embeddings", "pixels", "view_embeddings", "captions", "leaks"})
 
 
 def is_file(spec: str) -> bool:

@@ -19,6 +19,7 @@ from xmore.methods import (
     clip,
     confident_views,
     equal,
+    tip_x,
     tpt,
     xmore,
     zero,
@@ -58,6 +59,7 @@ METHODS: dict[str, Method] = {
         coder.METHOD,
         coder_rerank.METHOD,
         reco.METHOD,
+        tip_x.METHOD,
     )
 }
 PAPERS = ("clip", "caption-ensemble", "equal", "xmore")  # the default of the key `methods`

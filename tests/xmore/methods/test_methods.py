@@ -138,7 +138,7 @@ def test_every_module_registers_a_method_under_its_own_name():
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_method_declares_what_it_needs_and_never_receives_a_label(method):
-    own = {"query_embeddings", "pixels", "view_embeddings", "captions"}
+    own = {"query_embeddings", "pixels", "view_embeddings", "captions", "leaks"}
     assert method.needs
     assert method.needs <= (own if isinstance(method, Scorer) else {"image_scores", "text_scores"})
     received = [

@@ -11,6 +11,7 @@ import numpy as np
 
 from xmore.files.errors import SnapshotError
 from xmore.files.progress import track
+from xmore.memory.allowed import LOOK, nearest_allowed
 from xmore.memory.cost import exact_is_affordable
 from xmore.memory.rows import embeddings_of, rows_of_shard
 from xmore.memory.search import Searcher
@@ -18,7 +19,6 @@ from xmore.memory.snapshot import Kind, Snapshot, seen_by
 from xmore.models.spec import same_space
 
 MOST_HELD_OUT = 2000  # rows; retrieval compares each with each
-LOOK = 1024  # nearest rows that are examined to find k valid ones
 CHUNK = 512  # rows whose neighbours are searched at a time
 PAIR_BYTES = 64 << 20  # embeddings of candidates in memory at a time
 
@@ -168,18 +168,11 @@ class Neighbourhood:
 
     def _of_chunk(self, side: str, ids: np.ndarray) -> np.ndarray:
         queries = embeddings_of(self.memory.of(side), ids)
-        found = np.full((len(ids), self.k), -1)
-        todo, depth, most = np.arange(len(ids)), 4 * self.k, min(LOOK, self.memory.image.rows)
-        while len(todo):
-            depth = min(depth, most)
-            nearest = self.search(queries[todo], depth).ids
-            good = self._allowed(ids[todo], nearest)
-            rank = np.cumsum(good, 1) - 1
-            row, column = np.nonzero(good & (rank < self.k))
-            found[todo[row], rank[row, column]] = nearest[row, column]
-            todo = todo[good.sum(1) < self.k] if depth < most else todo[:0]
-            depth *= 4
-        return found
+
+        def allowed(todo: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+            return self._allowed(ids[todo], nearest)
+
+        return nearest_allowed(self.search, queries, self.k, allowed)
 
     def _allowed(self, ids: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """Return which of (n, m) candidates may be neighbours of (n,) rows: (n, m) bool."""
