@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ra_tta_literal import literal as ra_tta
+from ra_tta_literal import unit_mean
 from tip_x_literal import literal as tip_x
 
 from flows.benchmark import xmore_benchmark
@@ -16,6 +18,7 @@ from flows.reindex import xmore_reindex
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
 from xmore.files.errors import ConfigError, SnapshotError
+from xmore.files.paths import PROJECT_ROOT
 from xmore.memory.rows import embeddings_of, places_of
 from xmore.memory.snapshot import open_snapshot, resolve_current
 from xmore.methods.registry import METHODS as REGISTERED
@@ -24,7 +27,9 @@ from xmore.results.runs import load_run
 from xmore.store.artifacts import read_rows
 
 ROWS = 60
-METHODS = ["tip-x"]
+METHODS = ["tip-x", "ra-tta"]
+VIEWS, SOME = 9, 6  # augmented views of some images
+DESCRIPTIONS = PROJECT_ROOT / "data" / "descriptions" / "stamps.json"
 
 
 def memory_config(world, root: Path):
@@ -36,6 +41,13 @@ def memory_config(world, root: Path):
         sources=[{"images": {"folder": root / "images", "captions": root / "captions.parquet"}}],
         shard_rows=40,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_views():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xmore.methods.ra_tta.ra_tta.VIEWS", VIEWS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,9 @@ def memory(world, tmp_path_factory) -> Path:
 
 
 def config_of(world, results: Path, searched: Path | None, **changes) -> BenchmarkConfig:
-    options = {"memories": {"lite0": searched}} if searched else {}
+    options = {"ratta": {"descriptions": DESCRIPTIONS}, "views": {"limit": SOME}}
+    if searched:
+        options |= {"memories": {"lite0": searched}}
     values = {"methods": ["clip", *METHODS], "options": options} | changes
     return world.config(results, **values)
 
@@ -125,6 +139,26 @@ def test_tip_x_equals_its_formulas_and_no_key_is_a_test_image(run, config, memor
     assert np.abs(with_photo - expected).max() > 1e-4
 
 
+def test_ra_tta_equals_its_formulas_and_retrieves_no_test_image(run, config, memory):
+    _, _, tau = inputs_of(run, config)
+    (embedded,) = [ref for ref in run.artifacts if ref.stage == "view_embeddings"]
+    views = np.array(read_rows(embedded)["embedding"].to_pylist(), np.float32)
+    views = views.reshape(SOME, VIEWS, -1)
+    (classes,) = [ref for ref in run.artifacts if ref.stage == "classes"]
+    rows, leaked = rows_of(memory)
+    encode, sentences = encoder_of(config), json.loads(DESCRIPTIONS.read_text())
+    described, texts = [], []
+    for row in read_rows(classes).to_pylist():
+        mine, before = sentences[row["class_name"]], f"a photo of a {row['class_name']}."
+        described.append(encode([*(f"{before} {sentence}" for sentence in mine), before]))
+        texts.append(unit_mean(encode([*mine, *row["prompts"]])))
+    known = described, np.array(texts), rows, tau, 0.75
+    kept = []
+    expected = np.array([ra_tta(each, *known, leaked, kept) for each in views])
+    assert kept, "classes that are kept"
+    np.testing.assert_allclose(scores_of(run, "ra-tta"), expected, rtol=0, atol=1e-5)
+
+
 def test_a_second_run_does_nothing_and_its_settings_are_told(run, config):
     again = load_run(config.results, xmore_benchmark.fn(config, again=True))
     assert all(ref.skipped for ref in again.artifacts)
@@ -132,6 +166,7 @@ def test_a_second_run_does_nothing_and_its_settings_are_told(run, config):
     told = {
         row["method"]: json.loads(row["hyperparameters"]) for row in read_rows(metrics).to_pylist()
     }
+    assert told["ra-tta"]["views"] == {"value": VIEWS, "source": "paper"}
     assert told["tip-x"] == {
         "keys": {"value": 16, "source": "fixed"},
         "alpha": {"value": 1.17, "source": "fixed"},
@@ -174,7 +209,7 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bytes(
         score = prepare(context)
 
         def stopping(shard):
-            if len(made) == 2:
+            if made:
                 raise KeyboardInterrupt
             made.append(shard)
             return score(shard)
@@ -186,7 +221,7 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bytes(
         patch.setattr(REGISTERED[method], "prepare", prepare_to_stop)
         with pytest.raises(KeyboardInterrupt):
             xmore_benchmark.fn(other)
-    assert len([*(tmp_path / "store" / "method_scores").glob("*/*.partial/part-*.parquet")]) == 2
+    assert len([*(tmp_path / "store" / "method_scores").glob("*/*.partial/part-*.parquet")]) == 1
     resumed = load_run(tmp_path, xmore_benchmark.fn(other))
     assert parts_of(resumed, method) == parts_of(run, method)
 
@@ -237,8 +272,7 @@ def no_memory(world, results, memory):
 
 
 def memory_of_another_model(world, results, memory):
-    options = {"memories": {"lite0": world.root / "memory"}}
-    config = config_of(world, results, None, options=options)
+    config = config_of(world, results, world.root / "memory")
     return config, SnapshotError, "was embedded by `lite0-pooled`, not by the inference model"
 
 

@@ -37,7 +37,7 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
     if file is None:
         return [[template.replace("{}", name)] for name in names]
     if file.suffix == ".json":
-        return _descriptions(names, file)
+        return class_sentences(names, file)
     rows = read_names(file, ConfigError, "`prompts`")
     refuse_doubles(file, rows, ConfigError)
     refuse_quotes(file, rows, ConfigError)
@@ -56,9 +56,13 @@ def class_prompts(names: list[str], template: str, file: Path | None) -> list[li
     return [[line.replace("{}", name) for line in templates] for name in names]
 
 
-def _descriptions(names: list[str], file: Path) -> list[list[str]]:
+def class_sentences(names: list[str], file: Path, key: str = "`prompts`") -> list[list[str]]:
+    """Return the sentences of each class by a JSON file that a key of the config names.
+
+    It maps class names to lists of sentences, as CuPL's do. Raises ConfigError.
+    """
     try:
-        data = json.loads(read_text(file, ConfigError, "`prompts`"), object_pairs_hook=_each_once)
+        data = json.loads(read_text(file, ConfigError, key), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid JSON ({error}).") from error
     if not isinstance(data, dict):

@@ -80,6 +80,15 @@ class RecoOptions(Section):
     )
 
 
+class RattaOptions(Section):
+    """The descriptions of classes for `ra-tta`."""
+
+    descriptions: AnchoredPath | None = Field(
+        None,
+        description="JSON file of sentences per class. Default: data/descriptions/DATASET.json.",
+    )
+
+
 class MethodOptions(Section):
     """Options for single methods."""
 
@@ -88,10 +97,11 @@ class MethodOptions(Section):
     views: ViewsOptions = ViewsOptions()
     zero: ZeroOptions = ZeroOptions()
     reco: RecoOptions = RecoOptions()
+    ratta: RattaOptions = RattaOptions()
     memories: dict[str, AnchoredPath] = Field(
         default_factory=dict,
-        description="Inference model to the memory in which `tip-x` searches images by text; that "
-        "model must have embedded it. Default: the run's `memory`, if it has.",
+        description="Inference model to the memory in which `tip-x` and `ra-tta` search images by "
+        "text; that model must have embedded it. Default: the run's `memory`, if it has.",
     )
 
 

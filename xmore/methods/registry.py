@@ -29,6 +29,7 @@ from xmore.methods.coder import captions as coder_captions
 from xmore.methods.coder import coder
 from xmore.methods.coder import rerank as coder_rerank
 from xmore.methods.outside import digest_of_file, from_file, from_package, installed, is_file
+from xmore.methods.ra_tta import ra_tta
 from xmore.methods.reco import reco
 from xmore.methods.tda import oracle as tda_oracle
 from xmore.methods.tda import tda
@@ -60,6 +61,7 @@ METHODS: dict[str, Method] = {
         coder_rerank.METHOD,
         reco.METHOD,
         tip_x.METHOD,
+        ra_tta.METHOD,
     )
 }
 PAPERS = ("clip", "caption-ensemble", "equal", "xmore")  # the default of the key `methods`

@@ -17,6 +17,7 @@ from xmore.methods.base import (
     Variant,
     needed,
 )
+from xmore.methods.products import inner_products, padded
 
 if TYPE_CHECKING:
     from xmore.models.spec import ModelCard
@@ -25,7 +26,6 @@ PER_CLASS = 16  # keys
 ALPHA, BETA, GAMMA = 1.17, 1.0, 1.0  # the starts of the public codes' searches
 TEMPERATURE = 0.5  # of the class distributions that are compared, in the public code
 BLOCK = 256  # queries; with 16,000 keys three arrays of 16 MB
-ALIGN = 64  # products are of a multiple of this many rows: BLAS may sum the last ones otherwise
 
 
 class TipX(Scorer):
@@ -75,7 +75,7 @@ class KeyCache:
 
     def __init__(self, keys: np.ndarray, label: np.ndarray, classes: np.ndarray) -> None:
         """Take (K, D) float32 keys, the (K,) ascending labels of theirs, and (C, D) classes."""
-        self._keys, self._count = _padded(keys), len(keys)
+        self._keys, self._count = padded(keys), len(keys)
         self._present, self._starts = np.unique(label, return_index=True)
         self._classes = classes.astype(np.float64)
         self._mean = self._classes.mean(0)
@@ -94,7 +94,7 @@ class KeyCache:
         return softmax(np.concatenate(logits), axis=1)
 
     def _logits(self, features: np.ndarray, tau: float) -> np.ndarray:
-        similarities = _products(features.astype(np.float64), self._classes)
+        similarities = inner_products(features.astype(np.float64), self._classes)
         logits = tau * similarities
         if self._count:
             logits[:, self._present] += self._added(features, similarities)
@@ -126,23 +126,13 @@ class KeyCache:
         from scipy.special import softmax
 
         spread = softmax(similarities / TEMPERATURE, axis=1)
-        towards = (_products(spread, self._classes.T) - self._mean) / TEMPERATURE
+        towards = (inner_products(spread, self._classes.T) - self._mean) / TEMPERATURE
         far = self._to_keys(towards.astype(np.float32))
         np.subtract(self._own, far, out=far)
         return far
 
     def _to_keys(self, rows: np.ndarray) -> np.ndarray:
-        return _products(rows, self._keys)[:, : self._count]
-
-
-def _products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the inner products of (n, D) and (m, D) rows: (n, m)."""
-    return (_padded(rows) @ others.T)[: len(rows)]
-
-
-def _padded(rows: np.ndarray) -> np.ndarray:
-    """Return (n, D) rows, and rows of zeros up to a multiple of ALIGN."""
-    return np.pad(rows, ((0, -len(rows) % ALIGN), (0, 0)))
+        return inner_products(rows, self._keys)[:, : self._count]
 
 
 def _log_sum(keys: np.ndarray, classes: np.ndarray) -> np.ndarray:
