@@ -63,7 +63,7 @@ lock: ## Resolve pyproject.toml into requirements.lock, with hashes
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--fork-strategy fewest --extra dev --extra dask --extra ray --extra clip-benchmark \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
-	sed -i "s/ ; python_full_version < '3.13' and .*'//; \
+	sed -i "s/ ; python_full_version < '3.13' and .* \\\\$$/ \\\\/; \
 		s/ and platform_machine == 'x86_64' and sys_platform == 'linux'//" requirements.lock
 
 clean: ## Remove what runs have made; keeps .venv

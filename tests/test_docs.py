@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 from xmore.methods.registry import METHODS
 from xmore.results.runs import load_run
@@ -92,6 +94,25 @@ def test_python_and_the_exports_do_what_the_page_says(checkout):
     printed = run("".join(text for kind, text in found if kind == "sh"), checkout)
     assert r"\toprule" in printed and "**" in printed and "1 files" in printed
     assert (checkout / "run.json").stat().st_size and (checkout / "leaderboard.csv").stat().st_size
+
+
+def test_the_notebook_runs(checkout):
+    """As Jupyter runs it, in the folder that it lies in."""
+    (checkout / "docs").mkdir()
+    book = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    assert not [cell for cell in book.cells if cell.get("outputs")]  # as it is, without a result
+    run(".venv/bin/xmore benchmark configs/demo.yaml", checkout)
+    place = {"metadata": {"path": str(checkout / "docs")}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(checkout))  # not the project that is installed
+        NotebookClient(book, timeout=300, kernel_name="python3", resources=place).execute()
+    shown = [
+        output.data for cell in book.cells for output in cell.get("outputs", []) if "data" in output
+    ]
+    pages = [data["text/html"] for data in shown if "text/html" in data]
+    assert "xmore minmax" in pages[0] and any("data:image/webp" in page for page in pages)
+    assert any("image/png" in data for data in shown)
+    assert (checkout / "gains.pdf").read_bytes().startswith(b"%PDF")
 
 
 def read_scores(checkout):
