@@ -18,8 +18,8 @@ from xmore.files.errors import MethodError, XmoreError, cause_of, is_shortage, w
 from xmore.methods.base import Method, Origin, Scorer, Setting, Variant, Weights
 from xmore.methods.source import package_of
 
-CALLED = ("variants", "settings", "weights", "class_scores", "check", "identity", "prepare")
-SCORE = "what `prepare` returns"
+MAKERS = ("prepare", "evidence", "follow")  # each returns a function
+CALLED = ("variants", "settings", "weights", "class_scores", "check", "identity", *MAKERS)
 ROUNDING = 1e-6  # how far a probability may lie beyond 0 and 1
 
 
@@ -40,7 +40,7 @@ def _guarded(method: Method, name: str, function: Callable[..., Any]) -> Callabl
             wrong = _wrong(name, result, args)
         if wrong:
             raise MethodError(f"{_defined(method, name)}: {wrong}")
-        return _guarded(method, SCORE, result) if name == "prepare" else result
+        return _guarded(method, f"what `{name}` returns", result) if name in MAKERS else result
 
     return call
 
@@ -101,7 +101,7 @@ def _wrong(name: str, result: Any, args: tuple[Any, ...]) -> str:
         json.dumps({key: asdict(setting) for key, setting in result.items()}, allow_nan=False)
     if name == "identity":
         json.dumps(result, allow_nan=False)
-    if name == "prepare" and not callable(result):
+    if name in MAKERS and not callable(result):
         return f"must return a function, got {_short(result)}."
     if name == "weights" and result is not None:
         shape = args[0].image_confidence.shape
