@@ -5,6 +5,7 @@ import pytest
 
 from xmore.memory import scan as scanning
 from xmore.memory import search
+from xmore.memory.device import DeviceRows
 from xmore.memory.rows import embedding_blocks
 from xmore.memory.scan import Scan
 from xmore.memory.search import Searcher, exact_search
@@ -105,3 +106,21 @@ def test_the_rows_on_a_device_are_searched_as_those_here(memory):
     mine, theirs = there(queries, K), here(queries, K)
     np.testing.assert_array_equal(mine.ids, theirs.ids)
     np.testing.assert_allclose(mine.similarities, theirs.similarities, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_blocks_go_to_a_device_once_a_stage(memory, monkeypatch, fits):
+    """Four passes over the queries; where the rows do not fit, each sends them anew."""
+    sent, send = [], DeviceRows._send
+
+    def counted(self, block):
+        sent.append(len(block))
+        return send(self, block)
+
+    monkeypatch.setattr(DeviceRows, "_send", counted)
+    monkeypatch.setattr(DeviceRows, "_fits", lambda self: fits)
+    monkeypatch.setattr(scanning, "SCAN_BYTES", 2.5 * PART * (8 * DIM + 24 * K))
+    found, asked = scanned(memory, searcher=lambda *how: Searcher(*how, device="cpu:0"))
+    assert len(asked) == 4 and sent == [100] * 3 * (1 if fits else 4)
+    for mine, theirs in zip(found, alone(memory), strict=True):
+        np.testing.assert_array_equal(mine.ids, theirs.ids)

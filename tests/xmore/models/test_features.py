@@ -4,14 +4,16 @@ import logging
 import multiprocessing
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from xmore.files.digests import digest_file
 from xmore.images.readers import Files, ListedImages, Tars
-from xmore.models import decoding
-from xmore.models.decoding import FEW, Decoder
+from xmore.models import decoding, features
+from xmore.models.decoding import FEW, Decoded, Decoder
 from xmore.models.features import decoder_of, encode_images, encode_parts
 from xmore.models.loaded import load_encoder
 from xmore.models.spec import describe_model
@@ -117,6 +119,47 @@ def test_a_reader_is_sent_once_and_another_only_in_part(images):
         images.names[i : i + 4] for i in (16, 20, 24, 28)
     ]
     assert [unit.ends_part for unit in units] == [False, True] * 4
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda:1", True)])
+def test_workers_hand_over_pinned_memory_to_a_gpu(encoder, images, monkeypatch, device, pinned):
+    asked = []
+
+    def loader(decoding, sampler, pin_memory, **_):
+        asked.append(pin_memory)
+        return (decoding[unit] for unit in sampler)
+
+    monkeypatch.setattr(decoding, "DataLoader", loader)
+    here = decoder_of(encoder, *SIZES)
+    units = list(Decoder(here.to_pixels, 4, device=device)(spans(images, 7), len(images)))
+    assert asked == [pinned] and sum(len(unit.kept) for unit in units) == 27
+    pixels = SimpleNamespace(pin_memory=lambda: "pinned")
+    assert Decoded(pixels, [], {}, True, True).pin_memory().pixels == "pinned"
+    assert Decoded(None, [], {}, True, True).pin_memory().pixels is None
+
+
+def test_a_gpu_has_batches_before_it_while_one_is_waited_for(encoder, images, monkeypatch):
+    """Nothing waits for the copy back of a batch's features but what comes two batches later."""
+    told = []
+
+    class Gpu:
+        device, normalise = "cuda", staticmethod(lambda pixels: pixels)
+
+        def in_parts(self, run, batch):
+            return [run(batch)]
+
+        def start_images(self, pixels):
+            told.append("begins")
+            return len(pixels)
+
+        def rows(self, count):
+            told.append("waits")
+            return np.zeros((count, 2), np.float32)
+
+    monkeypatch.setattr(features, "to_device", lambda parts, device: torch.cat(parts))
+    found = list(encode_parts(spans(images, 15), 30, Gpu(), decoder_of(encoder, *SIZES)))
+    assert [len(part.unit) for part in found] == [12, 15]  # eight batches of four, or three
+    assert told == ["begins"] * 2 + ["begins", "waits"] * 6 + ["waits"] * 2
 
 
 def _zombie(pid: int) -> bool:
