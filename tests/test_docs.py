@@ -63,7 +63,7 @@ def test_the_page_of_methods_has_them_all_in_their_order():
     """A row and a section each; what has seen test labels is only named."""
     page = (ROOT / "docs" / "methods.md").read_text()
     ours = [name for name in METHODS if not name.endswith("-oracle")]
-    assert re.findall(r"^\| `([\w-]+)`", page, re.M) == ours
+    assert re.findall(r"^\| `([\w-]+)`", page.partition("\n## ")[0], re.M) == ours
     assert [name for name in re.findall(r"^## ([\w-]+)$", page, re.M) if name in METHODS] == ours
     assert [name for name in METHODS if f"`{name}`" not in page] == []
 

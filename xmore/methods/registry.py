@@ -22,6 +22,9 @@ from xmore.methods import (
     tip_x,
     tpt,
     xmore,
+    xmore_agreeing,
+    xmore_product,
+    xmore_similar,
     zero,
 )
 from xmore.methods.base import Method
@@ -47,6 +50,9 @@ METHODS: dict[str, Method] = {
         # X-MoRe's family.
         equal.METHOD,
         xmore.METHOD,
+        xmore_similar.METHOD,
+        xmore_agreeing.METHOD,
+        xmore_product.METHOD,
         # Others.
         calip.METHOD,
         calip_oracle.METHOD,

@@ -17,6 +17,7 @@ from xmore.methods.base import (
     needed,
     retrieval_settings,
 )
+from xmore.methods.caption_weights import coded
 
 
 class CoderCaptions(Scorer):
@@ -49,16 +50,6 @@ class CoderCaptions(Scorer):
             return class_probabilities(mixed, context.class_features, context.tau)
 
         return score
-
-
-def coded(captions: list[list[str]]) -> tuple[np.ndarray, list[str]]:
-    """Return each query's captions as rows, (Q, M) int64 (-1 = none), of the distinct captions."""
-    row: dict[str, int] = {}
-    codes = np.full((len(captions), max(map(len, captions), default=0)), -1, np.int64)
-    for query, of_query in enumerate(captions):
-        for rank, caption in enumerate(of_query):
-            codes[query, rank] = row.setdefault(caption, len(row))
-    return codes, list(row)
 
 
 def with_captions(
