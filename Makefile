@@ -14,12 +14,13 @@ setup: $(VENV)/ready ## Create .venv with exactly what requirements.lock says, h
 # Of all packages fire alone has no wheel: the lock's setuptools builds it, not PyPI's newest.
 # uv installs in seconds what takes pip minutes, but reads none of pip's settings: behind a mirror
 # that only those name, pip does it.
+# By a path, not by a hook: which comes after a folder `xmore` that Python is started beside.
 # Bytecode is compiled now: where the disk is full later, Python would leave half a file of it.
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^setuptools==/,/# via/p; /^uv==/,/# via/p' requirements.lock | $(PIP) -r /dev/stdin
 	$(UV) --require-hashes -r requirements.lock || $(PIP) --no-build-isolation -r requirements.lock
-	$(UV) -e .
+	$(UV) --config-settings editable_mode=compat -e .
 	$(BIN)/python -m compileall -q flows tasks index_build xmore
 	touch $@
 

@@ -41,7 +41,7 @@ from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
 NAME = "image"  # of the temporary dataset that holds the image
-NO_CLASSES = "name the classes: set labels, a file of labels, or a run."
+NO_CLASSES = "name the classes: set one of --labels, --labels-file and --run."
 
 
 def parse_labels(text: str | None, file: Path | None) -> list[str]:
@@ -249,7 +249,7 @@ def _as_in(like: Run, dataset: str, scored: ArtifactRef, m: int, labels: list[st
     best = int(probabilities.argmax())
     return Answer(
         model=str(scored.model),
-        method=under(f"xmore minmax after {like.name}", scored.prompt_set),
+        method=under("xmore minmax in the stream", scored.prompt_set),
         m=m,
         image_weight=float(weights[0][0]),
         text_weight=float(weights[1][0]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from flows.classify import NO_CLASSES, check_labels, classified, nearest
+from flows.classify import check_labels, classified, nearest
 from flows.start import start_benchmark, start_reindex
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
@@ -83,7 +83,9 @@ def classify(
     """
     like = load_run(Path(results), run) if run else None
     if labels is None and like is None:
-        raise ConfigError(NO_CLASSES)
+        raise ConfigError("name the classes: labels, or a run whose classes are taken.")
+    if isinstance(labels, str):
+        raise ConfigError(f"labels must be a list of names, got the text {labels!r}.")
     names = None if labels is None else check_labels([plain(label) for label in labels])
     used = config_of(like) if like else _loaded(config, BenchmarkConfig)
     with classified(Path(image), names, used, like, dataset) as (steps, plan):

@@ -140,11 +140,14 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         target = find(memory, to)
         if target.name == current:
             raise SnapshotError(f"{memory}: CURRENT is already {current}.")
-        held = takedown.holds(target.path, takedown.current(memory))
+        held = _holds(memory, target.name)
         if held:
+            others = (name for name in history.names(memory) if name != current)
+            free = next((other for other in others if not _holds(memory, other)), None)
+            advice = f"Roll back with --to {free}, or run" if free else "Run"
             raise SnapshotError(
-                f"{memory}: {target.name} holds {counted(held, 'row')} taken down since. Roll back "
-                "to a newer snapshot, or run `xmore reindex` with the older sources."
+                f"{memory}: {target.name} holds {counted(held, 'row')} taken down since. {advice} "
+                "`xmore reindex` with the older sources."
             )
         pointer, events = memory / "CURRENT", memory / history.FILE
         write_whole(beside(pointer), f"{target.name}\n".encode())
@@ -154,6 +157,12 @@ def roll_back(memory: Path, to: str | None) -> tuple[str, str]:
         changes = [Change(path, beside(path)) for path in (events, pointer)]
         commit(memory, changes, **{"rolled back": [current, target.name]})
         return current, target.name
+
+
+def _holds(memory: Path, name: str) -> int:
+    """Return how many rows of a snapshot are taken down; 0 of one that is gone."""
+    path = memory / "snapshots" / name
+    return takedown.holds(path, takedown.current(memory)) if path.is_dir() else 0
 
 
 def estimate_reindex(config: ReindexConfig) -> ReindexEstimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,7 +121,7 @@ def check(
         safe(
             f"{card.name}: {len(found.class_names)} classes, "
             f"{counted(len(found.queries), 'test image')}, "
-            f"{min(per_class, default=0)} to {max(per_class, default=0)} per class, in {card.root}"
+            f"{_range(per_class)} per class, in {card.root}"
         )
     )
     if isinstance(card.source, CoopSource):
@@ -132,7 +133,8 @@ def check(
     for uri, cause in found.rejected[:5]:
         say(safe(f"cannot be used: {printable(uri)}: {cause}"))
     if found.rejected:
-        say(f"{len(found.rejected)} images cannot be used. Download them again.")
+        count = counted(len(found.rejected), "image")
+        say(f"{count} cannot be used: replace or remove them. A run sets them aside.")
         raise typer.Exit(1)
     complete = "The dataset is complete."
     say(complete if card.expected else "The card has no expected counts: add `expected` to it.")
@@ -190,3 +192,8 @@ def _expected(card: DatasetCard) -> str:
 def _shortened(names: list[str]) -> str:
     some = ", ".join(names[:4])
     return f"{some}, ... ({len(names)})" if len(names) > 4 else some
+
+
+def _range(counts: Iterable[int]) -> str:
+    found = sorted(set(counts)) or [0]
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"

@@ -92,6 +92,7 @@ def compare(
 ) -> None:
     """Compare a run with another run or with the paper's tables, and print the differences."""
     from flows.cli.terminal.compare import show_comparison, show_paper
+    from flows.cli.terminal.console import wants_json
     from xmore.results.compare import between, to_paper
 
     if (other is None) == (to is None):
@@ -101,7 +102,8 @@ def compare(
         show_paper(found, to_paper(found))
     else:
         second = named_run(results, other)
-        show_comparison(found, second, between(found, second))
+        listed = None if wants_json() else 10
+        show_comparison(found, second, between(found, second, listed))
 
 
 @with_json

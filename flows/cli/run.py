@@ -149,7 +149,7 @@ def classify(
 ) -> None:
     """Classify one image among labels, and print each step."""
     from flows.classify import classified, parse_labels
-    from flows.cli.terminal.console import say
+    from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.explain import show_explanation
     from xmore.config.benchmark import BenchmarkConfig
     from xmore.config.load import load_config
@@ -169,6 +169,8 @@ def classify(
             return
         show_explanation(steps)
         say("A single image has no stream: `xmore none` weighs by the raw confidences.")
+        if like:
+            say(safe(f"In the stream: as if it came after the queries of {like.name}."))
 
 
 def _explain_in_page(steps: Any, image: Path, snapshot: Any, html: Path) -> None:

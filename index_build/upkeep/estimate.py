@@ -18,6 +18,7 @@ from index_build.base.features import to_embed
 from index_build.ledger import open_ledger
 from index_build.plan import ReindexPlan
 from index_build.sources.look_up import Wanted
+from xmore.files.progress import working
 from xmore.images.readers import ListedImages
 from xmore.models.batch_size import settled
 from xmore.models.device import pick_device
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 # Used if no run of this memory has measured them; docs/scale.md says how these were measured.
 ASSUMED = {"download": 172.0, "image_bytes": 20_000.0}  # images per second and process; bytes each
-PROBE = 128  # images embedded to measure the model on this machine
+PROBE = 128  # images embedded to measure the model on this machine, at most
+FIRST = 16  # images embedded before
 METADATA_BYTES = 390  # per row: key, URL, caption compressed; key and caption not, in pairs.arrow
 
 
@@ -78,7 +80,8 @@ def estimate(plan: ReindexPlan, wanted: list[Wanted]) -> ReindexEstimate:
     todo = fresh + unembedded * config.shard_rows
     encoder = load_encoder(plan.model, pick_device(config.execution.device))
     known = history.rates(config.memory)
-    embed, dim, source = _probe(encoder, plan)
+    with working("timing the model"):
+        embed, dim, source = _probe(encoder, plan, min(PROBE, max(todo, FIRST)))
     rates = {
         "download": _rate(known, "download", ASSUMED["download"] * config.download.processes),
         "image_bytes": _rate(known, "image_bytes", ASSUMED["image_bytes"]),
@@ -120,8 +123,8 @@ class _Noise:
         return self
 
 
-def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str]:
-    """Measure the model on this machine -> images per second with decoding, dim, and the source."""
+def _probe(encoder: OpenClipEncoder, plan: ReindexPlan, count: int) -> tuple[float, int, str]:
+    """Embed some images on this machine -> images per second with decoding, dim, and the source."""
     from xmore.models.features import encode_images  # imports torch
 
     pixels = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
@@ -129,8 +132,10 @@ def _probe(encoder: OpenClipEncoder, plan: ReindexPlan) -> tuple[float, int, str
     Image.fromarray(pixels).save(buffer, "JPEG")
     execution = plan.config.execution
     sizes = settled(execution.batch_size, [plan.model], execution.device), execution.workers
-    few, many = (ListedImages(_Noise(buffer.getvalue()), [""] * n, [None] * n) for n in (16, PROBE))
+    few, many = (
+        ListedImages(_Noise(buffer.getvalue()), [""] * n, [None] * n) for n in (FIRST, count)
+    )
     encode_images(few, encoder, *sizes)  # the first pass is slower
     begun = time.perf_counter()
     unit = encode_images(many, encoder, *sizes).unit
-    return PROBE / (time.perf_counter() - begun), unit.shape[1], f"{PROBE} images, now"
+    return count / (time.perf_counter() - begun), unit.shape[1], f"{count} images, now"

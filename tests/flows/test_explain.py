@@ -123,7 +123,7 @@ def test_a_new_picture_is_classified_as_the_run_did(world, done, run, config_fil
     expected = next(a for a in row.answers if a.method == "xmore none")
     line = next(line for line in answer.stdout.splitlines() if "xmore none" in line)
     assert expected.answer in line and f"{expected.probability:.3f}" in line
-    assert f"xmore minmax after {done.name}" in answer.stdout and "no stream" in answer.stdout
+    assert "xmore minmax in the stream" in answer.stdout and "no stream" in answer.stdout
     own = xmore("classify", image, "--run", done.name, "--results", done.config.results)
     assert own.stdout == answer.stdout  # the run's classes
     refused = xmore("classify", image)
@@ -160,7 +160,9 @@ def test_a_picture_comes_after_the_queries_of_one_dataset(world, two, tmp_path):
         ((low, high),) = bounds.fetchall()
         with classified(image, ["bird", "tool"], config, two, name) as (found, _):
             assert [a.model for a in found.answers] == ["lite0"] * 5 + ["lite2"] * 5
-            after = next(a for a in found.answers if a.method.startswith("xmore minmax after"))
+            after = next(
+                a for a in found.answers if a.method.startswith("xmore minmax in the stream")
+            )
             mine = found.scores[0].image_confidence
         weights[name] = after.image_weight
         assert after.image_weight == pytest.approx(min(max((mine - low) / (high - low), 0), 1))

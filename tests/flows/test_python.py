@@ -114,7 +114,7 @@ def test_one_image_is_classified_as_by_the_command(done, photo, xmore):
     asked = xmore("classify", photo, "--run", done.name, "--results", config.results)
     for answer in as_run.answers:
         assert f"{answer.probability:.3f}" in asked.stdout
-    for wrong in (["one"], ["same", "same"], None):
+    for wrong in (["one"], ["same", "same"], None, "one,other"):
         with pytest.raises(ConfigError):
             api.classify(photo, wrong, config)
 

@@ -241,7 +241,7 @@ def test_single_images_are_explained_under_each_set(run, config, capsys):
         with classified(image, labels, config, run) as (one, _):
             assert [scores.prompt_set for scores in one.scores] == NAMES
             after = [a.method for a in one.answers if " after " in a.method]
-            assert after == [f"xmore minmax after {run.name} under {name}" for name in NAMES]
+            assert after == [f"xmore minmax in the stream under {name}" for name in NAMES]
 
 
 def test_runs_are_compared_set_by_set(run, alone):

@@ -64,6 +64,7 @@ class RunError(XmoreError):
     """A run is unknown or cannot be resumed."""
 
 
+LONGEST = 300  # characters of another library's complaint
 RESUME = "Complete parts are kept. Fix it, then run the same command again to resume."
 # What libraries say when a resource is lacking, and what to do; the first that fits is shown.
 HINTS = (
@@ -134,7 +135,9 @@ def cause_of(error: Exception) -> str:
     """Return another library's error as one short text: its type, and its first complaint."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     count = 2 if lines and lines[0].endswith(":") else 1  # torch lists a checkpoint's faults below
-    what = " ".join(lines[:count])[:300]
+    what = " ".join(lines[:count])
+    if len(what) > LONGEST:  # what it comes to stands at its end
+        what = f"{what[: LONGEST - 101]} … {what[-98:]}"
     return f"{type(error).__name__}: {what}" if what else type(error).__name__
 
 

@@ -103,6 +103,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         said = [getattr(error, part, None) for part in ("context", "problem")]
         what = ": ".join(filter(None, said)) or cause_of(error)
         raise ConfigError(f"{path}{where}: not valid YAML: {what}.") from error
+    if data is None:
+        raise ConfigError(f"{path}: is empty. Write keys and values; configs/ has examples.")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must contain keys and values, got {type(data).__name__}.")
     if not _ends(data):

@@ -91,4 +91,6 @@ def _sentence(
         "McNemar's test, after Holm's correction for all comparisons with clip)"
     )
     verdict = "statistically significant" if p < LEVEL else "not statistically significant"
+    if p >= LEVEL and (less or 0) * (more or 0) > 0:
+        verdict += ", though the interval, of this comparison alone, leaves 0 out"
     return f"{accuracy}, {compared}: {verdict}."

@@ -177,10 +177,11 @@ class Comparison:
     ]  # dataset, model, uri, variant, m, class, a's and b's prediction
 
 
-def between(a: Run, b: Run, examples: int = 10) -> Comparison:
+def between(a: Run, b: Run, examples: int | None = 10) -> Comparison:
     """Return the config differences and flipped queries of two runs.
 
-    Memory: the predictions of one order seed. Raises RunError if the runs have no query and variant
+    Of these, `examples` are listed, in turn of each dataset, model and method; None: all. Memory:
+    the predictions of one order seed. Raises RunError if the runs have no query and variant
     in common.
     """
     db = duckdb.connect()
@@ -202,11 +203,14 @@ def between(a: Run, b: Run, examples: int = 10) -> Comparison:
     ).fetchall()
     if not rows:
         raise RunError(f"runs {a.name} and {b.name} have no query, model and method in common.")
+    of_each = "(partition by dataset, model, a.place, variant order by uri)"
     flipped = db.execute(
-        f"select dataset, model, uri, {variant}, nullif(m, 0), class_name, "
-        f"coalesce(a.predicted, ''), coalesce(b.predicted, '') {joined} "
-        "and a.correct != b.correct order by dataset, model, a.place, variant, uri "
-        f"limit {int(examples)}"
+        f"with flipped as (select dataset, model, uri, {variant}, nullif(m, 0) as m, class_name, "
+        f"coalesce(a.predicted, '') as a, coalesce(b.predicted, '') as b, a.place, "
+        f"row_number() over {of_each} as turn {joined} and a.correct != b.correct), "
+        "chosen as (from flipped order by turn, dataset, model, place, variant limit $n) "
+        "select * exclude (place, turn) from chosen order by dataset, model, place, variant, uri",
+        {"n": examples},
     ).fetchall()
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
     keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]

@@ -72,7 +72,7 @@ create or replace view by_class as
 -- null for a run on all images.
 create or replace view leaderboard_all as
   with told as (
-    select dataset, model, method, adjustment, m, prompt_set,
+    select dataset, model, method, adjustment, m,
            avg(top1) as top1,
            stddev_samp(top1) as top1_std,
            greatest(0, wilson(avg(top1), any_value(n), -1)) as ci_low,
@@ -86,7 +86,8 @@ create or replace view leaderboard_all as
            count(seed) as seeds,
            any_value(mean_image_entropy) as mean_image_entropy,
            any_value(mean_text_entropy) as mean_text_entropy,
-           any_value(hyperparameters) as hyperparameters
+           any_value(hyperparameters) as hyperparameters,
+           prompt_set
     from metrics
     group by dataset, model, method, adjustment, m, prompt_set
   )

@@ -69,7 +69,13 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
         )
         heads: list[tuple[str, Kind]] = [(n, "count" if n == "M" else "text") for n in names]
         show_table(Table("examples", "", "", heads, found.examples), by=2)
-    say("points: B minus A; p: two-sided exact sign test (McNemar) over the flipped queries.")
+    flipped = sum(row.only_a + row.only_b for row in found.flips)
+    if len(found.examples) < flipped:
+        say(f"{len(found.examples)} of {flipped} flips are listed; --json has all.")
+    say(
+        "points: B minus A, of an ordered method in the order of its first seed; p: two-sided exact"
+    )
+    say("sign test (McNemar) over the flipped queries.")
 
 
 def flips_table(flips: Sequence[Flips]) -> Table:

@@ -81,6 +81,7 @@ def test_a_row_is_gone_under_any_name_and_a_rollback_does_not_bring_it(world, xm
 
     back = xmore("memory", "rollback", memory)
     assert back.returncode == 2 and "holds 1 row taken down since" in back.stderr
+    assert "newer" not in back.stderr and "xmore reindex" in back.stderr
     assert resolve_current(memory) == gone.snapshot.name
     other = table.slice(3, 1).to_pylist()[0] | {"caption": "the same image, another caption"}
     more = [*table.to_pylist(), other]

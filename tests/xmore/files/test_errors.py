@@ -14,7 +14,7 @@ import torch
 from flows.cli import main
 from index_build.sources import folder
 from xmore.files import paths
-from xmore.files.errors import SnapshotError, one_line
+from xmore.files.errors import SnapshotError, cause_of, one_line
 from xmore.images import readers
 from xmore.images.decode import read_image
 from xmore.images.readers import Files, Tars
@@ -147,3 +147,8 @@ def test_a_process_ends_though_a_librarys_threads_wait(kind):
     )
     assert answer.returncode == 2 and answer.stdout == "error: the server does not respond\n"
     assert main.main.__doc__
+
+
+def test_a_long_complaint_keeps_its_end():
+    told = cause_of(RuntimeError(f"could not open {'/far' * 200}/image.index: Too many open files"))
+    assert len(told) < 330 and told.endswith("image.index: Too many open files") and " … " in told

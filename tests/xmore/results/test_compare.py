@@ -123,6 +123,11 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
     flips = sum(row.only_a + row.only_b for row in found.flips)
     assert all(row.points == (row.only_b - row.only_a) / 20 for row in found.flips)
     assert len(found.examples) == min(10, flips)
+    every = compare.between(a, b, None).examples
+    assert len(every) == flips and set(found.examples) <= set(every)
+    flipped = {(model, variant) for _, model, _, variant, *_ in every}
+    listed = {(model, variant) for _, model, _, variant, *_ in found.examples}
+    assert len(listed) == min(10, len(flipped))  # in turn of each
     for *_, a_says, b_says in found.examples:
         assert a_says != b_says
 
