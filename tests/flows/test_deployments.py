@@ -129,15 +129,15 @@ def test_up_again_changes_nothing_that_runs(server, yaml_changed):
     before = services._services()
     deployment = server.deployment("xmore-reindex")
     (weekly,) = deployment["schedules"]
-    place = f"{server.api}/deployments/{deployment['id']}"
-    httpx.patch(f"{place}/schedules/{weekly['id']}", json={"active": True}).raise_for_status()
-    httpx.patch(place, json={"description": "mine"}).raise_for_status()
+    place = f"deployments/{deployment['id']}"
+    server.ask("PATCH", f"{place}/schedules/{weekly['id']}", {"active": True})
+    server.ask("PATCH", place, {"description": "mine"})
     if yaml_changed:
         (services.HOME / "deployed.json").write_text("{}")
     assert services.up(free_port()) == (server.api, [])
     assert services._services() == before
     after = server.deployment("xmore-reindex")
-    httpx.patch(f"{place}/schedules/{weekly['id']}", json={"active": False}).raise_for_status()
+    server.ask("PATCH", f"{place}/schedules/{weekly['id']}", {"active": False})
     assert [each["active"] for each in after["schedules"]] == [True]
     assert (after["description"] == "mine") is not yaml_changed
 

@@ -102,7 +102,7 @@ CASES: list[Pairs | Queries] = [
     Queries("yaml-latin-1", card(PETS + "title: \udce9t\n"), refused=r"line 3: not UTF-8"),
     Queries("yaml-tab", card("name: odd\n\troot: images\n"), refused=r"card\.yaml, line 2"),
     Queries("yaml-list", card("- name: odd\n"), refused=r"card\.yaml: must contain keys"),
-    Queries("yaml-empty", card(""), refused=r"card\.yaml: must contain keys"),
+    Queries("yaml-empty", card(""), refused=r"card\.yaml: is empty"),
     Queries("yaml-object", card(PETS + "title: !!python/object:os.system x\n"),
             refused=r"card\.yaml, line 3"),
     Queries("name-number", card("name: 2024\nroot: images\n"), refused="quotes"),

@@ -240,7 +240,7 @@ def test_single_images_are_explained_under_each_set(run, config, capsys):
     for labels in (None, ["fruit", "tool"]):  # the run's classes, or others of the file
         with classified(image, labels, config, run) as (one, _):
             assert [scores.prompt_set for scores in one.scores] == NAMES
-            after = [a.method for a in one.answers if " after " in a.method]
+            after = [a.method for a in one.answers if " in the stream" in a.method]
             assert after == [f"xmore minmax in the stream under {name}" for name in NAMES]
 
 
