@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from xmore.methods.adjust import stream_order
+from xmore.methods.adjust import steps_of, stream_order
 from xmore.methods.base import MethodRequest, Variant
 from xmore.methods.ordered import Evidence, OrderedScorer, Stream
 from xmore.store import schemas
@@ -59,10 +59,8 @@ class Streams:
         self.steps: dict[Variant, np.ndarray] = {}  # (n,) int64, from 1
         self._answer: dict[Variant, Callable[..., np.ndarray]] = {}
         for variant in variants:
-            n = len(rows)
-            order = np.arange(n) if variant.seed is None else stream_order(n, variant.seed)
-            self.steps[variant] = np.empty(n, np.int64)
-            self.steps[variant][order] = np.arange(1, n + 1)
+            order = stream_order(len(rows), variant.seed)
+            self.steps[variant] = steps_of(order)
             self._answer[variant] = method.follow(stream, order, request)
 
     def of(self, start: int, stop: int) -> Callable[[Variant], np.ndarray]:

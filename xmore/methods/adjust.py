@@ -22,9 +22,19 @@ class StreamState:
     total: float = 0.0
 
 
-def stream_order(queries: int, seed: int) -> np.ndarray:
-    """Return the order of the queries: (N,) int64 positions among queries sorted by query_id."""
-    return np.random.default_rng(seed).permutation(queries)
+def stream_order(queries: int, seed: int | None) -> np.ndarray:
+    """Return the order of the queries: (N,) int64 positions among queries sorted by query_id.
+
+    Without a seed they come as they are sorted.
+    """
+    return np.arange(queries) if seed is None else np.random.default_rng(seed).permutation(queries)
+
+
+def steps_of(order: np.ndarray) -> np.ndarray:
+    """Return the step of each query in an order, from 1: (N,) int64, by query_id."""
+    steps = np.empty(len(order), np.int64)
+    steps[order] = np.arange(1, len(order) + 1)
+    return steps
 
 
 def minmax(confidence: np.ndarray, state: StreamState = StreamState()) -> np.ndarray:

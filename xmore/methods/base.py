@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from xmore.files.errors import ConfigError
 from xmore.files.paths import RESULTS
 from xmore.methods.options import MethodOptions, Source
 
@@ -238,6 +239,15 @@ class Scorer(Method):
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:
         return needed(scores.own).astype(np.float64)
+
+
+def check_published(method: str, what: str, published: Collection[str], dataset: str) -> None:
+    """Raise ConfigError if an oracle method has nothing that was published for a dataset."""
+    if dataset not in published:
+        raise ConfigError(
+            f"`methods`: `{method}` has published {what} for {', '.join(published)}, but not for "
+            f"`{dataset}`. Remove it, or use `{method.removesuffix('-oracle')}`."
+        )
 
 
 def retrieval_settings(request: MethodRequest) -> Settings:

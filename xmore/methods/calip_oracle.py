@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xmore.files.errors import ConfigError
-from xmore.methods.base import MethodRequest, Setting, Settings, Variant
+from xmore.methods.base import MethodRequest, Setting, Settings, Variant, check_published
 from xmore.methods.calip import Calip
 
 if TYPE_CHECKING:
@@ -33,11 +32,7 @@ class CalipOracle(Calip):
     version = 1
 
     def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
-        if request.dataset not in PUBLISHED:
-            raise ConfigError(
-                f"`methods`: `calip-oracle` has published betas for {', '.join(PUBLISHED)}, but "
-                f"not for `{request.dataset}`. Remove it, or use `calip`."
-            )
+        check_published(self.name, "betas", PUBLISHED, request.dataset)
         super().check(request, model, class_names)
 
     def settings(self, request: MethodRequest, variant: Variant) -> Settings:

@@ -12,9 +12,12 @@ from xmore.methods.base import (
     MethodRequest,
     QueryShard,
     Scorer,
+    Scores,
     ScoringContext,
     Settings,
     Variant,
+    Weights,
+    combine,
     needed,
     retrieval_settings,
 )
@@ -79,10 +82,7 @@ class WeighsCaptions(Scorer):
         each = each.reshape(*captions.shape[:2], -1)
         weights = self.caption_weights(image, captions, each, context.tau)
         text = np.einsum("qm,qmc->qc", weights, each)
-        mine, theirs = confidence(own)[:, None], confidence(text)[:, None]
-        silent = (mine + theirs) == 0
-        mine, theirs = np.where(silent, 0.5, mine), np.where(silent, 0.5, theirs)
-        return (mine * own + theirs * text) / (mine + theirs)
+        return combine(Scores(own, text), Weights(confidence(own), confidence(text)))
 
 
 def coded(captions: list[list[str]]) -> tuple[np.ndarray, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xmore.methods.adjust import ADJUSTMENTS, stream_order
+from xmore.methods.adjust import ADJUSTMENTS, steps_of, stream_order
 from xmore.methods.base import (
     Method,
     MethodRequest,
@@ -41,15 +41,12 @@ class Xmore(Method):
     def weights(self, stream: Stream, variant: Variant) -> Weights:
         adjustment = ADJUSTMENTS[str(variant.adjustment)]
         n = len(stream.image_confidence)
-        order = np.arange(n) if variant.seed is None else stream_order(n, variant.seed)
+        order = stream_order(n, variant.seed)
         image, text = np.empty(n), np.empty(n)
         image[order] = adjustment.apply(stream.image_confidence[order])
         text[order] = adjustment.apply(stream.text_confidence[order])
         covered = ~np.isnan(stream.text_confidence)
-        step = None
-        if variant.seed is not None:
-            step = np.empty(n, np.int64)
-            step[order] = np.arange(1, n + 1)
+        step = None if variant.seed is None else steps_of(order)
         return Weights(np.where(covered, image, 1.0), np.where(covered, text, 0.0), step)
 
     def class_scores(self, scores: Scores, weights: Weights | None) -> np.ndarray:

@@ -57,7 +57,7 @@ def as_latex(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> str:
     boards = _boards(db, run, spread)
     columns = boards[0].columns
     lines = [
-        f"% Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. {_legend(spread)}",
+        f"% {_legend(run, spread)}",
         r"% \usepackage{booktabs}",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
         r"\toprule",
@@ -77,9 +77,7 @@ def as_latex(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> str:
 
 def as_markdown(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> str:
     """Return the same as Markdown, a table per inference model."""
-    parts = [
-        f"Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. {_legend(spread)}"
-    ]
+    parts = [_legend(run, spread)]
     for board in _boards(db, run, spread):
         lines = [
             [escaped(board.model), *map(escaped, board.columns)],
@@ -111,10 +109,10 @@ def leaderboard_csv(db: duckdb.DuckDBPyConnection, run: Run) -> str:
 def write_clip_benchmark(
     db: duckdb.DuckDBPyConnection, run: Run, method: str, folder: Path
 ) -> list[Path]:
-    """Write a file per dataset and model in the form of CLIP_benchmark's results.
+    """Write a file per dataset, model, M and prompt set in the form of CLIP_benchmark's results.
 
     `method` is a method with its adjustment, as `xmore minmax`. Raises QueryError if the run lacks
-    it, or has it with several M.
+    it.
     """
     rows = db.execute(
         """
@@ -205,13 +203,14 @@ def _spread(row: dict[str, Any], spread: Spread) -> float | None:
     return row["top1_std"] if spread == "seeds" else None
 
 
-def _legend(spread: Spread) -> str:
+def _legend(run: Run, spread: Spread) -> str:
     told = {
         "none": "",
         "interval": ", with half of Wilson's 95 % interval",
         "seeds": ", with the standard deviation over the orders",
     }
     return (
+        f"Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. "
         f"Top-1 accuracy in %{told[spread]}. Bold: the best. *: differs from clip on the same "
         "images (exact McNemar test, Holm-corrected, p < 0.05)."
     )

@@ -213,8 +213,8 @@ def _of_set(table: Table, of: Headline) -> Table:
     if table.name == "prompt_sets" or "prompts" not in names:
         return table
     at = names.index("prompts")
-    rows = [(*row[:at], *row[at + 1 :]) for row in table.rows if row[at] == of.prompt_set]
-    return replace(table, columns=table.columns[:at] + table.columns[at + 1 :], rows=rows)
+    rows = [row for row in table.rows if row[at] == of.prompt_set]
+    return replace(table, rows=rows).without("prompts")
 
 
 def _sizes(leaderboard: Table) -> dict[tuple[Any, ...], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -68,17 +68,22 @@ class Table:
     def filled(self) -> Table:
         """Return the table without the columns that are empty in every row."""
         kept = [i for i, cells in enumerate(zip(*self.shown(), strict=True)) if any(cells)]
+        return self.only(kept)
+
+    def only(self, kept: Sequence[int]) -> Table:
+        """Return the table with the columns at these places alone."""
         rows = [tuple(row[i] for i in kept) for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
+    def without(self, name: str) -> Table:
+        """Return the table without the column `name`."""
+        return self.only([i for i, (column, _) in enumerate(self.columns) if column != name])
 
 
 def without_unused(table: Table, name: str) -> Table:
     """Return the table without the column `name` if that is empty in all rows."""
     at = [column for column, _ in table.columns].index(name)
-    if any(row[at] for row in table.rows):
-        return table
-    columns = table.columns[:at] + table.columns[at + 1 :]
-    return replace(table, columns=columns, rows=[row[:at] + row[at + 1 :] for row in table.rows])
+    return table if any(row[at] for row in table.rows) else table.without(name)
 
 
 def show(value: Any, kind: Kind) -> str:

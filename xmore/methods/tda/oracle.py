@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from xmore.files.errors import ConfigError
-from xmore.methods.base import MethodRequest
+from xmore.methods.base import MethodRequest, check_published
 from xmore.methods.options import Source
 from xmore.methods.tda.answers import Weighting
 from xmore.methods.tda.tda import Tda
@@ -29,26 +27,24 @@ PUBLISHED = {  # of the positive cache, in the public code's configs of one view
 }
 
 
-class TdaOracle(Tda):
-    """The TDA of published tables. It is not zero-shot, so tables omit it by default."""
+class Published(Tda):
+    """TDA with the `published` settings of each dataset. It is not zero-shot: hidden by default."""
+
+    published: ClassVar[dict[str, Weighting]]
+
+    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
+        check_published(self.name, "settings", self.published, request.dataset)
+
+    def positive(self, request: MethodRequest) -> tuple[Weighting, Source]:
+        return self.published[request.dataset], "oracle"
+
+
+class TdaOracle(Published):
+    """The TDA of published tables."""
 
     name = "tda-oracle"
     version = 1
-
-    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
-        check_published(self.name, PUBLISHED, request.dataset)
-
-    def positive(self, request: MethodRequest) -> tuple[Weighting, Source]:
-        return PUBLISHED[request.dataset], "oracle"
-
-
-def check_published(method: str, published: Collection[str], dataset: str) -> None:
-    """Raise ConfigError if a dataset has no published settings."""
-    if dataset not in published:
-        raise ConfigError(
-            f"`methods`: `{method}` has published settings for {', '.join(published)}, but not for "
-            f"`{dataset}`. Remove it, or use `{method.removesuffix('-oracle')}`."
-        )
+    published = PUBLISHED
 
 
 METHOD = TdaOracle()

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from xmore.methods.base import MethodRequest
-from xmore.methods.options import Source
 from xmore.methods.tda.answers import Weighting
-from xmore.methods.tda.oracle import check_published
+from xmore.methods.tda.oracle import Published
 from xmore.methods.tda.views import TdaViews
-
-if TYPE_CHECKING:
-    from xmore.models.spec import ModelCard
 
 PUBLISHED = {  # of the positive cache, in the public code's configs of 64 views
     "imagenet-a": Weighting(2.0, 5.0),
@@ -21,17 +14,12 @@ PUBLISHED = {  # of the positive cache, in the public code's configs of 64 views
 }
 
 
-class TdaViewsOracle(TdaViews):
-    """The 64-view TDA of published tables. It is not zero-shot, so tables omit it by default."""
+class TdaViewsOracle(Published, TdaViews):
+    """The 64-view TDA of published tables."""
 
     name = "tda-views-oracle"
     version = 1
-
-    def check(self, request: MethodRequest, model: ModelCard, class_names: list[str]) -> None:
-        check_published(self.name, PUBLISHED, request.dataset)
-
-    def positive(self, request: MethodRequest) -> tuple[Weighting, Source]:
-        return PUBLISHED[request.dataset], "oracle"
+    published = PUBLISHED
 
 
 METHOD = TdaViewsOracle()
