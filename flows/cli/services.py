@@ -93,6 +93,13 @@ def up(port: int) -> tuple[str, list[str]]:
     return api, told
 
 
+def stay() -> None:
+    """Wait as long as all services live. Raises ServiceError when one has ended."""
+    while not (ended := [service.name for service in _services() if not service.alive]):
+        time.sleep(1)
+    raise ServiceError(f"the {ended[0]} has ended by itself. See {HOME / ended[0]}.log.")
+
+
 def down() -> tuple[list[str], list[str]]:
     """Stop all services that `up` started and their children.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -10,7 +12,16 @@ from flows.cli.options import RESULTS, Results, named_run, with_json
 from xmore.files.errors import RunError
 
 
-def up(port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200) -> None:
+def up(
+    port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="Stay until stopped, then stop what was started: for containers, systemd.",
+        ),
+    ] = False,
+) -> None:
     """Start Prefect's server and a worker, deploy the flows, and print how to use them."""
     from flows.cli import services
     from flows.cli.terminal.console import safe, say
@@ -19,7 +30,14 @@ def up(port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 42
     api, told = services.up(port)
     for line in told:
         say(safe(line))
-    show_up(api, services.HOME)
+    show_up(api, services.HOME, wait)
+    if wait:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with suppress(KeyboardInterrupt):
+                services.stay()
+        finally:
+            down()
 
 
 def down() -> None:

@@ -54,7 +54,7 @@ def team(request, tmp_path, monkeypatch) -> Iterator[Server]:
         database = postgres(Path(place)) if request.param == "postgresql" else iter([""])
         url = next(database)
         if url:
-            monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", url)
+            monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", url)
         try:
             yield Server(services.up(free_port())[0])
         finally:

@@ -10,15 +10,16 @@ from flows.verify import Verified
 from xmore.report.table import size
 
 
-def show_up(api: str, logs: Path) -> None:
-    """Print the server's address and the next commands to run."""
+def show_up(api: str, logs: Path, wait: bool) -> None:
+    """Print the server's address, the next commands to run, and how to stop."""
     prefect, xmore = (Path(sys.executable).with_name(name) for name in ("prefect", "xmore"))
+    shell, stop = ("another", "Ctrl+C") if wait else ("this", f"{xmore} down")
     for line in (
-        f"Prefect is up: {api.removesuffix('/api')} (logs in {logs}). Next, in this shell:",
+        f"Prefect is up: {api.removesuffix('/api')} (logs in {logs}). Next, in {shell} shell:",
         f"  export PREFECT_API_URL={api}",
         f"  {prefect} deployment run xmore-reindex/xmore-reindex --watch",
         f"  {prefect} deployment run xmore-benchmark/xmore-benchmark --watch",
-        f"Stop it with: {xmore} down",
+        f"Stop it with: {stop}",
     ):
         say(safe(line))
 
