@@ -3,9 +3,11 @@
     XMORE_REALSET=/data/realset .venv/bin/python benchmarks/realset.py FOLDER
 
 Four test sets (PACS' domains: 7 classes, 140 images each) and a memory of some 4,000 captioned
-photos. The memory is embedded twice: by the coarse model, and by the inference model for RECO,
-whose layers are trained on it. Models, methods and options are those of
-`configs/demo-all-methods.yaml`. All results stay in FOLDER: run the same command again to resume.
+photos. The memory is embedded twice: by the coarse model, and by the inference model for `reco`,
+`tip-x` and `ra-tta`. RECO's layers are trained on it. Methods and options are those of
+`configs/rivals.yaml`, with `reco`, under Lite2. The sentences on the seven classes that lie beside
+this file were written for this project by an AI model (Claude), before any run. All results
+stay in FOLDER: run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from flows.cli.terminal.reco import show_trained
 from flows.cli.terminal.runs import show_run
 from flows.reco_train import xmore_reco_train
 from flows.reindex import xmore_reindex
+from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import change_config, load_config
 from xmore.config.memory import ReindexConfig
 from xmore.config.reco import RecoTrainConfig
@@ -29,6 +32,7 @@ from xmore.files.paths import PROJECT_ROOT
 CONFIGS = PROJECT_ROOT / "configs"
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 TEXTS = Path(__file__).with_name("pacs-neighbours.jsonl")
+SENTENCES = Path(__file__).with_name("pacs-descriptions.json")
 
 
 def main() -> None:
@@ -42,17 +46,22 @@ def main() -> None:
     training = load_config(CONFIGS / "demo-reco.yaml", RecoTrainConfig)
     training = training.model_copy(update={"memory": joint, "output": folder / "reco"})
     show_trained(xmore_reco_train.fn(training))
+    rivals = load_config(CONFIGS / "rivals.yaml", BenchmarkConfig)
     changes = {
         "name": "realset",
         "datasets": [str(card(Path(root), folder, domain)) for domain in DOMAINS],
         "memory": str(coarse),
         "results": str(folder / "results"),
+        "roles.inference": ["lite2"],
+        "methods": [*rivals.methods, "reco"],
         "options.reco.checkpoint": str(folder / "reco"),
+        "options.memories": {"lite2": str(joint)},
         "options.coder.texts": str(TEXTS),
+        "options.ratta.descriptions": str(SENTENCES),
         "options.views.limit": 16,  # of each domain
         "leaks.threshold": 0.95,
     }
-    config = change_config(CONFIGS / "demo-all-methods.yaml", changes, folder)
+    config = change_config(CONFIGS / "rivals.yaml", changes, folder)
     show_run(config.results, xmore_benchmark.fn(config), oracle=True)
 
 
