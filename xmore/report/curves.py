@@ -92,7 +92,7 @@ def by_m(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
 
 
 def reliability(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Curve]:
-    """Return accuracy by probability, in %, of `clip`, the even mixtures and the headline."""
+    """Return accuracy by probability, in %, of the headline and all methods without adjustment."""
     return _curves(
         db,
         """

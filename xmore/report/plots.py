@@ -10,8 +10,8 @@ from typing import Any
 import duckdb
 
 from xmore.report import figures
-from xmore.report.colours import Styles, styles
-from xmore.report.curves import by_m, confidences, reliability, similarities
+from xmore.report.colours import GREY, Styles, styles
+from xmore.report.curves import Curve, by_m, confidences, reliability, similarities
 from xmore.report.figures import Drawing, IntervalEstimate
 from xmore.report.headline import Headline
 from xmore.report.table import Table, records
@@ -44,7 +44,7 @@ def plots(
         *draw.each("m-sweep", by_m(db, of), _by_m),
         *draw.each("confidence", confidences(db, of), _confidence),
         *draw.each("weight-ratio", _ratios(found, of), _weight_ratio),
-        *draw.each("reliability", reliability(db, of), _calibration),
+        *draw.each("reliability", draw.in_colour(reliability(db, of)), _calibration),
         *draw.each("classes", _gains(found), _classes),
         *draw.each("retrieval", similarities(db), _similarity),
     ]
@@ -61,7 +61,8 @@ TITLES = {  # kind: the figure's title, and what its marks are, with the headlin
     "weight-ratio": ("Weight ratio", "Bars: mean; marks: median; dotted: equal weights{at_m}."),
     "reliability": (
         "Calibration",
-        f"Shaded: {INTERVAL} of {{full_name}}; dotted: perfect calibration.",
+        f"Shaded: {INTERVAL} of {{full_name}}; dotted: perfect calibration. Methods that are grey "
+        "elsewhere are left out.",
     ),
     "classes": ("Classes helped and hurt most", "By {full_name}; in brackets: the class's images."),
     "retrieval": (
@@ -87,6 +88,10 @@ class _Drawing:
     of: Headline
     styles: Styles
 
+    def in_colour(self, curves: Iterable[Curve]) -> list[Curve]:
+        """Return the curves that are not grey: of many jagged lines, none can be followed."""
+        return [curve for curve in curves if self.styles[curve.name].colour != GREY]
+
     def each(
         self,
         kind: str,
@@ -98,7 +103,7 @@ class _Drawing:
         for item in items:
             by_model[item.model].append(item)
         for number, (model, mine) in enumerate(by_model.items(), 1):
-            sizes = {item.dataset: item.n for item in mine}
+            sizes = {item.dataset: item.n for item in sorted(mine, key=lambda item: item.n)}
             sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
             drawing, alt = draw(mine, self.of, self.styles)
             prompts = f"prompts {self.of.prompt_set}; " if self.of.prompt_set else ""
