@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -9,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any
 
@@ -133,11 +135,15 @@ def main() -> None:
     """Run `xmore` as a process, which ends at once after a library's error.
 
     Prefect's threads would wait for a server that is gone, for minutes, before they let the process
-    end; a library that was loaded in part may wait for ever.
+    end; a library that was loaded in part may wait for ever. Elsewhere, threads and exit handlers
+    end as ever, but no module is taken apart, which takes two seconds after torch was loaded.
     """
+    code: list[Any] = [1]  # of an error that no one answers, as with `--debug`
+    atexit.register(lambda: _leave(code[-1]))  # the first to be registered is the last to be called
     try:
         app()
     except SystemExit as end:
+        code.append(end.code or 0)
         error = end.__context__
         told = end.code == 2 and end.__suppress_context__  # by `app`, not a wrong option
         if told and (isinstance(error, ServiceError) or not isinstance(error, XmoreError)):
@@ -145,6 +151,13 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(2)
         raise
+
+
+def _leave(code: int) -> None:
+    with suppress(OSError):  # `app` has told of it
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _text(argument: str) -> str:

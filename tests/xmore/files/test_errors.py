@@ -149,6 +149,36 @@ def test_a_process_ends_though_a_librarys_threads_wait(kind):
     assert main.main.__doc__
 
 
+ENDS = """
+import atexit, threading, time
+from flows.cli import main
+class Kept:
+    def __del__(self):
+        print("taken apart", flush=True)
+kept = Kept()
+def late():
+    time.sleep(0.2)
+    print("thread")
+def app():
+    atexit.register(print, "handler")
+    threading.Thread(target=late).start()
+    print("done")
+    HOW
+main.app = app
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("raise SystemExit(7)", 7), ("raise SystemExit", 0), ("1 / 0", 1)]
+)
+def test_a_process_waits_for_threads_and_handlers_and_ends_at_once_then(how, code):
+    command = [sys.executable, "-c", ENDS.replace("HOW", how)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=paths.PROJECT_ROOT)
+    assert (answer.returncode, answer.stdout) == (code, "done\nthread\nhandler\n"), answer
+    assert answer.stderr.count("ZeroDivisionError") == (code == 1)
+
+
 def test_a_long_complaint_keeps_its_end():
     told = cause_of(RuntimeError(f"could not open {'/far' * 200}/image.index: Too many open files"))
     assert len(told) < 330 and told.endswith("image.index: Too many open files") and " … " in told
