@@ -25,7 +25,7 @@ from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.card import DatasetCard
 from xmore.datasets.names import plain, read_classes
 from xmore.datasets.prompts import PAPERS_PROMPT, prompts_of_sets
-from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.errors import ConfigError, DatasetError, meant
 from xmore.files.text import CONTROL
 from xmore.images.decode import ImageRejected, check_image, read_image
 from xmore.memory.adopt import open_memory
@@ -156,8 +156,8 @@ def _stream(like: Run, dataset: str | None) -> str:
         return str(dataset)
     what = f"has no dataset `{dataset}`" if dataset else "has several datasets"
     raise ConfigError(
-        f"run `{like.name}` {what}: confidences are compared within one. Set --dataset to one of: "
-        f"{', '.join(names)}."
+        f"run `{like.name}` {what}: confidences are compared within one."
+        f"{meant(dataset or '', names)} Set --dataset to one of: {', '.join(names)}."
     )
 
 

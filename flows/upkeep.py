@@ -17,7 +17,7 @@ from index_build.upkeep.estimate import ReindexEstimate, estimate
 from index_build.verify import check_rows, verify_snapshot
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
-from xmore.files.errors import ConfigError, SnapshotError
+from xmore.files.errors import ConfigError, SnapshotError, meant
 from xmore.files.locks import is_locked
 from xmore.files.paths import write_whole
 from xmore.files.text import counted
@@ -94,7 +94,9 @@ def find(memory: Path, name: str | None) -> Snapshot:
     if len(matching) != 1:
         what = "no snapshot" if not matching else f"{len(matching)} snapshots"
         have = ", ".join(existing) or "none"
-        raise SnapshotError(f"{memory}: {what} called {name!r}. Name one of: {have}.")
+        raise SnapshotError(
+            f"{memory}: {what} called {name!r}.{meant(name, existing)} Name one of: {have}."
+        )
     return open_snapshot(memory, matching[0])
 
 

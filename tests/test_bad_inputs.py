@@ -117,10 +117,10 @@ def refused(answer: tuple[int, str, str], *says: str) -> None:
 CONFIGS = {
     "a missing key": ({"memory": DELETE}, ["`memory` is missing"]),
     "a missing key of a section": ({"roles__fine": DELETE}, ["`roles.fine` is missing"]),
-    "a misspelt key": ({"retreival": {}}, ["retreival", "did you mean `retrieval`?"]),
+    "a misspelt key": ({"retreival": {}}, ["retreival", "Did you mean `retrieval`?"]),
     "a misspelt key of a section": (
         {"retrieval__candidate": 3},
-        ["retrieval.candidate", "did you mean `candidates`?"],
+        ["retrieval.candidate", "Did you mean `candidates`?"],
     ),
     "a wrong type": ({"seeds": "three"}, ["`seeds`", "'three'"]),
     "K below M": ({"retrieval__captions": [25]}, ["[1, 24]", "got 25"]),
@@ -128,7 +128,10 @@ CONFIGS = {
     "M below 1": ({"retrieval__captions": [0]}, ["[1, 24]", "got 0"]),
     "K below 1": ({"retrieval__candidates": 0}, ["retrieval.candidates", "0"]),
     "a negative seed": ({"seeds": [-1]}, ["`seeds`", "-1"]),
-    "an unknown method": ({"methods": ["xmorse"]}, ["no `xmorse`", "caption-ensemble"]),
+    "an unknown method": (
+        {"methods": ["xmorse"]},
+        ["Did you mean `xmore`? Known: clip, "],
+    ),
     "a method's file that is not there": (
         {"methods": ["clip", "nowhere.py"]},
         ["nowhere.py: No such file", "`methods` names it"],
@@ -143,15 +146,24 @@ CONFIGS = {
         {"options": {"clip": {}}},
         ["unknown key `options.clip`", "`calip`"],
     ),
-    "an unknown adjustment": ({"adjustments": ["max"]}, ["no `max`", "running-sum"]),
-    "an unknown model": ({"roles__fine": "lite9"}, ["no model `lite9`"]),
-    "an unknown architecture": ({"roles__fine": "RN51/openai"}, ["RN51"]),
-    "an unknown pretrained tag": ({"roles__fine": "RN50/opnai"}, ["opnai", "openai"]),
+    "an unknown adjustment": (
+        {"adjustments": ["max"]},
+        ["Did you mean `minmax`? Known: "],
+    ),
+    "an unknown model": ({"roles__fine": "lite9"}, ["no model `lite9`. Did you mean `lite"]),
+    "an unknown architecture": ({"roles__fine": "RN51/openai"}, ["RN51`. Did you mean `RN50`?"]),
+    "an unknown pretrained tag": (
+        {"roles__fine": "RN50/opnai"},
+        ["Did you mean `openai`?"],
+    ),
     "a model folder that is not there": (
         {"models__lite0__folder": "/nowhere"},
         ["lite0", "/nowhere"],
     ),
-    "an unknown dataset": ({"datasets": ["stmps"]}, ["stmps", "stamps"]),
+    "an unknown dataset": (
+        {"datasets": ["stmps"]},
+        ["Did you mean `stamps`? Available: "],
+    ),
     "no dataset": ({"datasets": []}, ["`datasets`"]),
     "a dataset twice": ({"datasets": ["stamps", "stamps"]}, ["`datasets`", "twice"]),
     "a prompt without {}": ({"prompt": "a photo"}, ["`prompt`", "{}"]),
@@ -175,7 +187,7 @@ CONFIGS = {
     ),
     "a prompt set of an unknown kind": (
         {"prompt_sets": [{"name": "a", "json": "x"}]},
-        ["unknown key `prompt_sets.0.json`", "known keys: name, template, file"],
+        ["unknown key `prompt_sets.0.json`", "Known keys: name, template, file"],
     ),
     "a prompt set twice": (
         {"prompt_sets": [{"name": "a"}, {"name": "a", "template": "a {}."}]},

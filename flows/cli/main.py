@@ -19,7 +19,7 @@ import typer
 from flows.cli import datasets, look, memory, run, runs, texts, upkeep
 from flows.cli.options import Commands
 from flows.start import RESUMES
-from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line
+from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line, printable
 from xmore.files.paths import is_text, shown
 
 ADDRESSES = 4e9  # bytes of virtual memory that torch maps, and more
@@ -83,7 +83,7 @@ def app() -> None:
     try:
         _check_memory()
         try:
-            _command()([_at_home(_text(argument)) for argument in sys.argv[1:]], "xmore")
+            code = _run([_at_home(_text(argument)) for argument in sys.argv[1:]])
         finally:
             _flush_output()
     except Exception as error:  # each library raises its own
@@ -91,6 +91,21 @@ def app() -> None:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return its exit code. Wrong use is one line, too, not Typer's box."""
+    try:
+        return _command()(arguments, "xmore", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        told = printable(error.format_message()).replace("Value error, ", "")
+        context = getattr(error, "ctx", None)
+        if told:  # else the help was printed, as without any command
+            path = context.command_path if context else "xmore"
+            end = "" if told[-1] in ".?" else "."
+            print(f"error: {told}{end} See `{path} -h`.", file=sys.stderr)
+        return error.exit_code
 
 
 def _check_memory() -> None:

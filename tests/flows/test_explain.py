@@ -51,7 +51,7 @@ def test_a_query_is_found_by_path_and_an_unknown_or_unclear_one_is_named(run):
     db = open_views(run)
     uri = explain(db, "7", None).uri
     assert explain(db, uri, None).query_id == explain(db, uri.split("/")[1], "tiny").query_id == 7
-    for query, dataset in (("99", None), ("", None), ("7", "other"), ("' or 1=1 --", None)):
+    for query, dataset in (("99", None), ("", None), ("99", "tiny"), ("' or 1=1 --", None)):
         with pytest.raises(QueryError, match="tiny has 0 to 19"):
             explain(db, query, dataset)
 
@@ -170,7 +170,14 @@ def test_a_picture_comes_after_the_queries_of_one_dataset(world, two, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "says"), [(None, "has several datasets"), ("stamps", "has no dataset `stamps`")]
+    ("dataset", "says"),
+    [
+        (None, "has several datasets: "),
+        (
+            "tinny",
+            "within one. Did you mean `tiny`? Set",
+        ),
+    ],
 )
 def test_a_run_of_several_datasets_wants_one(world, two, xmore, dataset, says):
     image = min((world.root / "queries").rglob("*.jpg"))
@@ -181,6 +188,13 @@ def test_a_run_of_several_datasets_wants_one(world, two, xmore, dataset, says):
     assert says in answer.stderr and answer.stderr.rstrip().endswith(
         "--dataset to one of: few, tiny."
     )
+
+
+def test_a_misspelt_dataset_of_a_query_is_answered_with_the_nearest(two):
+    with pytest.raises(
+        QueryError, match=r"`fwe`\. Did you mean `few`\? .*: few, tiny\."
+    ):
+        explain(open_views(two), "0", "fwe")
 
 
 def test_class_sentences_that_were_cut_are_counted_and_named(two, run, xmore):

@@ -292,5 +292,5 @@ def test_what_cannot_work_is_refused_before_the_run(case, method, world, memory,
 
 
 def test_a_model_that_no_role_knows_is_refused(world, tmp_path):
-    with pytest.raises(ValueError, match="no model `lite9`; known: lite0"):
+    with pytest.raises(ValueError, match=r"no model `lite9`\. Did you mean `lite2`\? Known: lite0"):
         config_of(world, tmp_path, None, options={"memories": {"lite9": tmp_path}})

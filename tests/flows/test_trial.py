@@ -108,7 +108,7 @@ def test_keys_are_changed_on_the_command_line_and_recorded(config_file, tmp_path
     ("arguments", "says"),
     [
         (["--set", "retrieval.candidate=5"], ["unknown key `retrieval.candidate`", "candidates"]),
-        (["--set", "limits=5"], ["unknown key `limits`", "did you mean `limit`"]),
+        (["--set", "limits=5"], ["unknown key `limits`", "Did you mean `limit`?"]),
         (["--set", "retrieval.candidates.x=5"], ["`retrieval.candidates`", "valid integer"]),
         (["--set", "retrieval.candidates=many"], ["`retrieval.candidates`", "'many'"]),
         (["--set", "limit=0"], ["`limit`", "greater than or equal to 1"]),
@@ -117,7 +117,7 @@ def test_keys_are_changed_on_the_command_line_and_recorded(config_file, tmp_path
         (["--set", "limit"], ["--set limit", "KEY=VALUE"]),
         (["--set", "=1"], ["--set =1", "KEY=VALUE"]),
         (["--set", "a..b=1"], ["--set a..b=1", "KEY=VALUE"]),
-        (["--model", "lite9"], ["no model `lite9`", "`models` has lite0"]),
+        (["--model", "lite9"], ["no model `lite9`", "Did you mean `lite2`? `models` has lite0"]),
         (["--resume", "latest", "--set", "limit=2"], ["resumed", "--set"]),
     ],
 )

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from xmore.config.execution import ExecutionConfig
 from xmore.files.anchored import AnchoredPath, from_base
+from xmore.files.errors import meant
 from xmore.files.paths import RESULTS
 from xmore.files.yaml import NAME, Section
 from xmore.methods.adjust import ADJUSTMENTS
@@ -235,12 +236,15 @@ class BenchmarkConfig(Section):
         for name in self.methods:
             if not is_known(name):
                 raise ValueError(
-                    f"`methods`: no `{name}`; known: {', '.join(known_methods())}, or the path of "
-                    "a file .py"
+                    f"`methods`: no `{name}`.{meant(name, known_methods())} Known: "
+                    f"{', '.join(known_methods())}, or the path of a file .py"
                 )
         for name in self.adjustments:
             if name not in ADJUSTMENTS:
-                raise ValueError(f"`adjustments`: no `{name}`; known: {', '.join(ADJUSTMENTS)}")
+                raise ValueError(
+                    f"`adjustments`: no `{name}`.{meant(name, ADJUSTMENTS)} Known: "
+                    f"{', '.join(ADJUSTMENTS)}"
+                )
         for key in ("datasets", "methods", "adjustments", "seeds"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
@@ -259,17 +263,18 @@ class BenchmarkConfig(Section):
         if self.prompt is not None and "{}" not in self.prompt:
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
         for name in self.options.memories:
-            if name not in (*self.roles.models, *self.models):
+            known = dict.fromkeys((*self.roles.models, *self.models))
+            if name not in known:
                 raise ValueError(
-                    f"`options.memories`: no model `{name}`; known: "
-                    f"{', '.join(dict.fromkeys((*self.roles.models, *self.models)))}"
+                    f"`options.memories`: no model `{name}`.{meant(name, known)} Known: "
+                    f"{', '.join(known)}"
                 )
         for name in self.roles.models:
             if name not in self.models and "/" not in name:
                 defined = ", ".join(self.models) or "none"
                 raise ValueError(
-                    f"`roles`: no model `{name}`; `models` has {defined}. Define it there, or use "
-                    "ARCHITECTURE/TAG as in RN50/openai"
+                    f"`roles`: no model `{name}`.{meant(name, self.models)} `models` has "
+                    f"{defined}. Define it there, or use ARCHITECTURE/TAG as in RN50/openai"
                 )
         return self
 

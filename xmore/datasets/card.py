@@ -11,7 +11,7 @@ from xmore.datasets.names import plain, read_classes
 from xmore.datasets.prompts import PAPERS_PROMPT
 from xmore.datasets.sources import FolderSource, Source
 from xmore.files.anchored import AnchoredPath
-from xmore.files.errors import ConfigError, DatasetError
+from xmore.files.errors import ConfigError, DatasetError, meant
 from xmore.files.paths import PROJECT_ROOT, real
 from xmore.files.yaml import NAME, Section, explain, load_yaml
 
@@ -102,8 +102,9 @@ def load_card(
         path = CARDS / f"{name_or_path}.yaml"
         if not path.is_file():
             raise ConfigError(
-                f"dataset `{name_or_path}`: no card of that name in {CARDS} "
-                f"(available: {', '.join(all_cards())}). Write one, or give the path of its YAML."
+                f"dataset `{name_or_path}`: no card of that name in {CARDS}."
+                f"{meant(name_or_path, all_cards())} Available: {', '.join(all_cards())}. "
+                "Write one, or give the path of its YAML."
             )
     try:
         base = real(path).parent
@@ -116,7 +117,8 @@ def load_card(
         if class_names not in card.alternatives:
             available = ", ".join(card.alternatives) or "none"
             raise ConfigError(
-                f"{path}: has no class names `{class_names}` (available: {available}). Correct "
+                f"{path}: has no class names `{class_names}`."
+                f"{meant(class_names, card.alternatives)} Available: {available}. Correct "
                 "`class_names`, or remove it to use the card's own."
             )
         changes["classes"] = card.alternatives[class_names]

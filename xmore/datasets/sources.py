@@ -6,7 +6,6 @@ root, or its path in an archive (`test/0.tar/s0000000.jpg`).
 
 from __future__ import annotations
 
-import difflib
 import json
 import operator
 import os
@@ -21,7 +20,7 @@ from pydantic import Field, field_validator
 from xmore.datasets.names import plain, read_classes
 from xmore.datasets.samples import samples
 from xmore.datasets.table import NUMBER, numbered, read_images
-from xmore.files.errors import DatasetError, cause_of
+from xmore.files.errors import DatasetError, cause_of, meant
 from xmore.files.paths import is_text
 from xmore.files.text import read_text
 from xmore.files.yaml import Section
@@ -181,10 +180,9 @@ class TorchvisionSource(_Source):
 
         kind = getattr(datasets, self.dataset, None)
         if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)):
-            close = difflib.get_close_matches(self.dataset, datasets.__all__, 3)
             raise DatasetError(
-                f"torchvision has no dataset `{self.dataset}`; did you mean "
-                f"{' or '.join(close) or 'another'}? Correct `source.dataset`."
+                f"torchvision has no dataset `{self.dataset}`."
+                f"{meant(self.dataset, datasets.__all__)} Correct `source.dataset`."
             )
         try:
             return kind(root, **self.options, **more)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 def printable(text: str) -> str:
     """Return a text on one line, without control characters: names in it come from data too."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean ...?` with the known name that is closest, or an empty text."""
+    forms = {each.casefold(): each for each in known}
+    close = get_close_matches(name[:100].casefold(), forms, 1)
+    return f" Did you mean `{forms[close[0]]}`?" if close else ""
 
 
 class XmoreError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from xmore.files.errors import ConfigError, cause_of
+from xmore.files.errors import ConfigError, cause_of, meant
 from xmore.files.text import read_text
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
@@ -156,9 +155,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_at(kind, first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
-        hint = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}."
-        return f"unknown key `{key}`; {hint}"
+        hint = meant(str(first["loc"][-1]), known) or f" Known keys: {', '.join(known)}."
+        return f"unknown key `{key}`.{hint}"
     if first["type"] == "missing":
         return f"key `{key}` is missing; add it."
     message = first["msg"].removeprefix("Value error, ")

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from xmore.files.anchored import AnchoredPath
 from xmore.files.digests import cached_digest, digest_of
-from xmore.files.errors import ModelError, cause_of
+from xmore.files.errors import ModelError, cause_of, meant
 from xmore.files.yaml import Section
 from xmore.models import zoo
 from xmore.models.activation import check_activation
@@ -179,8 +179,8 @@ def check_tag(name: str, spec: ModelSpec) -> None:
     if tag is not None and not pretrained.is_pretrained_cfg(spec.architecture, tag):
         tags = pretrained.list_pretrained_tags_by_model(spec.architecture)
         raise ModelError(
-            f"model `{name}`: no pretrained tag `{tag}` for {spec.architecture}. "
-            f"Available: {', '.join(tags)}."
+            f"model `{name}`: no pretrained tag `{tag}` for {spec.architecture}."
+            f"{meant(tag, tags)} Available: {', '.join(tags)}."
         )
 
 

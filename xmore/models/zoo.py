@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xmore.files.errors import ModelError
+from xmore.files.errors import ModelError, meant
 
 HUB_TIMEOUT = 5.0  # seconds to connect, and to respond
 
@@ -78,17 +78,17 @@ def architecture_config(model: str, architecture: str) -> dict[str, Any]:
 
     `model` is the name of the model, for the error.
     """
+    files = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
     if "open_clip" in sys.modules:  # which knows those, too, that were added to it
         from open_clip import get_model_config
 
         config = get_model_config(architecture)
     else:
-        files = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
         config = json.loads(files[architecture].read_text()) if architecture in files else None
     if config is None:
         raise ModelError(
-            f"model `{model}`: open_clip has no architecture `{architecture}`. "
-            "See open_clip.list_models()."
+            f"model `{model}`: open_clip has no architecture `{architecture}`."
+            f"{meant(architecture, files)} See open_clip.list_models()."
         )
     return dict(config)
 

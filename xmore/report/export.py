@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from xmore.files.errors import QueryError
+from xmore.files.errors import QueryError, meant
 from xmore.files.paths import write_whole
 from xmore.methods.base import under
 from xmore.report.leaderboard import averages, leaderboard
@@ -132,8 +132,11 @@ def write_clip_benchmark(
     ).fetchall()
     if not rows:
         names = "select distinct variant(method, adjustment) from leaderboard_all order by 1"
-        known = ", ".join(name for (name,) in db.execute(names).fetchall())
-        raise QueryError(f"run {run.name} has no method `{method}`, but {known}.")
+        known = [name for (name,) in db.execute(names).fetchall()]
+        raise QueryError(
+            f"run {run.name} has no method `{method}`.{meant(method, known)} It has "
+            f"{', '.join(known)}."
+        )
     written = []
     for dataset, model, m, prompt_set, top1, top5, recall in rows:
         architecture, _, pretrained = model.partition("/")

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from xmore.files.errors import QueryError
+from xmore.files.errors import QueryError, meant
 
 TOP = 5
 
@@ -95,6 +95,12 @@ def _find(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> dic
             f"{query!r} matches more than one query: {names}. Add --dataset, or a longer path."
         )
     counts = _rows(db, "select dataset, count(*) as n from queries group by all order by all", {})
+    known = [row["dataset"] for row in counts]
+    if dataset is not None and dataset not in known:
+        raise QueryError(
+            f"the run has no dataset `{dataset}`.{meant(dataset, known)} Set --dataset to one of: "
+            f"{', '.join(known)}."
+        )
     ranges = ", ".join(f"{row['dataset']} has 0 to {row['n'] - 1}" for row in counts)
     raise QueryError(f"no query {query!r}: {ranges}. Give a query_id or a file's path.")
 

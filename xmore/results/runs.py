@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.files.code import code, version
-from xmore.files.errors import RunError, cause_of, is_shortage
+from xmore.files.errors import RunError, cause_of, is_shortage, meant
 from xmore.files.locks import is_locked, locked, read_locked
 from xmore.files.paths import write_whole
 from xmore.files.sealed import sealed
@@ -140,11 +139,9 @@ def load_run(results: Path, name: str) -> Run:
     matches = matches or [run for run in runs if run.name.startswith(name)]
     if not matches:
         known = ["latest", *(run.config["name"] for run in runs), *(run.name for run in runs)]
-        close = get_close_matches(name, known, 1)
-        meant = f" Did you mean `{close[0]}`?" if close else ""
         raise RunError(
-            f"no run `{name}` in {results / 'runs'}.{meant} `xmore runs` lists them; those of "
-            "another results folder need --results DIR."
+            f"no run `{name}` in {results / 'runs'}.{meant(name, known)} `xmore runs` lists them; "
+            "those of another results folder need --results DIR."
         )
     return matches[-1]
 

@@ -120,6 +120,36 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, xmore, arguments,
     assert "Traceback" in traced.stderr and traced.returncode != 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("leeks", "No such command 'leeks'. Did you mean 'leaks'? See `xmore -h`."),
+        ("memory shwo", "No such command 'shwo'. Did you mean 'show'? See `xmore memory -h`."),
+        (
+            "show --al-columns",
+            "No such option: --al-columns (Possible options: --all-columns). See `xmore show -h`.",
+        ),
+        ("show --json", "Missing argument 'run'. See `xmore show -h`."),
+        ("runs rm", "Missing argument 'run'. See `xmore runs rm -h`."),
+        (
+            "export latest --to x",
+            "Invalid value for '--to': 'x' is not one of 'latex', 'markdown', 'csv', 'json', "
+            "'clip-benchmark'. See `xmore export -h`.",
+        ),
+    ],
+)
+def test_a_misspelt_command_is_one_line_too(xmore, arguments, says):
+    answer = xmore(*arguments.split())
+    assert (answer.returncode, answer.stdout) == (2, ""), answer
+    assert answer.stderr == f"error: {says}\n"
+
+
+@pytest.mark.parametrize("group", [[], ["memory"]])
+def test_without_a_command_the_help_is_printed(xmore, group):
+    answer = xmore(*group)
+    assert answer.returncode == 2 and "Usage: xmore" in answer.stdout and not answer.stderr
+
+
 XMORE = str(Path(sys.executable).parent / "xmore")
 
 

@@ -87,7 +87,7 @@ def test_a_memory_config(tmp_path):
     for bad, says in (
         ([images, images], "two sources have the name `images`"),
         ([{**images, **urls}], "a source is one of"),
-        ([{"images": {"foldr": "i"}}], "did you mean `folder`"),
+        ([{"images": {"foldr": "i"}}], "Did you mean `folder`"),
         ([{**images, "filters": {"nsfw": ["x"]}}], "needs a URL list"),
         ([{**urls, "filters": {"languages": ["English"]}}], "ISO 639-1"),
         ([], "sources"),

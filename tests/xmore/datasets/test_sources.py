@@ -228,7 +228,7 @@ BAD = {
     "no dataset of torchvision's": (
         "torchvision",
         edit_card("torchvision", source={"dataset": "FGVCAircarft"}),
-        ["FGVCAircarft", "did you mean FGVCAircraft"],
+        ["FGVCAircarft", "Did you mean `FGVCAircraft`?"],
     ),
     "what torchvision refuses": (
         "torchvision",

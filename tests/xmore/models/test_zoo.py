@@ -50,7 +50,7 @@ except ModelError as error:
 
 def test_a_misspelt_tag_is_told_before_anything_slow_is_imported():
     said = subprocess.run([sys.executable, "-c", MISSPELT], capture_output=True, text=True).stdout
-    assert "no pretrained tag `openia` for RN50. Available: openai, " in said
+    assert "no pretrained tag `openia` for RN50. Did you mean `openai`? Available: openai, " in said
     assert said.endswith(". set()\n"), said
 
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_exported_is_told(done, xmore, tmp_path):
     words = ("export", done.name, "--results", done.config.results, "--to", "clip-benchmark")
     for more, says in (
         ((), "--output FOLDER"),
-        (("--output", tmp_path / "x", "--method", "nothing"), "no method `nothing`, but "),
+        (("--output", tmp_path / "x", "--method", "nothing"), "no method `nothing`. It has "),
     ):
         answer = xmore(*words, *more)
         assert answer.returncode == 2 and says in answer.stderr

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from xmore.files.errors import ConfigError
+from xmore.files.errors import ConfigError, meant
 from xmore.files.paths import PROJECT_ROOT
 from xmore.files.text import first_twice
 
@@ -98,7 +98,7 @@ def read_texts(path: Path, class_names: Sequence[str]) -> NeighbourTexts:
     for number, row in read_rows(path):
         for named in (row.class_name, row.other):
             if named is not None and named not in labels:
-                what = f"no class {named[:60]!r} in the dataset; correct or remove it"
+                what = f"no class {named[:60]!r} in the dataset.{meant(named, labels)} Correct it"
                 raise _bad(path, number, what)
         content = (row.class_name, row.kind, row.other, row.text)
         if first_lines.setdefault(content, number) != number:
