@@ -40,7 +40,8 @@ def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
     db = open_views(run)
     _show_leaderboard(db, run, _linked(snapshot, Path(run.snapshot["memory"])))
     _show_comparisons(db, run)
-    done = f"Run {run.name} was completed on {show(run.finished, 'time')} in {run.seconds} s"
+    when = show(run.finished, "time")
+    done = f"Run {run.name} was completed on {when}, after {run.seconds} s in its stages"
     log_lines([*notes(db, run), f"{done}. Report: {page or 'not asked for'}"])
     if page:
         _show_report(db, run, page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,8 @@ from xmore.files.paths import RESULTS as RESULTS
 
 if TYPE_CHECKING:
     from xmore.results.runs import Run
+
+BEGUN = time.monotonic()  # of the command: this module is among the first that it imports
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML file; configs/ has examples.", show_default=False)

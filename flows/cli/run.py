@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import RESULTS, ConfigFile, Results, named_run, with_json
+from flows.cli.options import BEGUN, RESULTS, ConfigFile, Results, named_run, with_json
 from flows.start import start_benchmark, start_reco_train, start_reindex
 from xmore.files.errors import ConfigError
 from xmore.files.paths import PROJECT_ROOT, real
@@ -208,6 +209,7 @@ def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> N
     """Run the flow and print its run, or the one that has it all."""
     from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.runs import show_run
+    from xmore.files.progress import duration
 
     runs = config.results / "runs"
     before = {path.name for path in runs.iterdir()} if runs.is_dir() and not resume else set()
@@ -215,6 +217,7 @@ def _benchmark(config: Any, resume: str | None = None, again: bool = False) -> N
     show_run(config.results, name)
     if name in before:
         say(safe(f"Nothing to do: {name} has it all. To add a run nevertheless: --again."))
+    say(f"This command took {duration(time.monotonic() - BEGUN)} in all.")
 
 
 def _reindex(config: Any) -> str:

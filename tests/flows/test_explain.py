@@ -191,9 +191,7 @@ def test_a_run_of_several_datasets_wants_one(world, two, xmore, dataset, says):
 
 
 def test_a_misspelt_dataset_of_a_query_is_answered_with_the_nearest(two):
-    with pytest.raises(
-        QueryError, match=r"`fwe`\. Did you mean `few`\? .*: few, tiny\."
-    ):
+    with pytest.raises(QueryError, match=r"`fwe`\. Did you mean `few`\? .*: few, tiny\."):
         explain(open_views(two), "0", "fwe")
 
 
