@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.options import RESULTS, AllColumns, Results, RunName, named_run, with_json
 from xmore.files.errors import ConfigError
+from xmore.files.paths import check_writable
 from xmore.files.text import visible
 
 
@@ -131,6 +132,8 @@ def explain(
     from xmore.results.views import open_views
 
     found = named_run(results, run)
+    if html:
+        check_writable(html)
     steps = gather(open_views(found), query, dataset)
     if html is None:
         show_explanation(steps)
@@ -162,6 +165,8 @@ def leaks(
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"--threshold must be above 0 and at most 1, got {threshold}.")
     found = named_run(results, run)
+    if html:
+        check_writable(html)
     memory, cache = Path(found.snapshot["memory"]), results / "cache"
     with open_memory(memory, cache, found.snapshot["name"]) as snapshot:
         reports = leak_reports(found, snapshot, threshold)

@@ -12,7 +12,7 @@ import typer
 from flows.cli.options import BEGUN, RESULTS, ConfigFile, Results, named_run, with_json
 from flows.start import start_benchmark, start_reco_train, start_reindex
 from xmore.files.errors import ConfigError
-from xmore.files.paths import PROJECT_ROOT, real
+from xmore.files.paths import PROJECT_ROOT, check_writable, real
 
 if TYPE_CHECKING:
     from xmore.config.benchmark import BenchmarkConfig
@@ -158,6 +158,8 @@ def classify(
 
     given = not run or labels is not None or labels_file is not None
     names = parse_labels(labels, labels_file) if given else None
+    if html:
+        check_writable(html)
     if dataset and not run:
         raise ConfigError("--dataset is that of a run: set --run, too.")
     like = named_run(results, run) if run else None

@@ -60,13 +60,14 @@ def texts(
     from flows.cli.terminal.console import safe, say
     from xmore.datasets.card import load_card, named_classes
     from xmore.datasets.scan import listing
-    from xmore.files.paths import write_whole
+    from xmore.files.paths import check_writable, write_whole
     from xmore.methods.coder.generate import Sources, Tally, generate
     from xmore.methods.coder.wordnet import open_wordnet
 
     wanted = parse_kinds(kinds)
     if out.exists():
         raise ConfigError(f"{out}: already exists. Name another file, or delete it.")
+    check_writable(out)
     card = load_card(dataset, class_names=class_names)
     given = named_classes(card)
     names = [name for _, name in given] if given else listing(card)[0]

@@ -8,9 +8,11 @@ from sharing import unsealed
 from unprivileged import read_only
 
 from flows.benchmark import xmore_benchmark
+from xmore.files.errors import RunError
 from xmore.files.locks import is_locked, locked, read_locked
 from xmore.memory.locks import lock_of
 from xmore.memory.snapshot import resolve_current
+from xmore.report import page
 from xmore.results.runs import load_run
 
 
@@ -46,6 +48,35 @@ def test_runs_are_listed_where_one_was_interrupted(done, tmp_path, xmore, mode):
         asked = xmore("sql", "half", "select count(*) from queries", "--results", results)
     assert listed.returncode == 0 and "interrupted" in listed.stdout, listed.stderr
     assert shown.returncode == asked.returncode == 0, shown.stderr + asked.stderr
+
+
+def test_a_report_that_cannot_be_written_is_told_before_it_is_drawn(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "open_views", lambda _: pytest.fail("it is drawn"))
+    results = shutil.copytree(done.config.results, tmp_path / "results")
+    run = load_run(results, done.name)
+    advice = rf"Permission denied\)\. Name another folder: `xmore report {run.name} --output FOLDER"
+    with read_only(results), pytest.raises(RunError, match=advice):
+        page.write_report(run, run.path / "report")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "nowhere.jpg", "--labels", "a,b", "--html"],
+        ["explain", "RUN", "no such query", "--html"],
+        ["texts", "nowhere.yaml", "--out"],
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(done, tmp_path, xmore, arguments):
+    where = [] if arguments[0] == "texts" else ["--results", done.config.results]
+    named = [done.name if part == "RUN" else part for part in arguments]
+    (tmp_path / "of others").mkdir()
+    with read_only(tmp_path / "of others"):
+        answer = xmore(*named, tmp_path / "of others" / "x.html", *where)
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer
+    assert (
+        f"{tmp_path / 'of others' / 'x.html'}: Permission denied. Make it writable" in answer.stderr
+    )
 
 
 def test_a_reader_shares_its_lock_where_it_can(tmp_path):

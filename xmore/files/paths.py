@@ -52,9 +52,7 @@ def fsync_file(path: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: the old file or the new one exists, even after a crash."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
@@ -68,6 +66,19 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.unlink()
         raise
     fsync_dir(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError, which names it, if `path` cannot be written: before the work, not after it."""
+    with naming(path):
+        _make_room(path)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _make_room(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

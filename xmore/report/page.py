@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from xmore.files.errors import RunError
-from xmore.files.paths import write_whole
+from xmore.files.paths import check_writable, where, write_whole
 from xmore.files.progress import counting
 from xmore.report.figures import INK
 from xmore.report.gallery import examples, gallery
@@ -69,10 +69,19 @@ SCRIPT = TEMPLATES / "report.js"
 def write_report(run: Run, folder: Path) -> Path:
     """Write `report.html`, `figures/*.{svg,pdf}` and `tables/*.{csv,md}`; returns the page's path.
 
-    Memory: the images of at most EXAMPLES queries, about 10 MB. Raises RunError.
+    Memory: the images of at most EXAMPLES queries, about 10 MB. Raises RunError, at once if the
+    page cannot be written.
     """
     if run.status != "completed":
         raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
+    page = folder / "report.html"
+    try:
+        check_writable(page)
+    except OSError as error:
+        raise RunError(
+            f"{page}: cannot be written ({error.strerror}). Name another folder: `xmore report "
+            f"{run.name} --output FOLDER{where(run.results)}`."
+        ) from error
     db = open_views(run)
     of = headline(db)
     with counting("report", 3, "part") as done:  # tables, plots, and the page
@@ -88,7 +97,7 @@ def write_report(run: Run, folder: Path) -> Path:
             write_whole(folder / "figures" / f"{plot.name}.svg", svg)
             write_whole(folder / "figures" / f"{plot.name}.pdf", pdf)
         script = SCRIPT.read_text(encoding="utf-8")
-        page = render(
+        html = render(
             "report.html",
             run=run,
             summary=summary(db, of),
@@ -100,8 +109,8 @@ def write_report(run: Run, folder: Path) -> Path:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             ink=INK,
         )
-        write_whole(folder / "report.html", page.encode())
-        return folder / "report.html"
+        write_whole(page, html.encode())
+        return page
 
 
 @dataclass(frozen=True)
