@@ -24,6 +24,7 @@ from tasks.spread import check_runner, spread
 from xmore.config.load import absolute
 from xmore.config.memory import ReindexConfig
 from xmore.files.paths import sweep
+from xmore.files.text import counted
 from xmore.memory.snapshot import Snapshot, open_snapshot
 from xmore.report.snapshot import index_name, most_common, outcome
 
@@ -37,6 +38,7 @@ class Reindexed:
     embedded: int = 0  # rows that this run embedded
     added: int = 0  # rows that the previous snapshot lacks
     removed: int = 0  # rows of the previous snapshot that this one lacks
+    captions: int = 0  # rows in both, whose caption changed
     skipped: bool = False  # the snapshot already existed
     withdrawn: bool = False  # it was rolled back from, so CURRENT does not move to it
 
@@ -93,11 +95,13 @@ def summary(done: Reindexed) -> list[str]:
     work = f"{requested}{done.embedded:,} embedded"
     if done.skipped:
         work = "unchanged: nothing downloaded, nothing embedded"
-    elif not (done.embedded or done.added or done.removed):
+    elif not (done.embedded or done.added or done.removed or done.captions):
         work = f"unchanged: {requested}nothing new"
     lines = [f"{facts['rows']:,} rows, index {index}, snapshot {name} ({work})"]
     if done.added or done.removed:
         lines.append(f"{done.added:>20,} rows added and {done.removed:,} removed")
+    if done.captions:
+        lines.append(f"{counted(done.captions, 'caption'):>25} changed, of the same images")
     if done.withdrawn:
         memory = done.snapshot.path.parents[1]
         lines.append(
@@ -128,8 +132,8 @@ def _unchanged(plan: ReindexPlan, name: str) -> Reindexed:
     if not withdrawn and not told:  # the run that built it was killed before it said so
         previous = newest(memory)
         first = previous is None or previous.name == name
-        added, removed = changes(snapshot, None if first else previous)
-        _record(plan, Reindexed(snapshot, added=added, removed=removed), _Costs())
+        changed = changes(snapshot, None if first else previous)
+        _record(plan, Reindexed(snapshot, **changed._asdict()), _Costs())
     _finish(plan)
     return Reindexed(snapshot, skipped=True, withdrawn=withdrawn)
 
@@ -162,9 +166,9 @@ def _build(plan: ReindexPlan) -> Reindexed:
         withdrawn = snapshot.name in history.withdrawn(memory)
         if not withdrawn:
             point_current(memory, snapshot.name)  # before it is described, which takes long
-        added, removed = changes(snapshot, previous)
+        changed = changes(snapshot, previous)
     costs.index = indices["index"]["how"]
-    result = Reindexed(snapshot, costs.fetched, costs.embedded, added, removed)
+    result = Reindexed(snapshot, costs.fetched, costs.embedded, **changed._asdict())
     if withdrawn:
         result = replace(result, withdrawn=True)
     else:

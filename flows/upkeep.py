@@ -49,6 +49,8 @@ class Difference:
     shared: int
     only: tuple[int, int]  # rows in the first only, in the second only
     samples: tuple[list[str], list[str]]  # captions of some of these rows
+    captions: int  # rows in both, whose caption differs
+    recaptioned: list[tuple[str, str]]  # both captions of some of these rows
     facts: list[tuple[str, str, str]]  # name, the first's value, the second's value
 
 
@@ -113,8 +115,14 @@ def compare(one: Snapshot, other: Snapshot) -> Difference:
             only.append(db.execute(f"select count(*) {rows}").fetchall()[0][0])
             some = db.execute(f"select caption {rows} order by memory_key limit {SAMPLES}")
             samples.append([caption or "" for (caption,) in some.fetchall()])
+        changed = "from a join b using (memory_key) where a.caption is distinct from b.caption"
+        captions = db.execute(f"select count(*) {changed}").fetchall()[0][0]
+        pairs = f"select a.caption, b.caption {changed} order by memory_key limit {SAMPLES}"
+        both = [(old or "", new or "") for old, new in db.execute(pairs).fetchall()]
     facts = [(name, str(a), str(b)) for name, a, b in _facts(one, other) if a != b]
-    return Difference(shared[0][0], (only[0], only[1]), (samples[0], samples[1]), facts)
+    return Difference(
+        shared[0][0], (only[0], only[1]), (samples[0], samples[1]), captions, both, facts
+    )
 
 
 def roll_back(memory: Path, to: str | None) -> tuple[str, str]:

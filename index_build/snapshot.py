@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -199,23 +199,32 @@ def clean_up(plan: ReindexPlan) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def changes(snapshot: Snapshot, previous: Snapshot | None) -> tuple[int, int]:
-    """Count the memory_keys added and removed since the previous snapshot.
+class Changes(NamedTuple):
+    """How many images were added and removed, and how many in both have another caption."""
+
+    added: int
+    removed: int
+    captions: int
+
+
+def changes(snapshot: Snapshot, previous: Snapshot | None) -> Changes:
+    """Count what changed since the previous snapshot, by memory_key.
 
     Memory: DuckDB's limit, for any number of rows.
     """
     if previous is None:
-        return snapshot.rows, 0
+        return Changes(snapshot.rows, 0, 0)
     with scratch_db(snapshot.path.parents[1] / "making" / "changes") as db:
         for name, one in (("mine", snapshot), ("theirs", previous)):  # an old one may repeat a key
             files = parquet([shard.metadata for shard in one.shards])
-            db.execute(f"create table {name} as select distinct memory_key from {files}")
-        counts = [
-            f"select count(*) from {one} anti join {other} using (memory_key)"
-            for one, other in (("mine", "theirs"), ("theirs", "mine"))
-        ]
-        added, removed = (db.execute(count).fetchall()[0][0] for count in counts)
-    return added, removed
+            each = "memory_key, min(hash(caption)) as caption"
+            db.execute(f"create table {name} as select {each} from {files} group by memory_key")
+        counts = (
+            "mine anti join theirs using (memory_key)",
+            "theirs anti join mine using (memory_key)",
+            "mine join theirs using (memory_key) where mine.caption != theirs.caption",
+        )
+        return Changes(*(db.execute(f"select count(*) from {c}").fetchall()[0][0] for c in counts))
 
 
 def newest(memory: Path) -> Snapshot | None:

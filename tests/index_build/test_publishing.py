@@ -131,14 +131,16 @@ def test_keys_are_counted_once_however_often_they_come(tmp_path):
         for number, keys in enumerate(files):
             path = tmp_path / "snapshots" / name / f"metadata_{number}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({"memory_key": pa.array(keys, pa.string())}), path)
+            columns = {"memory_key": [key[0] for key in keys], "caption": [*keys]}
+            pq.write_table(pa.table(columns), path)
             shards.append(MemoryShard(path, path, 0, len(keys)))
         facts = {"rows": sum(map(len, files))}
         return Snapshot(tmp_path / "snapshots" / name, name, facts, tuple(shards))
 
     before, after = snapshot("a", ["x", "y", "x"], ["z", "y"]), snapshot("b", ["z", "v"], ["w"])
-    assert changes(after, before) == (2, 2) and changes(before, after) == (2, 2)
-    assert changes(before, before) == (0, 0) and changes(after, None) == (3, 0)
+    assert changes(after, before) == (2, 2, 0) and changes(before, after) == (2, 2, 0)
+    assert changes(before, before) == (0, 0, 0) and changes(after, None) == (3, 0, 0)
+    assert changes(snapshot("c", ["z new", "v"], ["w new"]), after) == (0, 0, 2)
     assert not list((tmp_path / "making").iterdir())
 
 

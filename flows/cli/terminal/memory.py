@@ -136,6 +136,7 @@ def show_difference(one: Snapshot, other: Snapshot, found: Difference) -> None:
     """Print what two snapshots share, and what only one of them has."""
     names = (one.name, other.name)
     counts = {"shared": found.shared, "only_a": found.only[0], "only_b": found.only[1]}
+    counts["captions"] = found.captions
     record("difference", [{"a": one.name, "b": other.name} | counts])
     say(safe(f"{one.name} -> {other.name}: {found.shared:,} rows in both"))
     for sign, count, captions in zip("-+", found.only, found.samples, strict=True):
@@ -143,6 +144,13 @@ def show_difference(one: Snapshot, other: Snapshot, found: Difference) -> None:
         say(f"{sign}{count:,} rows{some}")
         for caption in captions:
             say(f"    {safe(cut(caption, 4))}")
+    if found.captions:
+        pairs = len(found.recaptioned)
+        shown = "" if found.captions == pairs else f", {pairs} of them:"
+        say(f"~{counted(found.captions, 'row')} in both with another caption{shown}")
+        for old, new in found.recaptioned:
+            say(f"    {safe(cut(old, 4))}")
+            say(f" -> {safe(cut(new, 4))}")
     if found.facts or wants_json():
         columns: list[tuple[str, Kind]] = [("fact", "text"), *((name, "text") for name in names)]
         record("facts", ({"fact": fact, "a": a, "b": b} for fact, a, b in found.facts))

@@ -231,9 +231,13 @@ def test_a_name_in_full_is_not_repeated(pets, xmore):
 
 def test_a_difference_says_how_many_rows_it_shows(capsys):
     one, other = SimpleNamespace(name="a"), SimpleNamespace(name="b")
-    show_difference(one, other, Difference(1, (60, 2), (["x"] * 5, ["y"] * 2), []))
+    show_difference(
+        one, other, Difference(9, (60, 2), (["x"] * 5, ["y"] * 2), 6, [("old", "new")] * 5, [])
+    )
     shown = capsys.readouterr().out.splitlines()
     assert "-60 rows, 5 of them:" in shown and "+2 rows" in shown
+    at = shown.index("~6 rows in both with another caption, 5 of them:")
+    assert shown[at + 1 : at + 3] == ["    old", " -> new"]
 
 
 def test_what_gc_frees_is_never_negative(capsys):
@@ -250,6 +254,9 @@ def test_a_take_down_is_no_failure_and_what_was_not_requested_is_not_told():
     assert lines[0] == "537 rows, index Flat, snapshot s (500 embedded)"
     words = [line.strip() for line in lines[1:]]
     assert words == ["2 of 540 rows failed: HTTP 404", "1 of 540 rows taken down"]
+    lines = summary(Reindexed(SimpleNamespace(manifest=facts, name="s"), captions=1200))
+    assert lines[0].endswith("(0 embedded)")
+    assert lines[1].strip() == "1,200 captions changed, of the same images"
 
 
 def test_up_says_that_the_demos_port_is_taken(monkeypatch, tmp_path, caplog):
