@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
+
+import yaml
 
 from flows.cli.terminal.console import record, safe, say, show_table, wants_json
 from xmore.report.leaderboard import paper_table
@@ -53,7 +56,7 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
         say("Their configs, and the sources of their methods, are the same.")
     if found.differences or wants_json():
         columns: list[tuple[str, Kind]] = [("config", "text"), ("A", "text"), ("B", "text")]
-        changed = [(key, str(mine), str(theirs)) for key, mine, theirs in found.differences]
+        changed = [(key, _yaml(mine), _yaml(theirs)) for key, mine, theirs in found.differences]
         show_table(Table("config", "", "", columns, changed))
     show_table(flips_table(found.flips), by=3)
     if found.examples or wants_json():
@@ -76,6 +79,14 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
         "points: B minus A, of an ordered method in the order of its first seed; p: two-sided exact"
     )
     say("sign test (McNemar) over the flipped queries.")
+
+
+def _yaml(value: Any) -> str:
+    """Return a config's value as one would write it in the config."""
+    if isinstance(value, str):
+        return value
+    listed = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, allow_unicode=True)
+    return " ".join(listed.split())[1:-1]
 
 
 def flips_table(flips: Sequence[Flips]) -> Table:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from flows.benchmark import xmore_benchmark
+from flows.cli.terminal.compare import show_comparison
 from xmore.files.errors import RunError
 from xmore.results import compare
 from xmore.results.runs import load_run
@@ -107,6 +108,10 @@ def test_two_runs_differ_in_their_config_and_their_answers(done_again):
     b = load_run(done_again.results, xmore_benchmark.fn(other))
     found = compare.between(a, b)
     assert [key for key, *_ in found.differences] == ["retrieval.candidates", "seeds"]
+    third = load_run(done_again.results, b.name)
+    third.config = {"seeds": [1], "prompt": "a {}.", "name": "third"}
+    mixed = [key for key, *_ in compare.between(b, third).differences if key in third.config]
+    assert mixed == [key for key in b.config if key in third.config]  # not in the alphabet's
     for row in found.flips:
         assert row.n == 20
         if row.variant == "clip":
@@ -149,3 +154,24 @@ def test_methods_are_in_the_order_of_their_m(monkeypatch):
 def test_the_sign_test_is_mcnemars():
     row = compare.Flips("d", "m", "v", None, 100, 80, 1, 9)
     assert row.p == pytest.approx(2 * (1 + 10) / 2**10)
+
+
+def test_a_configs_values_are_shown_as_a_config_has_them_and_in_its_order(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    values = [
+        ("retrieval.captions", [1, 4], [16]),
+        ("prompt_sets", None, [{"name": "eighty", "file": "80.txt"}]),
+        ("report", True, False),
+        ("prompt", None, "a {}."),
+    ]
+    run = SimpleNamespace(name="run", trial="")
+    show_comparison(run, run, compare.Comparison(values, [], []))
+    printed = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = [tuple(cell.strip() for cell in line if cell.strip()) for line in printed]
+    keys = [key for key, *_ in values]
+    assert [line for line in cells if line and line[0] in keys] == [
+        ("retrieval.captions", "[1, 4]", "[16]"),
+        ("prompt_sets", "null", "[{name: eighty, file: 80.txt}]"),
+        ("report", "true", "false"),
+        ("prompt", "null", "a {}."),
+    ]
