@@ -243,6 +243,7 @@ def read_run(path: Path) -> Run:
         raise RunError(
             f"{path}: damaged, or of another version ({cause_of(error)}). Restore or remove it."
         ) from error
+    path = path.absolute()  # as `views.sql` needs its
     data["artifacts"] = [_located(record, path.parents[2]) for record in data["artifacts"]]
     return Run(**{key: data[key] for key in _keys(Run) & data.keys()} | {"path": path.parent})
 

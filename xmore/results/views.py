@@ -91,6 +91,17 @@ def are_whole(path: Path) -> bool:
     return text.startswith(HEADER.encode()) or first == b"-- " + sha256(rest).hexdigest().encode()
 
 
+def are_of_here(run: Run) -> bool:
+    """Return whether the run's views.sql names the folder in which the run lies now.
+
+    That of a copied folder reads the original, as long as it is there.
+    """
+    try:
+        return _costs_view(run.path) in (run.path / VIEWS).read_text("utf-8")
+    except OSError:
+        return False
+
+
 def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with the run's views; it can read only the results folder.
 
@@ -153,7 +164,11 @@ def views_of(run: Run) -> str:
     for record in run.artifacts:
         if record.dataset in complete:
             by_stage[record.stage].append(record)
-    header = f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
+    header = (
+        f"{HEADER}{run.name}. Open with: duckdb -init views.sql\n"
+        "-- Its paths are absolute. After the results folder was moved or copied:\n"
+        f"-- xmore sql {run.name} --write-views --results FOLDER\n"
+    )
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
     stages += [_empty_view(stage) for stage in OPTIONAL if stage not in by_stage]
     sets = list(dict.fromkeys(ref.prompt_set for ref in run.artifacts if ref.stage == "classes"))

@@ -25,7 +25,7 @@ from xmore.report.table import Kind, Table
 from xmore.report.tables import stages
 from xmore.results.notes import notes
 from xmore.results.runs import Run, load_run
-from xmore.results.views import open_views
+from xmore.results.views import VIEWS, are_of_here, open_views
 
 
 def show_run(results: Path, name: str, oracle: bool = False, every_column: bool = False) -> None:
@@ -46,7 +46,11 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
     if not every_column:
         say(safe(f"All columns: xmore show {run.name} --all-columns{here}"))
     say(safe(f'SQL: xmore sql {run.name} "from leaderboard"{here}'))
-    say(safe(f"In any DuckDB: {run.path / 'views.sql'}"))
+    if are_of_here(run):
+        say(safe(f"In any DuckDB: {run.path / VIEWS}"))
+    else:  # it would read the folder from which this one was copied
+        todo = f"xmore sql {run.name} --write-views{here}"
+        say(safe(f"For any DuckDB, as these results were moved: {todo}"))
 
 
 def show_sweep(sweep: SweepTable) -> None:

@@ -77,8 +77,12 @@ def test_moved_results_are_shown_queried_reported_and_verified(done, moved, xmor
 def test_views_are_written_again_for_another_place(done, moved, xmore):
     views = moved / "runs" / done.name / "views.sql"
     assert str(done.config.results) in views.read_text()
-    answer = xmore("sql", done.name, "--write-views", "--results", moved)
+    show = ("show", done.name, "--results", moved)
+    advice = f"as these results were moved: xmore sql {done.name} --write-views --results "
+    assert advice in xmore(*show).stdout
+    answer = xmore("sql", done.name, "--write-views", "--results", moved.name, cwd=moved.parent)
     assert answer.stdout.strip() == str(views)
+    assert f"In any DuckDB: {views}" in xmore(*show).stdout
     assert str(done.config.results) not in views.read_text()
     db = duckdb.connect()
     db.execute(views.read_text())
