@@ -42,8 +42,8 @@ def retrieve(folder: Path) -> None:
     from tasks.candidates import candidates
     from tasks.captions import FineModel, captions
     from tasks.stage import Workspace
-    from xmore.config.benchmark import RetrievalConfig
     from xmore.config.execution import ExecutionConfig
+    from xmore.config.retrieval import RetrievalConfig
     from xmore.memory.adopt import adopt
     from xmore.models.spec import ModelCard, ModelSpec
     from xmore.store import schemas

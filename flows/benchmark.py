@@ -7,14 +7,13 @@ from dataclasses import asdict, replace
 from prefect import flow
 
 from flows.cluster import run_on_cluster
-from flows.plan import look_up, settle_batch_size
+from flows.plan import look_up, settle_batch_size, snapshot_of
 from flows.prefect_ui import show_results
 from flows.stages import run_dataset
 from tasks.comparisons import comparisons
 from tasks.spread import check_runner
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import absolute
-from xmore.memory.adopt import open_memory
 from xmore.results.costs import costs
 from xmore.results.removal import remove_run
 from xmore.results.runs import (
@@ -32,8 +31,9 @@ from xmore.results.views import write_views
 def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: bool = False) -> str:
     """Run the benchmark and return the run's name.
 
-    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT. If a
-    completed run has the same config, snapshot and artifacts, no run is added: it is returned.
+    A resumed run keeps its config and its snapshot. A new run reads the memory's CURRENT, if it has
+    a memory. If a completed run has the same config, snapshot and artifacts, no run is added: it is
+    returned.
 
     Args:
         params: Datasets, memory, models, retrieval and methods.
@@ -44,15 +44,9 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
     check_runner(params.execution)
     old = load_run(params.results, resume) if resume else None
     config = config_of(old) if old else params
-    name = old.snapshot["name"] if old else None
-    with open_memory(config.memory, config.results / "cache", name) as snapshot:
+    with snapshot_of(config, old) as snapshot:
         plan = look_up(config, snapshot)
-        facts = {
-            "name": snapshot.name,
-            "digest": snapshot.digest,
-            "memory": str(config.memory),
-        }
-        run = old or start_run(config, facts)
+        run = old or start_run(config, plan.read)
         plan = settle_batch_size(plan, run)
         with under_way(run) as record:
             if config.execution.runner != "local":

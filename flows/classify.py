@@ -13,10 +13,9 @@ from unicodedata import category, normalize
 import numpy as np
 import pyarrow as pa
 
-from flows.plan import BenchmarkPlan, check_methods, look_up
-from flows.stages import retrieve, run_methods
+from flows.plan import BenchmarkPlan, check_methods, look_up, snapshot_of
+from flows.stages import found_leaks, retrieve, run_methods
 from tasks.candidates import candidates
-from tasks.leaks import leaks
 from tasks.method_scores import MethodInputs
 from tasks.queries import write_classes
 from tasks.query_embeddings import query_embeddings
@@ -76,19 +75,18 @@ def classified(
     like: Run | None,
     dataset: str | None = None,
 ) -> Iterator[tuple[Explanation, BenchmarkPlan]]:
-    """Classify the image with the memory and models of `config`, and explain each step.
+    """Classify the image with the models and the memory, if any, of `config`; explain each step.
 
     A single image has no stream, so `xmore` weighs by the raw confidences (adjustment `none`).
     With `like`, it also weighs by the smallest and largest confidence of that run's `dataset`, as
-    if the image came after its queries; without `labels`, that dataset's classes are used. Nothing
-    is kept on disk. Raises XmoreError.
+    if the image came after its queries, unless that run had no memory; without `labels`, that
+    dataset's classes are used. Nothing is kept on disk. Raises XmoreError.
     """
     stream = _stream(like, dataset) if like else None
     data = _read(image)
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch)
-        name = like.snapshot["name"] if like else None
-        with open_memory(config.memory, config.results / "cache", name) as snapshot:
+        with snapshot_of(config, like) as snapshot:
             plan = look_up(_for_one_image(config), snapshot)
             work = Workspace(results, config.execution)
             card = DatasetCard(name=NAME, root=image.resolve().parent)
@@ -100,15 +98,14 @@ def classified(
             queries = _query(work, image, data)
             classes = write_classes(work, NAME, labels, sets)
             refs, scored = _stages(plan, work, queries, classes, card)
-            facts = {"name": snapshot.name, "digest": snapshot.digest}
-            run = start_run(config.model_copy(update={"results": results}), facts)
+            run = start_run(config.model_copy(update={"results": results}), plan.read)
             empty = schemas.METRICS.empty_table()  # no label, no accuracy; the SQL views need it
             run.artifacts = [
                 *refs,
                 work.store.write(ArtifactKey("metrics", NAME, {}), [0], lambda *_: empty),
             ]
             found = explain(open_views(run), "0", None)
-            if like and stream:
+            if like and stream and snapshot:
                 m = max(config.retrieval.captions)
                 found.answers.extend(_as_in(like, stream, ref, m, labels) for ref in scored)
                 found.answers.sort(key=lambda answer: answer.model)  # one table per model
@@ -124,8 +121,10 @@ def nearest(image: Path, config: BenchmarkConfig, k: int) -> tuple[pa.Table, dic
     """
     data, cache = _read(image), config.results / "cache"
     retrieval = config.retrieval.model_copy(update={"candidates": k})
+    name = config.roles.coarse
+    if config.memory is None or name is None:
+        raise ConfigError("to search a memory, the config must name its `roles.coarse`. Add it.")
     with tempfile.TemporaryDirectory() as scratch, open_memory(config.memory, cache) as snapshot:
-        name = config.roles.coarse
         coarse = describe_model(name, config.model(name), cache)
         work = Workspace(Path(scratch), config.execution)
         card = DatasetCard(name=NAME, root=image.resolve().parent)
@@ -214,7 +213,7 @@ def _stages(
     got = retrieve(plan, work, queries, card)
     refs, scored, leaked = [queries, *classes, *got.refs], list[ArtifactRef](), None
     if any("leaks" in ref.method.needs for ref in plan.methods):
-        leaked = leaks(work, queries, got.candidates, plan.snapshot, plan.config.leaks.threshold)
+        leaked = found_leaks(plan, work, queries, got)
     for name in plan.config.roles.inference:
         model = plan.models[name]
         embeddings = got.embeddings[model.digest]

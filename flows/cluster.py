@@ -25,8 +25,8 @@ def run_on_cluster(plan: BenchmarkPlan) -> None:
     with prefect_server():  # one for all that follows
         found = spread(queries, [(work, card, config) for card in plan.cards], how)
         listed = [(card, query) for card, (query, *_) in zip(plan.cards, found, strict=True)]
-        if config.retrieval.drop_short:
-            search(plan, listed, [plan.models[config.roles.coarse]])
+        if plan.memory and config.retrieval.drop_short:
+            search(plan, listed, [plan.memory.model])
             listed = [(card, listed_queries(plan, work, card)[0]) for card in plan.cards]
         search(plan, listed, plan.distinct_models)
         prepared = spread(retrieval, [(plan, card) for card in plan.cards], how)
@@ -38,14 +38,16 @@ def run_on_cluster(plan: BenchmarkPlan) -> None:
 def search(
     plan: BenchmarkPlan, listed: list[tuple[DatasetCard, ArtifactRef]], models: list[ModelCard]
 ) -> None:
-    """Embed the datasets' queries under `models`, the coarse one among them; find candidates."""
+    """Embed the datasets' queries under `models`; find candidates under the coarse one, if any."""
     config, work = plan.config, plan.work
     calls = [(work, ref, card, model) for card, ref in listed for model in models]
     embedded = spread(query_embeddings, calls, config.execution)
-    coarse = plan.models[config.roles.coarse]
+    if plan.memory is None:
+        return
+    coarse, snapshot = plan.memory.model, plan.memory.snapshot
     pairs = zip(embedded, calls, strict=True)
     found = [ref for ref, (*_, model) in pairs if model.digest == coarse.digest]
-    searches = [(work, ref, coarse, plan.snapshot, config.retrieval) for ref in found]
+    searches = [(work, ref, coarse, snapshot, config.retrieval) for ref in found]
     spread(candidates, searches, config.execution)
 
 

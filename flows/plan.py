@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tasks.predictions import method_runs
 from tasks.stage import Workspace
@@ -12,9 +14,10 @@ from xmore.datasets.card import DatasetCard, load_card
 from xmore.datasets.prompts import prompts_of_sets
 from xmore.datasets.scan import listing
 from xmore.files.errors import ConfigError
+from xmore.memory.adopt import open_memory
 from xmore.memory.snapshot import Snapshot
 from xmore.methods.base import RunMemory, Scorer
-from xmore.methods.registry import MethodRef, method_refs
+from xmore.methods.registry import METHODS, MethodRef, method_refs
 from xmore.models.batch_size import settled
 from xmore.models.spec import ModelCard, describe_model
 from xmore.results.runs import Run
@@ -29,7 +32,7 @@ class BenchmarkPlan:
     methods: tuple[MethodRef, ...]  # in the order of tables and plots
     cards: list[DatasetCard]
     models: dict[str, ModelCard]
-    snapshot: Snapshot
+    snapshot: Snapshot | None  # None: a run without a memory
     record: Callable[[ArtifactRef], None] | None = None  # told of each artifact of the run
 
     @property
@@ -42,13 +45,41 @@ class BenchmarkPlan:
         return list({model.digest: model for model in self.models.values()}.values())
 
     @property
-    def memory(self) -> RunMemory:
-        return RunMemory(self.snapshot, self.models[self.config.roles.coarse])
+    def read(self) -> dict[str, Any] | None:
+        """What run.json says of the snapshot; None without a memory."""
+        if self.snapshot is None:
+            return None
+        facts = {"name": self.snapshot.name, "digest": self.snapshot.digest}
+        return facts | {"memory": str(self.config.memory)}
+
+    @property
+    def memory(self) -> RunMemory | None:
+        """What the run retrieves from, with its coarse model; None without a memory."""
+        coarse = self.config.roles.coarse
+        if self.snapshot is None or coarse is None:
+            return None
+        return RunMemory(self.snapshot, self.models[coarse])
 
 
-def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
+@contextmanager
+def snapshot_of(config: BenchmarkConfig, old: Run | None = None) -> Iterator[Snapshot | None]:
+    """Open the snapshot that `old` has read, or the CURRENT one of the config's memory, if any.
+
+    As `open_memory` does. Raises SnapshotError.
+    """
+    if config.memory is None:
+        yield None
+        return
+    name = old.snapshot_name if old else None
+    with open_memory(config.memory, config.results / "cache", name) as snapshot:
+        yield snapshot
+
+
+def look_up(config: BenchmarkConfig, snapshot: Snapshot | None) -> BenchmarkPlan:
     """Find what `config` names, and load its methods. Raises XmoreError before any work starts."""
     methods = method_refs(config.methods)
+    if snapshot is None:
+        _check_need_no_memory(methods)
     cards = [load_card(name, config.data_root, config.class_names) for name in config.datasets]
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
@@ -61,6 +92,16 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot) -> BenchmarkPlan:
         prompts_of_sets(classes, config.prompts_by_set(card.prompt))
         check_methods(plan, card, classes)
     return plan
+
+
+def _check_need_no_memory(methods: Sequence[MethodRef]) -> None:
+    wanting = [f"`{ref}`" for ref in methods if ref.method.needs_memory]
+    if wanting:
+        able = ", ".join(name for name, method in METHODS.items() if not method.needs_memory)
+        raise ConfigError(
+            f"`methods`: {', '.join(wanting)} cannot run without a memory. Set `memory`, "
+            f"`roles.coarse` and `roles.fine`, or name only methods that need none: {able}."
+        )
 
 
 def check_methods(plan: BenchmarkPlan, card: DatasetCard, classes: list[str]) -> None:

@@ -30,7 +30,7 @@ MOST_PLOTS = 8  # each takes some 30 kB of Prefect's database
 TABLES = ("leaderboard", "averages", "hyperparameters", "resolution", "prompt_sets")
 
 
-def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
+def show_results(run: Run, page: Path | None, snapshot: Snapshot | None) -> None:
     """Create a run's leaderboard, comparisons and report as artifacts, and its snapshot's card.
 
     Does nothing outside a flow run.
@@ -38,7 +38,10 @@ def show_results(run: Run, page: Path | None, snapshot: Snapshot) -> None:
     if not in_flow_run():
         return
     db = open_views(run)
-    _show_leaderboard(db, run, _linked(snapshot, Path(run.snapshot["memory"])))
+    memory = "no memory"
+    if snapshot and run.snapshot:
+        memory = f"memory {_linked(snapshot, Path(run.snapshot['memory']))}"
+    _show_leaderboard(db, run, memory)
     _show_comparisons(db, run)
     when = show(run.finished, "time")
     done = f"Run {run.name} was completed on {when}, after {run.seconds} s in its stages"
@@ -96,7 +99,7 @@ def _show_leaderboard(db: duckdb.DuckDBPyConnection, run: Run, memory: str) -> N
         table,
         key=key_of("leaderboard", run.config["name"]),
         description=(
-            f"Run **{run.name}**, memory {memory}. "
+            f"Run **{run.name}**, {memory}. "
             f'Query it: `xmore sql {run.name} "from leaderboard"`\n\n'
             f"{_escaped(' '.join(LEGEND).replace('`', ''))}"
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +18,10 @@ from xmore.datasets.names import plain
 from xmore.files.errors import ConfigError
 from xmore.files.paths import PROJECT_ROOT, RESULTS, real
 from xmore.files.yaml import explain
-from xmore.memory.pictures import memory_pictures
 from xmore.report.explain import explain_page
 from xmore.report.html import inline, render
 from xmore.report.opened import Explained, OpenRun, open_run
+from xmore.report.pictures import pictures_in
 from xmore.results.runs import config_of, load_run
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ def classify(
     names = None if labels is None else check_labels([plain(label) for label in labels])
     used = config_of(like) if like else _loaded(config, BenchmarkConfig)
     with classified(Path(image), names, used, like, dataset) as (steps, plan):
-        pictures = partial(memory_pictures, plan.snapshot)
-        page = explain_page(steps, Path(image).read_bytes(), pictures)
+        page = explain_page(steps, Path(image).read_bytes(), pictures_in(plan.snapshot))
         return Explained(**vars(steps), page=page)
 
 

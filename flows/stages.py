@@ -16,10 +16,10 @@ from tasks.predictions import MethodRun, ScoreSource, method_runs, predictions
 from tasks.queries import full_queries, queries
 from tasks.query_embeddings import query_embeddings
 from tasks.score_rows import ScoreRows
-from tasks.scores import ScoreInputs, scores
+from tasks.scores import ScoreInputs, image_scores, scores
 from tasks.stage import Workspace
 from tasks.view_embeddings import view_embeddings
-from xmore.config.benchmark import RetrievalConfig
+from xmore.config.retrieval import RetrievalConfig
 from xmore.datasets.card import DatasetCard
 from xmore.methods.base import Scorer, ViewSet
 from xmore.models.spec import ModelCard
@@ -29,7 +29,8 @@ from xmore.store.artifacts import ArtifactRef
 def run_dataset(plan: BenchmarkPlan, card: DatasetCard) -> tuple[list[ArtifactRef], DatasetAnswers]:
     """Run all stages of one dataset -> all artifacts, and those that `comparisons` reads."""
     found = prepare(plan, card)
-    refs = [found.queries, *found.classes, found.rejected, *found.retrieved.refs, found.leaks]
+    refs = [found.queries, *found.classes, found.rejected, *found.retrieved.refs]
+    refs += [found.leaks] if found.leaks else []
     scored: list[Scored] = []
     for name in plan.config.roles.inference:
         written, predicted = run_model(plan, card, found, name)
@@ -54,7 +55,7 @@ class Prepared:
     classes: list[ArtifactRef]  # one for each prompt set
     rejected: ArtifactRef
     retrieved: Retrieved
-    leaks: ArtifactRef
+    leaks: ArtifactRef | None  # None without a memory
 
 
 def prepare(plan: BenchmarkPlan, card: DatasetCard) -> Prepared:
@@ -62,8 +63,16 @@ def prepare(plan: BenchmarkPlan, card: DatasetCard) -> Prepared:
     work = plan.work
     query, classes, rejected = listed_queries(plan, work, card)
     got = retrieve(plan, work, query, card)
-    leaked = leaks(work, query, got.candidates, plan.snapshot, plan.config.leaks.threshold)
-    return Prepared(query, classes, rejected, got, leaked)
+    return Prepared(query, classes, rejected, got, found_leaks(plan, work, query, got))
+
+
+def found_leaks(
+    plan: BenchmarkPlan, work: Workspace, query: ArtifactRef, got: Retrieved
+) -> ArtifactRef | None:
+    """Run `leaks`; None without a memory, which alone could hold test images."""
+    if plan.snapshot is None or got.candidates is None:
+        return None
+    return leaks(work, query, got.candidates, plan.snapshot, plan.config.leaks.threshold)
 
 
 def run_model(
@@ -85,10 +94,10 @@ def listed_queries(
 ) -> tuple[ArtifactRef, list[ArtifactRef], ArtifactRef]:
     """Return refs of `queries`, `classes` and `rejected`; `drop_short` needs their candidates."""
     query, first, rejected, *others = queries(work, card, plan.config)
-    retrieval, coarse = plan.config.retrieval, plan.models[plan.config.roles.coarse]
-    if retrieval.drop_short:
-        embedded = query_embeddings(work, query, card, coarse)
-        found = candidates(work, embedded, coarse, plan.snapshot, retrieval)
+    retrieval, memory = plan.config.retrieval, plan.memory
+    if memory and retrieval.drop_short:
+        embedded = query_embeddings(work, query, card, memory.model)
+        found = candidates(work, embedded, memory.model, memory.snapshot, retrieval)
         k = retrieval.candidates
         query, rejected, *_ = full_queries(work, query, rejected, embedded, found, k)
     return query, [first, *others], rejected
@@ -128,8 +137,10 @@ def run_methods(
 
 def _scores(
     work: Workspace, inputs: MethodInputs, model: ModelCard, retrieval: RetrievalConfig
-) -> dict[int, ArtifactRef]:
-    """Return the scores under one prompt set, by M."""
+) -> dict[int | None, ArtifactRef]:
+    """Return the scores under one prompt set, by M; without captions those of the images."""
+    if inputs.captions is None:
+        return {None: image_scores(work, inputs.embeddings, inputs.classes, model)}
     prefix = retrieval.caption_prefix
     of = ScoreInputs(inputs.embeddings, inputs.captions, inputs.classes, prefix)
     return {m: scores(work, of, model, m) for m in retrieval.captions}
@@ -139,7 +150,7 @@ def _run_all(
     work: Workspace,
     asked: Sequence[tuple[MethodRun, MethodInputs]],
     model: ModelCard,
-    by_m: dict[int, ArtifactRef],
+    by_m: dict[int | None, ArtifactRef],
     left_out: ArtifactRef | None,
 ) -> tuple[list[ArtifactRef], list[Scored]]:
     """Run every method under one prompt set: see `run_methods`."""
@@ -184,24 +195,30 @@ class Retrieved:
     """The artifacts of the stages before `scores`."""
 
     embeddings: dict[str, ArtifactRef]  # by the model's digest: a model in two roles counts once
-    candidates: ArtifactRef
-    captions: ArtifactRef
+    candidates: ArtifactRef | None = None  # of a run with a memory, as are
+    captions: ArtifactRef | None = None
 
     @property
     def refs(self) -> list[ArtifactRef]:
-        return [*self.embeddings.values(), self.candidates, self.captions]
+        found = [ref for ref in (self.candidates, self.captions) if ref]
+        return [*self.embeddings.values(), *found]
 
 
 def retrieve(
     plan: BenchmarkPlan, work: Workspace, queries: ArtifactRef, card: DatasetCard
 ) -> Retrieved:
-    """Run the stages from queries to their captions: all that need no inference model's scores."""
+    """Run the stages from queries to their captions: all that need no inference model's scores.
+
+    Without a memory, these are embeddings alone.
+    """
     embeddings = {
         model.digest: query_embeddings(work, queries, card, model) for model in plan.distinct_models
     }
-    roles, retrieval = plan.config.roles, plan.config.retrieval
-    coarse, fine = plan.models[roles.coarse], plan.models[roles.fine]
-    found = candidates(work, embeddings[coarse.digest], coarse, plan.snapshot, retrieval)
+    memory, name, retrieval = plan.memory, plan.config.roles.fine, plan.config.retrieval
+    if memory is None or name is None:
+        return Retrieved(embeddings)
+    coarse, fine = memory.model, plan.models[name]
+    found = candidates(work, embeddings[coarse.digest], coarse, memory.snapshot, retrieval)
     fine_model = FineModel(fine, embeddings[fine.digest])
-    kept = captions(work, found, plan.snapshot, fine_model, retrieval)
+    kept = captions(work, found, memory.snapshot, fine_model, retrieval)
     return Retrieved(embeddings, found, kept)

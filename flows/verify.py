@@ -77,23 +77,28 @@ def _set_aside(path: Path) -> list[Path]:
 
 
 def verify_run(run: Run, repair: bool) -> Verified:
-    """Read a run's artifacts and its snapshot."""
+    """Read a run's artifacts and its snapshot, if it has read one."""
     compare_again()
     done = Verified()
     _look_for_removed(done, run)
     there = sorted({ref.path for ref in run.artifacts if not is_removed(ref)})
     for path in track(there, "verifying", "artifact"):
         done.artifact(Path(path), repair)
+    if run.snapshot:
+        memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
+        _verify_snapshot(done, memory, cache, run.snapshot["name"])
+    return done
+
+
+def _verify_snapshot(done: Verified, memory: Path, cache: Path, name: str) -> None:
     try:
-        memory = Path(run.snapshot["memory"])
-        with open_memory(memory, run.results / "cache", run.snapshot["name"]) as snapshot:
+        with open_memory(memory, cache, name) as snapshot:
             done.problems += verify_snapshot(snapshot)
             done.read(*(snapshot.path / file["file"] for file in snapshot.manifest["files"]))
     except SnapshotGone as gone:
         done.absent.append(str(gone))
     except SnapshotError as error:
         done.problems.append(str(error))
-    return done
 
 
 def verify_results(results: Path, repair: bool) -> Verified:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stage import Workspace, stage
-from xmore.config.benchmark import RetrievalConfig
+from xmore.config.retrieval import RetrievalConfig
 from xmore.files.errors import SnapshotError
 from xmore.memory.cost import exact_is_affordable
 from xmore.memory.rows import keys_of

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.stage import Workspace, stage
-from xmore.config.benchmark import RetrievalConfig
+from xmore.config.retrieval import RetrievalConfig
 from xmore.memory.captions import coarse_rank, fine_similarities, rank, usable
 from xmore.memory.rows import captions_of
 from xmore.memory.snapshot import Snapshot

@@ -16,7 +16,7 @@ from tasks.pixels import DatasetImages, Span, Stream, dataset_images
 from tasks.stage import Workspace, stage
 from tasks.streams import evidence_table
 from xmore.datasets.card import DatasetCard
-from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext
+from xmore.methods.base import MethodRequest, QueryShard, Scorer, ScoringContext, needed
 from xmore.methods.guard import check_scores
 from xmore.methods.ordered import Evidence, OrderedScorer
 from xmore.methods.registry import MethodRef
@@ -42,20 +42,20 @@ class MethodInputs:
     queries: ArtifactRef
     classes: ArtifactRef
     embeddings: ArtifactRef  # of the inference model
-    captions: ArtifactRef
+    captions: ArtifactRef | None = None  # None without a memory
     views: ArtifactRef | None = None  # augmented views, of the inference model; if needed
     leaks: ArtifactRef | None = None  # test images in the run's memory; None: not looked for
 
     def of(self, scorer: Scorer) -> list[ArtifactRef]:
         """Return those that its scores depend on; the embeddings stand for images and weights."""
-        needed = [self.classes, self.embeddings]
-        if "captions" in scorer.needs:
-            needed.append(self.captions)
+        read = [self.classes, self.embeddings]
+        if self.captions and "captions" in scorer.needs:
+            read.append(self.captions)
         if self.views and "view_embeddings" in scorer.needs:
-            needed.append(self.views)
+            read.append(self.views)
         if self.leaks and "leaks" in scorer.needs:
-            needed.append(self.leaks)
-        return needed
+            read.append(self.leaks)
+        return read
 
 
 @stage("method_scores {inputs.queries.dataset}, {model.name}, {method}{work.under}")
@@ -197,7 +197,7 @@ class _Reader:
             rows = read_rows(self._views, first, first + len(ids) * count, ["embedding"])
             views = schemas.to_matrix(rows["embedding"]).reshape(len(ids), count, -1)
         if "captions" in needs:
-            listed = _rows(self.inputs.captions, ids)["captions"].to_pylist()
+            listed = _rows(needed(self.inputs.captions), ids)["captions"].to_pylist()
             captions = [of_query[: self.request.m] for of_query in listed]
         return QueryShard(features, pixels, views, captions)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.options import RESULTS, AllColumns, Results, RunName, named_run, with_json
-from xmore.files.errors import ConfigError
+from xmore.files.errors import ConfigError, RunError
 from xmore.files.paths import check_writable
 from xmore.files.text import visible
 
@@ -165,6 +165,10 @@ def leaks(
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"--threshold must be above 0 and at most 1, got {threshold}.")
     found = named_run(results, run)
+    if found.snapshot is None:
+        raise RunError(
+            f"run {found.name} had no memory in which a test image could be. Name another."
+        )
     if html:
         check_writable(html)
     memory, cache = Path(found.snapshot["memory"]), results / "cache"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,10 +177,10 @@ def classify(
 
 def _explain_in_page(steps: Any, image: Path, snapshot: Any, html: Path) -> None:
     from flows.cli.terminal.console import safe, say
-    from xmore.memory.pictures import memory_pictures
     from xmore.report.explain import write_page
+    from xmore.report.pictures import pictures_in
 
-    write_page(steps, image.read_bytes(), partial(memory_pictures, snapshot), html)
+    write_page(steps, image.read_bytes(), pictures_in(snapshot), html)
     say(safe(f"{html}: {image}"))
 
 

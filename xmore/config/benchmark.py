@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from xmore.config.execution import ExecutionConfig
+from xmore.config.retrieval import LeaksConfig, RetrievalConfig, check_memory
 from xmore.files.anchored import AnchoredPath, from_base
 from xmore.files.errors import meant
 from xmore.files.paths import RESULTS
@@ -59,68 +60,22 @@ class RolesConfig(Section):
         title="Inference models",
         description="They score images and captions for the classes.",
     )
-    coarse: str = Field(
-        description="Finds candidates; must be the model that embedded the memory's images."
+    coarse: str | None = Field(
+        None,
+        description="Finds candidates; must be the model that embedded the memory's images. "
+        "Required with a `memory`, and only then.",
     )
-    fine: str = Field(description="Ranks the candidates' captions against the query image.")
+    fine: str | None = Field(
+        None,
+        description="Ranks the candidates' captions against the query image. Required with a "
+        "`memory`, and only then.",
+    )
 
     @property
     def models(self) -> list[str]:
         """The name of each model, once."""
-        return list(dict.fromkeys((*self.inference, self.coarse, self.fine)))
-
-
-class RetrievalConfig(Section):
-    """How captions are retrieved for an image."""
-
-    candidates: int = Field(
-        128, ge=1, le=1_000_000, title="K", description="Number of nearest memory images per query."
-    )
-    captions: list[int] = Field(
-        [16],
-        min_length=1,
-        title="M",
-        description="Number of captions to keep; several values are all evaluated.",
-    )
-    search: Literal["auto", "exact", "index"] = Field(
-        "auto", description="`auto`: exact if it is affordable, else by the snapshot's index."
-    )
-    rerank: int | None = Field(
-        None,
-        ge=1,
-        description="Take this many times K from the index and re-rank by exact inner product; 1: "
-        "no re-ranking. Default: the value for which the memory's index was tuned.",
-    )
-    fine: Literal["direct", "indirect"] = Field(
-        "direct",
-        description="`direct`: rank by image-text similarity; `indirect`: keep the coarse order.",
-    )
-    deduplicate: bool = Field(True, description="Keep equal captions of a query only once.")
-    # The authors' code differs from the paper in these three; see docs/reproduce.md.
-    normalise_texts: bool = Field(
-        True, description="Normalise text features before ranking; the authors' code does not."
-    )
-    caption_prefix: str = Field(
-        "",
-        description="Prefix of captions when they are scored; the authors' is `a_photo_of_a `.",
-    )
-    drop_short: bool = Field(
-        False,
-        title="Drop",
-        description="Exclude queries with fewer than K raw hits, as the authors' code does.",
-    )
-
-    @model_validator(mode="after")
-    def _captions_fit(self) -> Self:
-        wrong = [m for m in self.captions if not 1 <= m <= self.candidates]
-        if len(set(self.captions)) != len(self.captions):
-            raise ValueError(f"`captions` contains a value twice: {self.captions}")
-        if wrong:
-            raise ValueError(
-                f"`captions` must be in [1, {self.candidates}] (candidates), got {wrong[0]}; "
-                "lower it or raise `candidates`"
-            )
-        return self
+        named = (*self.inference, self.coarse, self.fine)
+        return list(dict.fromkeys(name for name in named if name is not None))
 
 
 class PromptSet(Section):
@@ -144,23 +99,13 @@ class PromptSet(Section):
         return self
 
 
-class LeaksConfig(Section):
-    """Test images in the memory: which count as leaks, and whether to exclude them."""
-
-    threshold: float = Field(
-        0.95,
-        gt=0,
-        le=1,
-        description="Minimum similarity at which a memory image is a near duplicate of a query; "
-        "its meaning depends on the coarse model.",
-    )
-    exclude: bool = Field(
-        False, description="Exclude such queries from the stream: no prediction, not counted."
-    )
+def _papers(config: dict[str, Any]) -> list[str]:
+    """Return the paper's methods that can run with, or without, the config's memory."""
+    return [name for name in PAPERS if config.get("memory") or not METHODS[name].needs_memory]
 
 
 class BenchmarkConfig(Section):
-    """One benchmark: datasets, a memory, models, retrieval and methods."""
+    """One benchmark: datasets, models, methods, and a memory with its retrieval, if any."""
 
     name: str = Field("benchmark", pattern=NAME, description="Start of each run's name.")
     datasets: list[AnchoredCard] = Field(
@@ -172,7 +117,11 @@ class BenchmarkConfig(Section):
         description="For a trial run: test images per dataset, a fixed sample in proportion to the "
         "classes; its tables say so. Default: all.",
     )
-    memory: AnchoredPath = Field(description="Folder of the memory, which contains CURRENT.")
+    memory: AnchoredPath | None = Field(
+        None,
+        description="Folder of the memory, which contains CURRENT. Left out together with "
+        "`roles.coarse` and `roles.fine`, only methods run that need none.",
+    )
     models: dict[str, ModelSpec] = Field(
         default_factory=dict,
         description="Names of local models; open_clip's `ARCHITECTURE/TAG` needs no entry.",
@@ -185,10 +134,10 @@ class BenchmarkConfig(Section):
     roles: RolesConfig
     retrieval: RetrievalConfig = RetrievalConfig()
     methods: list[AnchoredMethod] = Field(
-        list(PAPERS),
+        default_factory=_papers,
         min_length=1,
         description="Methods to run, by name; or your own: a file, such as `./mine.py`, or one of "
-        "an installed package. Default: the paper's four.",
+        "an installed package. Default: the paper's four; without a `memory`, `clip`.",
         json_schema_extra=_a_method,
     )
     adjustments: list[str] = Field(
@@ -230,6 +179,12 @@ class BenchmarkConfig(Section):
     )
     report: bool = Field(True, description="Write an HTML page at the end of the run: `report/`.")
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _has_a_memory_or_none(self) -> Self:
+        roles = {"coarse": self.roles.coarse, "fine": self.roles.fine}
+        check_memory(self.memory, roles, self.retrieval, self.leaks)
+        return self
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 PAPER_K, PAPER_M = 128, 16  # arXiv 2308.15273, section 4
+RETRIEVED = frozenset({"text_scores", "captions", "leaks"})  # of `needs`: there with a memory alone
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,11 @@ class Method(ABC):
     def reads_captions(self) -> bool:
         """Whether the method reads captions, so that M matters."""
         return bool(self.needs & {"text_scores", "captions"})
+
+    @property
+    def needs_memory(self) -> bool:
+        """Whether the method reads what a run retrieves from its memory: captions, or leaks."""
+        return bool(self.needs & RETRIEVED)
 
     def variants(self, adjustments: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
         """Return the variants in which a config's adjustments and seeds run this method."""

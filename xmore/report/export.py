@@ -213,7 +213,7 @@ def _legend(run: Run, spread: Spread) -> str:
         "seeds": ", with the standard deviation over the orders",
     }
     return (
-        f"Run {run.name}, memory snapshot {run.snapshot['name']}{run.trial}. "
+        f"Run {run.name}, {run.read}{run.trial}. "
         f"Top-1 accuracy in %{told[spread]}. Bold: the best. *: differs from clip on the same "
         "images (exact McNemar test, Holm-corrected, p < 0.05)."
     )

@@ -48,8 +48,13 @@ class Example:
     models: dict[str, ModelResult]  # inference model -> its result
 
 
-def case_names(of: Headline) -> dict[str, str]:
-    """Map each case to its SQL condition; a query can belong to several cases."""
+def case_names(of: Headline, captions: bool) -> dict[str, str]:
+    """Map each case to its SQL condition; a query can belong to several cases.
+
+    Without `captions`, as in a run without a memory, no case is about them.
+    """
+    if not captions:
+        return {f"{of.method} wrong": "not correct", f"{of.method} right": "correct"}
     image, text = "(image_prediction = label)", "coalesce(text_prediction = label, false)"
     return {
         "image right, captions wrong": f"{image} and text_prediction is not null and not {text}",
@@ -61,13 +66,13 @@ def case_names(of: Headline) -> dict[str, str]:
     }
 
 
-def examples(db: duckdb.DuckDBPyConnection, of: Headline) -> list[Example]:
+def examples(db: duckdb.DuckDBPyConnection, of: Headline, captions: bool) -> list[Example]:
     """Select at most EXAMPLES queries, in turn from each combination of cases, ordered by a hash.
 
     Memory: the cases of all queries, and the scores of the selected ones, EXAMPLES x models x
     classes.
     """
-    names = case_names(of)
+    names = case_names(of, captions)
     tags = ", ".join(f"if({condition}, {quote(name)}, null)" for name, condition in names.items())
     db.execute(
         f"""
@@ -129,7 +134,8 @@ def _add_scores(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline) -> N
         "select dataset, query_id, model, image_scores, text_scores, cases, image_weight, "
         "text_weight from scores join chosen using (dataset, query_id) "
         "join tagged using (dataset, query_id, model) "
-        "where m = coalesce($m, (select min(m) from scores)) and prompt_set = $prompt_set "
+        "where m is not distinct from coalesce($m, (select min(m) from scores)) "
+        "and prompt_set = $prompt_set "
         "order by model",
         {"m": of.m, "prompt_set": of.prompt_set},
     )
@@ -185,7 +191,8 @@ def gallery(run: Run, found: list[Example], of: Headline) -> dict[str, Any]:
     return {
         "method": of.name,
         "m": of.m,
-        "cases": list(case_names(of)),
+        "memory": run.snapshot is not None,
+        "cases": list(case_names(of, captions=run.snapshot is not None)),
         "pictures": {str(i): picture for i, picture in pictures.items() if picture},
         "cards": cards,
     }

@@ -17,7 +17,7 @@ from xmore.statistics.intervals import LEVEL
 
 def _memory(run: Run) -> str:
     trial = f", a trial run{run.trial}" if run.trial else ""
-    return f"memory snapshot {run.snapshot['name']}{trial}"
+    return f"{run.read}{trial}"
 
 
 def leaderboard(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool = False) -> Table:
@@ -202,9 +202,10 @@ class Leaderboard:
     columns: list[str]  # COLUMNS, without "prompts" if the run has only one set
     lines: list[list[str]]
 
-    def table(self, snapshot: str, every_column: bool) -> Table:
+    def table(self, snapshot: str | None, every_column: bool) -> Table:
         """Return the board as a table, with the columns FEW or with all."""
-        title = f"{self.dataset}, {self.model}, n = {self.n}, memory {snapshot}"
+        memory = f"memory {snapshot}" if snapshot else "no memory"
+        title = f"{self.dataset}, {self.model}, n = {self.n}, {memory}"
         return _table_of(title, self.columns, self.lines, None if every_column else FEW)
 
 

@@ -65,7 +65,7 @@ def write_leaks_page(run: Run, reports: Sequence[Report], path: Path) -> None:
     page = render(
         "leaks.html",
         run=run.name,
-        snapshot=run.snapshot["name"],
+        snapshot=run.snapshot_name,
         counts_head=COUNTS,
         legend=" ".join(LEGEND),
         untold="" if all(report.told for report in reports) else UNTOLD,

@@ -68,8 +68,8 @@ class OpenRun:
         return self.run.config
 
     @property
-    def snapshot(self) -> dict[str, Any]:
-        """The snapshot that it read: its memory, name and digest."""
+    def snapshot(self) -> dict[str, Any] | None:
+        """The snapshot that it read: its memory, name and digest; None if it had no memory."""
         return self.run.snapshot
 
     @cached_property
@@ -116,7 +116,7 @@ class OpenRun:
 
     def _repr_html_(self) -> str:
         boards = [
-            board.table(self.snapshot["name"], every_column=False)
+            board.table(self.run.snapshot_name, every_column=False)
             for board in leaderboards(self.views, self.run)
         ]
         told = [*LEGEND[:LEGEND_OF_FEW], *notes(self.views, self.run)]

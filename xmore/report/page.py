@@ -104,7 +104,7 @@ def write_report(run: Run, folder: Path) -> Path:
             sections=list(_sections(found, drawn)),
             stages=next(table for table in found if table.name == "stages"),
             config=yaml.safe_dump(run.config, sort_keys=False),
-            gallery=gallery(run, examples(db, of), of),
+            gallery=gallery(run, examples(db, of, captions=run.snapshot is not None), of),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             ink=INK,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xmore.datasets.card import load_card
@@ -33,20 +34,29 @@ class RunImages:
 
     def memory(self, memory_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (memory_id, bytes) of memory images, in the order of storage."""
-        return memory_pictures(self.snapshot, memory_ids) if self.snapshot else iter(())
+        return pictures_in(self.snapshot)(memory_ids)
+
+
+def pictures_in(
+    snapshot: Snapshot | None,
+) -> Callable[[Iterable[int]], Iterator[tuple[int, bytes]]]:
+    """Return what yields a snapshot's images of memory_ids, none without a snapshot."""
+    return partial(memory_pictures, snapshot) if snapshot else lambda _: iter(())
 
 
 @contextmanager
 def pictures_of(run: Run, dataset: str) -> Iterator[RunImages]:
-    """Open the dataset and the snapshot that the run has read, as far as they still exist."""
+    """Open the dataset and the snapshot that the run has read, as far as they exist."""
     reader, data_root = None, run.config.get("data_root")
     for name in run.config["datasets"]:
         with suppress(XmoreError):
             card = load_card(name, Path(data_root) if data_root else None)
             reader = open_images(card) if card.name == dataset else reader
-    memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
+    read, cache = run.snapshot, run.results / "cache"
     with ExitStack() as stack:
         snapshot = None
         with suppress(XmoreError):
-            snapshot = stack.enter_context(open_memory(memory, cache, run.snapshot["name"]))
+            if read:
+                opened = open_memory(Path(read["memory"]), cache, read["name"])
+                snapshot = stack.enter_context(opened)
         yield RunImages(reader, snapshot)

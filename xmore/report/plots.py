@@ -26,7 +26,7 @@ class Plot:
     kind: str  # as in SECTIONS
     name: str  # of its file
     title: str
-    note: str  # datasets, model and memory snapshot
+    note: str  # datasets, model and memory snapshot, if any
     reading: str  # what its marks are
     alt: str  # the figure in words
     drawing: Drawing
@@ -112,8 +112,7 @@ class _Drawing:
                 kind,
                 f"{kind}{suffix}",
                 TITLES[kind][0],
-                f"{sets}; model {model}; {prompts}memory snapshot "
-                f"{self.run.snapshot['name']}{self.run.trial}",
+                f"{sets}; model {model}; {prompts}{self.run.read}{self.run.trial}",
                 TITLES[kind][1].format(
                     name=self.of.name,
                     full_name=self.of.full_name,

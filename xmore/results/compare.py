@@ -215,7 +215,7 @@ def between(a: Run, b: Run, examples: int | None = 10) -> Comparison:
     theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
     keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     differences = [(key, theirs.get(key), ours.get(key)) for key in keys]  # in the config's order
-    snapshots = (a.snapshot["name"], b.snapshot["name"])
+    snapshots = (a.snapshot_name, b.snapshot_name)
     if snapshots[0] != snapshots[1]:
         differences.append(("(snapshot)", *snapshots))
     differences += _edited(_sources(a), _sources(b))

@@ -17,7 +17,7 @@ class ModelScores:
     """The scores of one inference model for the image and for M captions, under a prompt set."""
 
     model: str
-    m: int
+    m: int | None  # None in a run without a memory
     prompt_set: str  # empty in a run with one set
     image: list[tuple[str, float]]  # class and probability, best first
     text: list[tuple[str, float]]  # empty without captions
@@ -132,7 +132,8 @@ def _top(
     rows = _rows(
         db,
         f"select class_name, {column} as score from scores_long where dataset = $d and "
-        f"query_id = $q and model = $model and m = $m and prompt_set = $s and {column} is not null "
+        "query_id = $q and model = $model and m is not distinct from $m and prompt_set = $s "
+        f"and {column} is not null "
         f"order by score desc, label limit {TOP}",
         where | {"model": of["model"], "m": of["m"], "s": of["prompt_set"]},
     )

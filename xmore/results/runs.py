@@ -46,7 +46,7 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    snapshot: dict[str, Any]
+    snapshot: dict[str, Any] | None  # its name, digest and memory; None: a run without a memory
     started: str
     finished: str | None = None
     seconds: float | None = None
@@ -68,6 +68,16 @@ class Run:
     def results(self) -> Path:
         """The results folder that the run lies in now; it may have been moved."""
         return self.path.parents[1]
+
+    @property
+    def snapshot_name(self) -> str | None:
+        """The name of the snapshot that it read; None for a run without a memory."""
+        return self.snapshot["name"] if self.snapshot else None
+
+    @property
+    def read(self) -> str:
+        """What it read, in words: `memory snapshot NAME`, or `no memory`."""
+        return f"memory snapshot {self.snapshot_name}" if self.snapshot else "no memory"
 
     @property
     def trial(self) -> str:
@@ -92,7 +102,7 @@ class Run:
         write_whole(self.path / "run.json", sealed(data))
 
 
-def start_run(config: BenchmarkConfig, snapshot: dict[str, Any]) -> Run:
+def start_run(config: BenchmarkConfig, snapshot: dict[str, Any] | None) -> Run:
     """Create a run's folder, named after its config, its limit and the time in UTC."""
     now = datetime.now(UTC)
     trial = f"-limit{config.limit}" if config.limit else ""

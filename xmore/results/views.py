@@ -52,7 +52,8 @@ STAGES = {  # of which a run has a view
     "metrics": schemas.METRICS,
     "comparisons": schemas.COMPARISONS_OF_SETS,
 }
-OPTIONAL = ("leaks", "comparisons")  # an older run may lack them; their views are then empty
+# A run without a memory, or an older one, may lack them; their views are then empty.
+OPTIONAL = ("candidates", "leaks", "captions", "comparisons")
 # Stages whose artifacts are deleted if they hold a row that was taken down: see `is_removed`.
 REMOVABLE = ("candidates", "captions", "leaks")
 WITH_MODEL = (
@@ -283,7 +284,8 @@ def _select(stage: str, record: ArtifactRef) -> str:
     files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     m = ""
     if stage == "scores":
-        m = f"{read_manifest(path)['params']['m']}::integer as m, "
+        of_m = read_manifest(path)["params"].get("m")  # None: of images alone
+        m = f"{'null' if of_m is None else of_m}::integer as m, "
     if stage == "view_embeddings":  # several methods may read several sets
         params = read_manifest(path)["params"]
         m = f"{params['augmix']} as augmix, {params['count']}::integer as view_count, "

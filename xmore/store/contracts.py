@@ -177,7 +177,7 @@ class RunFile(TypedDict):
     """run.json."""
 
     config: _Config
-    snapshot: _Read
+    snapshot: _Read | None  # None: a run without a memory
     started: str
     finished: str | None
     seconds: float | None

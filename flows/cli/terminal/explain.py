@@ -8,7 +8,7 @@ from itertools import zip_longest
 from flows.cli.terminal.console import cut, record, safe, say, show_table, wants_json
 from xmore.methods.base import under
 from xmore.report.explain import LEFT_OUT
-from xmore.report.table import Table
+from xmore.report.table import Kind, Table
 from xmore.results.explain import Explanation, ModelScores
 
 SHOWN = 10  # captions in the terminal; the HTML page has all
@@ -53,35 +53,26 @@ def _score_rows(scores: ModelScores) -> list[dict[str, object]]:
 
 def _show_scores(scores: ModelScores) -> None:
     text = scores.text_confidence
+    of_text = f", text confidence {'-' if text is None else f'{text:.3f}'}"
     title = (
         f"{under(scores.model, scores.prompt_set)}: "
-        f"image confidence {scores.image_confidence:.3f}, "
-        f"text confidence {'-' if text is None else f'{text:.3f}'}"
+        f"image confidence {scores.image_confidence:.3f}{'' if scores.m is None else of_text}"
     )
     rows = [
         (*image, *text)
         for image, text in zip_longest(scores.image, scores.text, fillvalue=("", None))
     ]
-    show_table(
-        Table(
-            "scores",
-            title,
-            "",
-            [
-                ("image scores", "text"),
-                ("", "score"),
-                (f"text scores (M = {scores.m})", "text"),
-                ("", "score"),
-            ],
-            rows,
-        )
-    )
+    columns: list[tuple[str, Kind]] = [("image scores", "text"), ("", "score")]
+    if scores.m is not None:  # else a run without a memory
+        columns += [(f"text scores (M = {scores.m})", "text"), ("", "score")]
+    shown = [row[: len(columns)] for row in rows]
+    show_table(Table("scores", title, "", columns, shown))
 
 
 def _show_retrieved(found: Explanation) -> None:
     similarities = [row.similarity for row in found.candidates]
     record("captions", map(asdict, found.captions))
-    if wants_json():
+    if wants_json() or all(scores.m is None for scores in found.scores):  # no memory
         return
     if not similarities:
         say("no candidates\n")

@@ -80,7 +80,7 @@ def show_runs(found: Sequence[Run], every_column: bool = False) -> None:
             ", ".join(_datasets(run)) + run.trial,
             run.started,
             run.seconds,
-            run.snapshot["name"],
+            run.snapshot_name,
         )
         for run in found
     ]
@@ -105,7 +105,7 @@ def _show_leaderboard(
         show_table(averages(db, run))
     else:
         for board in leaderboards(db, run, oracle):
-            show_table(board.table(run.snapshot["name"], every_column))
+            show_table(board.table(run.snapshot_name, every_column))
         mean = average_table(db, run, every_column)
         if mean.rows:
             show_table(mean)

@@ -103,6 +103,15 @@
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
+  function captions(card) {
+    return [
+      element("h3", {}, `The best ${card.captions.length} captions`),
+      element("ul", { class: "captions" }, ...card.captions.map(([id, similarity, text]) => element("li", {},
+        picture(data.pictures[id], `Memory image ${id}`), text, element("br"),
+        element("span", { class: "dim" }, `similarity ${number(similarity)}, memory_id ${id}`)))),
+    ];
+  }
+
   function show(place) {
     open = place;
     const card = shown[place], one = result(card);
@@ -125,12 +134,9 @@
           element("p", {}, weights))),
       element("div", { class: "pair" },
         bars("Image scores", one.image, card.label, "image"),
-        bars("Text scores", one.text, card.label, "text")),
+        ...(data.memory ? [bars("Text scores", one.text, card.label, "text")] : [])),
       element("h3", {}, "Predictions"), element("div", { class: "wide" }, predictions(one)),
-      element("h3", {}, `The best ${card.captions.length} captions`),
-      element("ul", { class: "captions" }, ...card.captions.map(([id, similarity, text]) => element("li", {},
-        picture(data.pictures[id], `Memory image ${id}`), text, element("br"),
-        element("span", { class: "dim" }, `similarity ${number(similarity)}, memory_id ${id}`)))));
+      ...(data.memory ? captions(card) : []));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     dialog.focus();
