@@ -190,6 +190,8 @@ def _type(annotation: Any) -> str:
 
 
 def _default(field: Any) -> str:
+    if field.default_factory_takes_validated_data:
+        return ""  # it depends on other keys, as the description says
     value = field.get_default(call_default_factory=True)
     if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
         return ""

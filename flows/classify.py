@@ -67,6 +67,16 @@ def check_labels(labels: list[str]) -> list[str]:
     return labels
 
 
+def with_memory(config: BenchmarkConfig, memory: Path) -> BenchmarkConfig:
+    """Return the config with another memory. Raises ConfigError if no model of it reads one."""
+    if config.roles.coarse is None:
+        raise ConfigError(
+            f"{memory}: the config has no models to read a memory with. Add its `memory`, "
+            "`roles.coarse` and `roles.fine`, or name another config."
+        )
+    return config.model_copy(update={"memory": memory})
+
+
 @contextmanager
 def classified(
     image: Path,
@@ -122,8 +132,7 @@ def nearest(image: Path, config: BenchmarkConfig, k: int) -> tuple[pa.Table, dic
     data, cache = _read(image), config.results / "cache"
     retrieval = config.retrieval.model_copy(update={"candidates": k})
     name = config.roles.coarse
-    if config.memory is None or name is None:
-        raise ConfigError("to search a memory, the config must name its `roles.coarse`. Add it.")
+    assert config.memory and name  # of `with_memory`
     with tempfile.TemporaryDirectory() as scratch, open_memory(config.memory, cache) as snapshot:
         coarse = describe_model(name, config.model(name), cache)
         work = Workspace(Path(scratch), config.execution)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from flows.classify import check_labels, classified, nearest
+from flows.classify import check_labels, classified, nearest, with_memory
 from flows.start import start_benchmark, start_reindex
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import load_config
@@ -104,7 +104,7 @@ def search(
     """
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}.")
-    used = _loaded(config, BenchmarkConfig).model_copy(update={"memory": real(Path(memory))})
+    used = with_memory(_loaded(config, BenchmarkConfig), real(Path(memory)))
     return Found(*nearest(Path(image), used, k))
 
 

@@ -114,9 +114,33 @@ def refused(answer: tuple[int, str, str], *says: str) -> None:
     assert [part for part in says if part not in error] == [], error
 
 
+ALONE = {"memory": None, "roles": {"inference": ["lite0"]}}  # a config without a memory
+
 CONFIGS = {
-    "a missing key": ({"memory": DELETE}, ["`memory` is missing"]),
-    "a missing key of a section": ({"roles__fine": DELETE}, ["`roles.fine` is missing"]),
+    "a missing key": (
+        {"memory": DELETE},
+        ["`memory` is missing: add it", "remove `roles.coarse` and `roles.fine`"],
+    ),
+    "a missing key of a section": (
+        {"roles__fine": DELETE},
+        ["`roles.fine` is missing: add it", "remove `memory` and `roles.coarse`"],
+    ),
+    "a memory without its models": (
+        {"roles": {"inference": ["lite0"]}},
+        ["`roles.coarse` and `roles.fine` are missing: add them", "remove `memory`"],
+    ),
+    "retrieval without a memory": (
+        ALONE | {"retrieval": {"captions": [4]}},
+        ["`retrieval` does nothing without a memory: remove it, or add `memory`, `roles.coarse`"],
+    ),
+    "leaks without a memory": (
+        ALONE | {"retrieval": {}, "leaks": {"exclude": True}},
+        ["`leaks` does nothing without a memory"],
+    ),
+    "methods that need a memory, without one": (
+        ALONE | {"retrieval": {}, "methods": ["clip", "xmore", "tip-x"]},
+        ["`xmore`, `tip-x` cannot run without a memory. Set `memory`", "need none: clip, calip"],
+    ),
     "a misspelt key": ({"retreival": {}}, ["retreival", "Did you mean `retrieval`?"]),
     "a misspelt key of a section": (
         {"retrieval__candidate": 3},
@@ -270,6 +294,13 @@ SWEEPS = {
     "no number": ({"vary": {"leaks.threshold": [".nan", "nan"]}}, ["leaks.threshold"]),
     "a base that is not there": ({"base": "nowhere.yaml"}, ["nowhere.yaml", "cannot be read"]),
 }
+
+
+def test_a_sweep_over_what_a_run_without_a_memory_has_not(case, xmore):
+    case.write(**ALONE, retrieval={}, methods=["clip"])
+    over = {"retrieval.candidates": [16, 128]}
+    refused(xmore("sweep", _sweep(case, vary=over)), "`retrieval` does nothing without a memory")
+    assert not case.made()
 
 
 def _sweep(case: Case, **changes) -> Path:

@@ -148,7 +148,7 @@ def classify(
     results: Results = RESULTS,
 ) -> None:
     """Classify one image among labels, and print each step."""
-    from flows.classify import classified, parse_labels
+    from flows.classify import classified, parse_labels, with_memory
     from flows.cli.terminal.console import safe, say
     from flows.cli.terminal.explain import show_explanation
     from xmore.config.benchmark import BenchmarkConfig
@@ -164,14 +164,15 @@ def classify(
     like = named_run(results, run) if run else None
     used = config_of(like) if like else load_config(config, BenchmarkConfig)
     if memory:
-        used = used.model_copy(update={"memory": real(memory)})
+        used = with_memory(used, real(memory))
     with classified(image, names, used, like, dataset) as (steps, plan):
         if html:
             _explain_in_page(steps, image, plan.snapshot, html)
             return
         show_explanation(steps)
-        say("A single image has no stream: `xmore none` weighs by the raw confidences.")
-        if like:
+        if plan.snapshot:
+            say("A single image has no stream: `xmore none` weighs by the raw confidences.")
+        if like and plan.snapshot:
             say(safe(f"In the stream: as if it came after the queries of {like.name}."))
 
 

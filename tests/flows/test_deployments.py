@@ -13,9 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prefect.utilities.callables import parameter_schema
 from prefect_api import Server
 from sharing import free_port
 
+from flows.benchmark import xmore_benchmark
 from flows.cli import services
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import absolute, load_config
@@ -38,6 +40,13 @@ def test_the_deployments_parameters_are_the_demos_configs(name, monkeypatch):
     parameters = next(d for d in deployments if d["name"] == name)["parameters"]["params"]
     file, kind = DEPLOYMENTS[name]
     assert absolute(kind.model_validate(parameters)) == load_config(ROOT / "configs" / file, kind)
+
+
+def test_the_form_of_a_benchmark_requires_no_memory():
+    form = parameter_schema(xmore_benchmark.fn)
+    kinds = form.definitions
+    assert set(kinds["BenchmarkConfig"]["required"]) == {"datasets", "roles"}
+    assert kinds["RolesConfig"]["required"] == ["inference"]
 
 
 def prefect(server: Server, *arguments, cwd) -> subprocess.CompletedProcess:

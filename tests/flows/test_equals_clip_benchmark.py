@@ -61,9 +61,9 @@ def test_top1_and_top5_are_clip_benchmarks(world, real_models, webdataset, tmp_p
         models=models
         | {"lite0": {"folder": real_models / "lite0"}}
         | {TOWER: {"architecture": TOWER, "checkpoint": tmp_path / "tower.safetensors"}},
-        roles={"inference": ["lite0", TOWER], "coarse": "lite0-pooled", "fine": "lite0"},
-        retrieval={"candidates": 2, "captions": [1]},
-        methods=["clip"],
+        memory=None,
+        roles={"inference": ["lite0", TOWER]},
+        retrieval={},
     )
     ours = {}
     for count, changes in ((1, {}), (3, {"prompts": tmp_path / "three.txt"})):

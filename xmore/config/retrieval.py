@@ -93,10 +93,10 @@ def check_memory(
     missing = [f"`{key}`" for key, value in keys.items() if value is None]
     there = [f"`{key}`" for key, value in keys.items() if value is not None]
     if missing and there:
-        are = "is" if len(missing) == 1 else "are"
+        are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         raise ValueError(
-            f"{' and '.join(missing)} {are} missing: add what is, or remove "
-            f"{' and '.join(there)} for a run without a memory"
+            f"{' and '.join(missing)} {are} missing: add {them}, or for a run without a memory "
+            f"remove {' and '.join(there)}"
         )
     for key, value in {"retrieval": retrieval, "leaks": leaks}.items():
         if missing and value != type(value)():

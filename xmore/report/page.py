@@ -51,7 +51,8 @@ SECTIONS = {  # id: title, introduction, plots, tables
     ),
     "classes": (
         "By class",
-        "The classes that captions help or hurt. With few images per class, read this with care.",
+        "The classes helped and hurt, compared with clip. With few images per class, read this "
+        "with care.",
         ("classes",),
         ("by_class",),
     ),

@@ -309,7 +309,7 @@ def test_the_version_and_shell_completion(xmore, monkeypatch):
 
 def test_runs_are_listed_with_the_names_of_datasets_not_of_their_files(capsys):
     run = SimpleNamespace(name="r", started="", seconds=1.0, trial="")
-    run.config, run.snapshot = {"datasets": ["/x/photos.yaml"]}, {"name": "s"}
+    run.config, run.snapshot_name = {"datasets": ["/x/photos.yaml"]}, "s"
     run.artifacts = [SimpleNamespace(stage="queries", dataset="pets")]
     for run.status, says in (("interrupted", "photos"), ("completed", "pets")):
         show_runs([run])

@@ -68,6 +68,15 @@ def test_defaults_are_the_papers(tmp_path):
     assert set(config.methods) == {"clip", "caption-ensemble", "equal", "xmore"}
 
 
+def test_without_a_memory_the_default_methods_are_those_that_need_none(tmp_path):
+    alone = {"datasets": ["pets"], "roles": {"inference": ["RN50/openai"]}}
+    config = load_config(write(tmp_path, alone), BenchmarkConfig)
+    assert config.memory is None and config.methods == ["clip"]
+    assert config.roles.models == ["RN50/openai"]
+    again = BenchmarkConfig.model_validate(config.model_dump(mode="json"))
+    assert again == config and "methods" not in config.model_dump(exclude_unset=True)
+
+
 def test_m_may_equal_k(tmp_path):
     data = CASES["good"] | {"retrieval": {"candidates": 4, "captions": [1, 4]}}
     assert load_config(write(tmp_path, data), BenchmarkConfig).retrieval.captions == [1, 4]
@@ -102,7 +111,8 @@ def test_a_memory_config(tmp_path):
 def test_the_configs_of_the_repository_load(path):
     kinds = {"datasets": BenchmarkConfig, "sources": ReindexConfig, "output": RecoTrainConfig}
     kind = next(kind for key, kind in kinds.items() if key in yaml.safe_load(path.read_text()))
-    assert load_config(path, kind).memory.is_absolute()
+    memory = load_config(path, kind).memory
+    assert memory.is_absolute() if memory else path.stem == "image-only"
 
 
 def test_a_config_of_another_kind_names_its_command():

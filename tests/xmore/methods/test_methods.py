@@ -38,6 +38,14 @@ def array(values, dtype=np.float64):
     return np.array(values, dtype)  # null -> NaN
 
 
+def test_which_methods_need_what_a_run_retrieves():
+    assert {name for name, method in METHODS.items() if method.needs_memory} == {
+        *("caption-ensemble", "coder-captions", "equal"),
+        *("xmore", "xmore-similar", "xmore-agreeing", "xmore-product"),
+        *("tip-x", "ra-tta"),
+    }
+
+
 @golden("class_scores")
 def test_class_scores(case):
     scores = Scores(array(case["image"], np.float32), array(case["text"], np.float32))

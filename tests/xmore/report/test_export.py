@@ -50,7 +50,7 @@ def made(monkeypatch):
     for name in tables:
         monkeypatch.setattr(export, name, lambda db, run, name=name: name)
     monkeypatch.setattr(export, "records", lambda name: tables[name])
-    return SimpleNamespace(name="r", snapshot={"name": "s"}, trial=" (limit 9)")
+    return SimpleNamespace(name="r", read="memory snapshot s", trial=" (limit 9)")
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def test_methods_are_in_the_order_of_their_m(monkeypatch):
         for name, m in (("xmore", 16), ("xmore", 4), ("xmore", 1), ("clip", 0))
     ]
     monkeypatch.setattr(compare, "_predictions", lambda _: pa.Table.from_pylist(rows))
-    run = SimpleNamespace(config={}, snapshot={"name": "s"}, artifacts=[])
+    run = SimpleNamespace(config={}, snapshot_name="s", artifacts=[])
     flips = compare.between(run, run).flips
     assert [(row.variant, row.m) for row in flips] == [
         ("clip", None), ("xmore", 1), ("xmore", 4), ("xmore", 16),
