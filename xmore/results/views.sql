@@ -143,7 +143,7 @@ create or replace view reliability as
   select * from (
     select dataset, model, method, adjustment, m, prompt_set,
            least(greatest(ceil(probability * 15) - 1, 0), 14)::integer as bin,
-           count(*) as answers, avg(probability) as probability, avg(correct::int) as top1
+           count(*) as answers, avg(probability order by query_id, seed) as probability, avg(correct::int) as top1
     from predictions
     where probability is not null
     group by all
@@ -178,7 +178,7 @@ create or replace view entropies as
 -- whose captions have a weight above 0, of all order seeds; `excluded` counts the others.
 create or replace view weight_ratios as
   with told as (
-    select dataset, model, m, adjustment, prompt_set, image_weight, text_weight, query_id,
+    select dataset, model, m, adjustment, prompt_set, image_weight, text_weight, query_id, seed,
            case when image_prediction = label and text_prediction != label then 'image'
                 when image_prediction != label and text_prediction = label then 'captions'
                 when image_prediction != label and text_prediction != label and correct
@@ -189,7 +189,7 @@ create or replace view weight_ratios as
          count(distinct query_id) as queries,
          count(*) filter (text_weight > 0) as answers,
          count(*) filter (not text_weight > 0) as excluded,
-         avg(image_weight / text_weight) filter (text_weight > 0) as mean_ratio,
+         avg(image_weight / text_weight order by query_id, seed) filter (text_weight > 0) as mean_ratio,
          median(image_weight / text_weight) filter (text_weight > 0) as median_ratio
   from told where who_was_right is not null
   group by all
