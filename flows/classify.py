@@ -33,6 +33,7 @@ from xmore.memory.rows import captions_of, places_of
 from xmore.methods.adjust import StreamState, minmax
 from xmore.methods.base import Scores, Weights, combine, under
 from xmore.models.spec import describe_model
+from xmore.results.absent import require
 from xmore.results.explain import Answer, Explanation, explain
 from xmore.results.runs import Run, start_run
 from xmore.results.views import open_views
@@ -92,6 +93,8 @@ def classified(
     if the image came after its queries, unless that run had no memory; without `labels`, that
     dataset's classes are used. Nothing is kept on disk. Raises XmoreError.
     """
+    if like:
+        require(like, "scores")
     stream = _stream(like, dataset) if like else None
     data = _read(image)
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,8 +16,9 @@ from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
 from xmore.memory.adopt import open_memory
 from xmore.memory.pairs import holds_pairs
+from xmore.results.absent import is_absent, is_removed, left_out
 from xmore.results.runs import Run, all_runs
-from xmore.results.views import VIEWS, are_whole, is_removed, write_views
+from xmore.results.views import VIEWS, are_whole, write_views
 from xmore.store.artifacts import move_aside
 from xmore.store.checks import MANIFEST, check_hashes, is_whole, read_manifest
 from xmore.store.contracts import RunFile, read_contract
@@ -77,20 +78,20 @@ def _set_aside(path: Path) -> list[Path]:
 
 
 def verify_run(run: Run, repair: bool) -> Verified:
-    """Read a run's artifacts and its snapshot, if it has read one."""
+    """Read a run's artifacts and its snapshot, if it has read one; a packed run may lack it."""
     compare_again()
     done = Verified()
     _look_for_removed(done, run)
-    there = sorted({ref.path for ref in run.artifacts if not is_removed(ref)})
+    there = sorted({ref.path for ref in run.artifacts if not is_absent(ref)})
     for path in track(there, "verifying", "artifact"):
         done.artifact(Path(path), repair)
     if run.snapshot:
         memory, cache = Path(run.snapshot["memory"]), run.results / "cache"
-        _verify_snapshot(done, memory, cache, run.snapshot["name"])
+        _verify_snapshot(done, memory, cache, run.snapshot["name"], may_lack=bool(left_out(run)))
     return done
 
 
-def _verify_snapshot(done: Verified, memory: Path, cache: Path, name: str) -> None:
+def _verify_snapshot(done: Verified, memory: Path, cache: Path, name: str, may_lack: bool) -> None:
     try:
         with open_memory(memory, cache, name) as snapshot:
             done.problems += verify_snapshot(snapshot)
@@ -98,7 +99,7 @@ def _verify_snapshot(done: Verified, memory: Path, cache: Path, name: str) -> No
     except SnapshotGone as gone:
         done.absent.append(str(gone))
     except SnapshotError as error:
-        done.problems.append(str(error))
+        (done.absent if may_lack else done.problems).append(str(error))
 
 
 def verify_results(results: Path, repair: bool) -> Verified:
@@ -123,7 +124,7 @@ def verify_results(results: Path, repair: bool) -> Verified:
         _verify_views(done, run, repair)
         _look_for_removed(done, run)
         refs = [ref for ref in run.artifacts if not Path(ref.path).is_dir()]
-        gone = sorted({ref.stage for ref in refs if not is_removed(ref)})
+        gone = sorted({ref.stage for ref in refs if not is_absent(ref)})
         if gone:
             done.problems.append(
                 f"run {run.name}: {', '.join(gone)} are gone: moved aside as damaged, or deleted. "
@@ -143,6 +144,8 @@ def _look_for_removed(done: Verified, run: Run) -> None:
     if removed:
         what = "deleted, as `takedown traces --remove` does; the run's numbers are there"
         done.absent.append(f"run {run.name}: {', '.join(removed)}: {what}")
+    if lacking := left_out(run):
+        done.absent.append(f"run {run.name}: {', '.join(lacking)}: left out when it was packed")
 
 
 def _verify_views(done: Verified, run: Run, repair: bool) -> None:

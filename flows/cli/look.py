@@ -67,9 +67,11 @@ def sql(
     """Run a read-only SQL query on a run's results, with DuckDB, and print or save the rows."""
     from flows.cli import sql as queries
     from flows.cli.terminal.console import safe, say
+    from xmore.results.absent import warn_of_left_out
     from xmore.results.views import open_views, write_views
 
     found = named_run(results, run)
+    warn_of_left_out(found)
     connection = open_views(found)
     if again:
         say(safe(str(write_views(found))))
@@ -128,10 +130,12 @@ def explain(
     from flows.cli.terminal.explain import show_explanation
     from xmore.report.explain import write_page
     from xmore.report.pictures import pictures_of
+    from xmore.results.absent import warn_of_left_out
     from xmore.results.explain import explain as gather
     from xmore.results.views import open_views
 
     found = named_run(results, run)
+    warn_of_left_out(found)
     if html:
         check_writable(html)
     steps = gather(open_views(found), query, dataset)
@@ -161,6 +165,7 @@ def leaks(
     from flows.leaks import leak_reports
     from xmore.memory.adopt import open_memory
     from xmore.report.leaks import write_leaks_page
+    from xmore.results.absent import require
 
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"--threshold must be above 0 and at most 1, got {threshold}.")
@@ -169,6 +174,7 @@ def leaks(
         raise RunError(
             f"run {found.name} had no memory in which a test image could be. Name another."
         )
+    require(found, "candidates", "scores")
     if html:
         check_writable(html)
     memory, cache = Path(found.snapshot["memory"]), results / "cache"
@@ -239,7 +245,11 @@ def report(
     from flows.cli.terminal.console import safe, say
     from xmore.report.page import write_report
     from xmore.report.table import size
+    from xmore.results.absent import require, warn_of_left_out
 
     found = named_run(results, run)
+    if output is None:
+        require(found, "scores")  # it came with a better one
+    warn_of_left_out(found)
     page = write_report(found, output or found.path / "report")
     say(safe(f"{page}: {size(page.stat().st_size)}; its plots and tables are files next to it"))

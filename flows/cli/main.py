@@ -16,14 +16,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import datasets, look, memory, run, runs, texts, upkeep
+from flows.cli import datasets, look, memory, run, runs, study, texts, upkeep
 from flows.cli.options import Commands
 from flows.start import RESUMES
 from xmore.files.errors import ConfigError, ServiceError, XmoreError, one_line, printable
 from xmore.files.paths import is_text, shown
 
 ADDRESSES = 4e9  # bytes of virtual memory that torch maps, and more
-RUN, LOOK, MEMORY, UPKEEP = "Run", "Look at runs", "Memory and datasets", "Upkeep"  # in `--help`
+RUN, LOOK, SHARE = "Run", "Look at runs", "Share a run"  # in `--help`
+MEMORY, UPKEEP = "Memory and datasets", "Upkeep"
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     RUN: (run.demo, run.benchmark, run.classify, run.sweep, run.reco_train),
     LOOK: (
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         look.compare,
         look.leaks,
     ),
+    SHARE: (study.pack, study.open, study.reproduce),
     MEMORY: (run.reindex, texts.texts),
     UPKEEP: (upkeep.up, upkeep.down, upkeep.doctor, upkeep.verify),
 }

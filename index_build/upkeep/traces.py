@@ -26,8 +26,9 @@ from index_build.base.changes import changing
 from index_build.ledger import followers
 from xmore.files.errors import ArtifactError, LockedError, XmoreError, is_shortage
 from xmore.memory.pairs import KEY, batches_of
+from xmore.results.absent import REMOVABLE
 from xmore.results.runs import all_runs
-from xmore.results.views import REMOVABLE, VIEWS, write_views
+from xmore.results.views import VIEWS, write_views
 from xmore.store.text_parts import holds_any
 from xmore.store.texts import TEXTS, drop_part
 

@@ -35,6 +35,16 @@ def change_config(path: Path, changes: dict[str, Any], folder: Path) -> Benchmar
     to `folder`. Raises ConfigError.
     """
     data = load_config(path, BenchmarkConfig).model_dump(mode="json", exclude_unset=True)
+    return changed_config(data, changes, folder, str(path))
+
+
+def changed_config(
+    data: dict[str, Any], changes: dict[str, Any], folder: Path, name: str
+) -> BenchmarkConfig:
+    """Return a benchmark's config with some keys changed: see `change_config`. Raises ConfigError.
+
+    `name` is where `data` comes from; its own relative paths are relative to `folder`, too.
+    """
     for key, value in changes.items():
         *sections, last = key.split(".")
         nested: dict[str, Any] = {last: value}
@@ -44,7 +54,7 @@ def change_config(path: Path, changes: dict[str, Any], folder: Path) -> Benchmar
     try:
         return BenchmarkConfig.model_validate(data, context={"base": folder})
     except ValidationError as error:
-        raise ConfigError(f"{path}, changed: {explain(error, BenchmarkConfig)}") from error
+        raise ConfigError(f"{name}, changed: {explain(error, BenchmarkConfig)}") from error
 
 
 def read_changes(texts: list[str]) -> dict[str, Any]:

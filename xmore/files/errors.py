@@ -72,6 +72,10 @@ class RunError(XmoreError):
     """A run is unknown or cannot be resumed."""
 
 
+class StudyError(XmoreError):
+    """A file is no packed study, is damaged, or cannot be opened where it was asked for."""
+
+
 LONGEST = 300  # characters of another library's complaint
 RESUME = "Complete parts are kept. Fix it, then run the same command again to resume."
 # What libraries say when a resource is lacking, and what to do; the first that fits is shown.

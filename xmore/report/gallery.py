@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from xmore.files.progress import track
 from xmore.files.sql import quote
 from xmore.report.headline import Headline
 from xmore.report.html import inline
-from xmore.report.pictures import pictures_of
+from xmore.report.pictures import NO_IMAGES, pictures_of
 from xmore.results.runs import Run
 
 EXAMPLES = 300  # maximum number of queries, whatever the size of the run
@@ -21,6 +22,17 @@ CAPTIONS = 8  # best captions per query
 TOP = 5  # classes of a distribution
 TEXT = 300  # characters of a caption
 QUERY_SIDE, MEMORY_SIDE = 176, 112  # pixels of an image's longer side
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of other people's content the examples show."""
+
+    captions: bool = True
+    images: bool = True
+
+
+EVERYTHING = Shown()
 
 
 @dataclass
@@ -174,15 +186,21 @@ def _add_predictions(db: duckdb.DuckDBPyConnection, found: _Found, of: Headline)
         found[dataset, query_id].models[model].predictions.append(tuple(prediction))
 
 
-def gallery(run: Run, found: list[Example], of: Headline) -> dict[str, Any]:
-    """Return the examples as JSON; an image that several queries retrieved is stored only once."""
+def gallery(
+    run: Run, found: list[Example], of: Headline, shown: Shown = EVERYTHING
+) -> dict[str, Any]:
+    """Return the examples as JSON; an image that several queries retrieved is stored only once.
+
+    Without captions, the images that belong to them are not shown either.
+    """
     by_dataset: dict[str, list[Example]] = defaultdict(list)
     for example in found:
+        example.captions = example.captions if shown.captions else []
         by_dataset[example.dataset].append(example)
     cards: list[dict[str, Any]] = []
     pictures: dict[int, str | None] = {}
     for dataset, mine in by_dataset.items():
-        with pictures_of(run, dataset) as source:
+        with pictures_of(run, dataset) if shown.images else nullcontext(NO_IMAGES) as source:
             for example in track(mine, f"{dataset} images", "image"):
                 cards.append(_card(example, inline(source.query(example.uri), QUERY_SIDE)))
             ids = {row[0] for example in mine for row in example.captions} - pictures.keys()

@@ -15,6 +15,7 @@ from xmore.report.explain import explain_page
 from xmore.report.html import render
 from xmore.report.leaderboard import LEGEND, LEGEND_OF_FEW, leaderboards
 from xmore.report.pictures import pictures_of
+from xmore.results.absent import warn_of_left_out
 from xmore.results.explain import Explanation, explain
 from xmore.results.notes import notes
 from xmore.results.runs import Run, load_run
@@ -75,6 +76,7 @@ class OpenRun:
     @cached_property
     def views(self) -> duckdb.DuckDBPyConnection:
         """DuckDB with the views that docs/reference/schemas.md describes."""
+        warn_of_left_out(self.run)
         return open_views(self.run)
 
     def leaderboard(self, oracle: bool = False) -> pa.Table:

@@ -14,12 +14,13 @@ from xmore.files.errors import RunError
 from xmore.files.paths import check_writable, where, write_whole
 from xmore.files.progress import counting
 from xmore.report.figures import INK
-from xmore.report.gallery import examples, gallery
+from xmore.report.gallery import EVERYTHING, Shown, examples, gallery
 from xmore.report.headline import headline, summary
 from xmore.report.html import TEMPLATES, render
 from xmore.report.plots import Plot, plots
 from xmore.report.table import Table, as_csv, as_markdown
 from xmore.report.tables import tables
+from xmore.results.absent import left_out
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 
@@ -67,11 +68,12 @@ XML = '<?xml version="1.0" encoding="utf-8"?>\n'  # first line of an SVG file
 SCRIPT = TEMPLATES / "report.js"
 
 
-def write_report(run: Run, folder: Path) -> Path:
+def write_report(run: Run, folder: Path, shown: Shown = EVERYTHING) -> Path:
     """Write `report.html`, `figures/*.{svg,pdf}` and `tables/*.{csv,md}`; returns the page's path.
 
-    Memory: the images of at most EXAMPLES queries, about 10 MB. Raises RunError, at once if the
-    page cannot be written.
+    Its examples have the captions and images that `shown` says; without either there are none, nor
+    of a run whose scores were left out when it was packed. Memory: the images of at most EXAMPLES
+    queries, about 10 MB. Raises RunError, at once if the page cannot be written.
     """
     if run.status != "completed":
         raise RunError(f"run {run.name} is {run.status}: only a completed one can be reported.")
@@ -85,6 +87,8 @@ def write_report(run: Run, folder: Path) -> Path:
         ) from error
     db = open_views(run)
     of = headline(db)
+    draws = (shown.captions or shown.images) and "scores" not in left_out(run)
+    chosen = examples(db, of, captions=run.snapshot is not None) if draws else []
     with counting("report", 3, "part") as done:  # tables, plots, and the page
         found = tables(run, db, of)
         done(1)
@@ -105,7 +109,7 @@ def write_report(run: Run, folder: Path) -> Path:
             sections=list(_sections(found, drawn)),
             stages=next(table for table in found if table.name == "stages"),
             config=yaml.safe_dump(run.config, sort_keys=False),
-            gallery=gallery(run, examples(db, of, captions=run.snapshot is not None), of),
+            gallery=gallery(run, chosen, of, shown) if draws else None,
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             ink=INK,

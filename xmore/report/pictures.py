@@ -44,6 +44,9 @@ def pictures_in(
     return partial(memory_pictures, snapshot) if snapshot else lambda _: iter(())
 
 
+NO_IMAGES = RunImages(None, None)
+
+
 @contextmanager
 def pictures_of(run: Run, dataset: str) -> Iterator[RunImages]:
     """Open the dataset and the snapshot that the run has read, as far as they exist."""

@@ -20,6 +20,7 @@ from xmore.report.leaderboard import (
 )
 from xmore.report.prompt_sets import prompt_sets
 from xmore.report.table import Table, without_unused
+from xmore.results.absent import is_absent
 from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
 from xmore.store.checks import read_manifest
@@ -202,7 +203,7 @@ def _entropies(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
 def _retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> Table:
     recall = {}
     for ref in run.artifacts:
-        if ref.stage == "candidates":
+        if ref.stage == "candidates" and not is_absent(ref):
             manifest = read_manifest(Path(ref.path))
             used = manifest["params"].get("search") == "index"  # older ones hold it for any
             measured = manifest["facts"].get("index_recall") if used else None

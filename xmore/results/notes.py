@@ -8,7 +8,9 @@ import duckdb
 
 from xmore.files.paths import where
 from xmore.files.text import counted
+from xmore.results.absent import is_absent
 from xmore.results.runs import Run
+from xmore.results.study.layout import left_out_manifests
 from xmore.store.checks import read_manifest
 
 
@@ -36,9 +38,12 @@ def _rejected(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
 def _cut_sentences(run: Run) -> list[str]:
     """Return which class sentences are longer than a model reads; older runs: none."""
     found = {}
+    left_out = left_out_manifests(run)
     for ref in run.artifacts:
         if ref.stage == "scores":
-            facts = read_manifest(Path(ref.path)).get("facts", {})
+            there = not is_absent(ref)
+            manifest = read_manifest(Path(ref.path)) if there else left_out.get(ref.digest, {})
+            facts = manifest.get("facts", {})
             if cut := facts.get("cut_sentences"):
                 found[ref.dataset, ref.model] = cut
     return [

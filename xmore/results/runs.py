@@ -94,12 +94,18 @@ class Run:
             return "failed"
         return "running" if is_locked(self.path / "run.lock") else "interrupted"
 
-    def save(self) -> None:
-        """Write run.json atomically; its paths are relative to the results folder."""
+    def as_json(self) -> bytes:
+        """Return the content of run.json; its paths are relative to the results folder."""
         data = asdict(self) | {"path": None}
         for record in data["artifacts"]:
             record["path"] = os.path.relpath(record["path"], self.results)
-        write_whole(self.path / "run.json", sealed(data))
+            if not record["left_out"]:
+                del record["left_out"]
+        return sealed(data)
+
+    def save(self) -> None:
+        """Write run.json atomically."""
+        write_whole(self.path / "run.json", self.as_json())
 
 
 def start_run(config: BenchmarkConfig, snapshot: dict[str, Any] | None) -> Run:

@@ -20,6 +20,7 @@ from xmore.files.progress import track
 from xmore.files.sql import allow_only, as_pattern, quote, quote_all, quote_files
 from xmore.methods.adjust import ADJUSTMENTS
 from xmore.methods.registry import METHODS
+from xmore.results.absent import is_absent, is_removed
 from xmore.results.runs import Run
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactRef
@@ -54,8 +55,6 @@ STAGES = {  # of which a run has a view
 }
 # A run without a memory, or an older one, may lack them; their views are then empty.
 OPTIONAL = ("candidates", "leaks", "captions", "comparisons")
-# Stages whose artifacts are deleted if they hold a row that was taken down: see `is_removed`.
-REMOVABLE = ("candidates", "captions", "leaks")
 WITH_MODEL = (
     "query_embeddings",
     "view_embeddings",
@@ -75,14 +74,6 @@ def write_views(run: Run) -> Path:
     path, text = run.path / VIEWS, views_of(run)
     write_whole(path, f"-- {digest_text(text)}\n{text}".encode())
     return path
-
-
-def is_removed(ref: ArtifactRef) -> bool:
-    """Return whether an artifact was deleted that may be: the run's numbers are in others."""
-    path = Path(ref.path)
-    if ref.stage not in REMOVABLE or path.exists():
-        return False
-    return not any(path.parent.glob(f"{path.name}.broken-*"))  # else it was damaged
 
 
 def are_whole(path: Path) -> bool:
@@ -113,7 +104,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
     for ref in filter(is_removed, run.artifacts):
         what = "run %s: the %s of %s were removed and are left out. Its benchmark makes them again"
         log.warning(what, run.name, ref.stage, ref.dataset)
-    there = sorted({ref.path for ref in run.artifacts if not is_removed(ref)})
+    there = sorted({ref.path for ref in run.artifacts if not is_absent(ref)})
     for path in track(there, "checking", "artifact"):
         problems = check_once(Path(path))
         if problems:
@@ -265,10 +256,13 @@ def _columns(stage: str) -> pa.Schema:
 
 
 def _nulls(schema: pa.Schema) -> str:
+    return ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
+
+
+def _sql_type(kind: pa.DataType) -> str:
     names = {pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double"}
-    names |= {pa.int32(): "integer", pa.string(): "varchar"}
-    names |= {pa.list_(kind): f"{name}[]" for kind, name in names.items()}
-    return ", ".join(f"null::{names[field.type]} as {field.name}" for field in schema)
+    names |= {pa.int32(): "integer", pa.string(): "varchar", pa.bool_(): "boolean"}
+    return names[kind] if kind in names else f"{_sql_type(kind.value_type)}[]"
 
 
 def _create(stage: str, select: str) -> str:
@@ -277,10 +271,9 @@ def _create(stage: str, select: str) -> str:
 
 def _select(stage: str, record: ArtifactRef) -> str:
     path = Path(record.path)
+    if is_absent(record):
+        return f"  select {_nulls(_columns(stage))} where false"
     model = f"{quote(record.model)} as model, " if stage in WITH_MODEL and record.model else ""
-    if is_removed(record):
-        columns = f"{quote(record.dataset)} as dataset, {model}{_nulls(STAGES[stage])}"
-        return f"  select {columns} where false"
     files = quote_files(path / part["file"] for part in read_manifest(path)["parts"])
     m = ""
     if stage == "scores":

@@ -68,6 +68,7 @@ class ArtifactRef:
     seconds: float = 0.0
     peak_rss_mb: float | None = None
     prompt_set: str = ""  # under which a run uses it; empty in a run with one set
+    left_out: bool = False  # when the run was packed
 
 
 class ArtifactStore:

@@ -152,6 +152,7 @@ class _Ref(TypedDict):
     seconds: float
     peak_rss_mb: float | None
     prompt_set: NotRequired[str]
+    left_out: NotRequired[bool]  # of a packed run
 
 
 @with_config(_STRICT)
@@ -190,6 +191,23 @@ class RunFile(TypedDict):
 
 
 @with_config(_STRICT)
+class _LeftOut(ArtifactManifest):
+    stage: str
+    dataset: str
+    digest: str
+
+
+@with_config(_STRICT)
+class StudyFile(TypedDict):
+    """study.json of a packed run."""
+
+    format: Annotated[int, Field(ge=1)]
+    run: _Inside
+    files: list[File]  # all others
+    left_out: list[_LeftOut]  # the manifests of artifacts whose parts are not among them
+
+
+@with_config(_STRICT)
 class _Trained(TypedDict):
     name: str
     digest: str
@@ -219,8 +237,13 @@ class RecoFile(TypedDict):
 
 def read_contract(path: Path, kind: Any) -> dict[str, Any]:
     """Read a JSON file that satisfies `kind`. Raises OSError, or ValueError with one line."""
+    return parse_contract(path.read_bytes(), kind)
+
+
+def parse_contract(text: bytes, kind: Any) -> dict[str, Any]:
+    """Return the content of JSON that satisfies `kind`. Raises ValueError with one line."""
     try:
-        data = unsealed(path.read_bytes())
+        data = unsealed(text)
         _adapter(kind).validate_python(data)
     except (ValueError, RecursionError) as error:  # includes pydantic's and json's errors
         raise ValueError(re.sub(r"\s+", " ", str(error))[:200]) from error
