@@ -11,7 +11,7 @@ from index_build.sources.tars import is_whole_listing
 from index_build.verify import verify_snapshot
 from xmore.files.digests import compare_again, holds_facts
 from xmore.files.errors import ArtifactError, ModelError, SnapshotError, SnapshotGone, is_shortage
-from xmore.files.paths import write_whole
+from xmore.files.paths import where, write_whole
 from xmore.files.progress import track
 from xmore.files.sealed import is_whole_json, mended
 from xmore.memory.adopt import open_memory
@@ -32,14 +32,32 @@ class Verified:
     things: int = 0  # artifacts, runs, caches, snapshots or shards
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    put_right: list[str] = field(default_factory=list)  # those of them that a repair has ended
+    beyond: list[str] = field(default_factory=list)  # those that it cannot: each says what does
     absent: list[str] = field(default_factory=list)  # what was deleted on purpose
     moved: list[Path] = field(default_factory=list)  # where damage was moved to
     mended: list[Path] = field(default_factory=list)  # what is whole again, or was deleted
+    aside: list[Path] = field(default_factory=list)  # what an earlier repair has moved aside
 
     def read(self, *files: Path) -> None:
         """Count what was read."""
         self.things += 1
         self.bytes += sum(file.stat().st_size for file in files if file.is_file())
+
+    @property
+    def left(self) -> list[str]:
+        """The problems that are still there."""
+        return [problem for problem in self.problems if problem not in self.put_right]
+
+    def mend(self, path: Path, *problems: str) -> None:
+        """Note that a file is whole again, or was deleted, and its problems are no more."""
+        self.mended.append(path)
+        self.put_right += problems
+
+    def past_repair(self, problem: str) -> None:
+        """Note a problem that no repair ends."""
+        self.problems.append(problem)
+        self.beyond.append(problem)
 
     def artifact(self, path: Path, repair: bool) -> None:
         """Read an artifact; with `repair`, move a damaged one aside."""
@@ -47,6 +65,7 @@ class Verified:
         if not found and not is_whole_json(path / MANIFEST):
             found = [f"{path / MANIFEST}: its bytes are not those that were written"]
         self.problems += found
+        self.beyond += [] if path.exists() else found
         self.read(*path.glob("*"))
         if found and repair and path.exists():
             self.moved += _set_aside(path)
@@ -60,7 +79,9 @@ class Verified:
         self.problems.append(f"{path}: {problem}")
         if whole is not None:
             write_whole(path, whole)
-            self.mended.append(path)
+            self.mend(path, self.problems[-1])
+        elif repair:
+            self.beyond.append(self.problems[-1])
         return whole is not None
 
 
@@ -94,12 +115,16 @@ def verify_run(run: Run, repair: bool) -> Verified:
 def _verify_snapshot(done: Verified, memory: Path, cache: Path, name: str, may_lack: bool) -> None:
     try:
         with open_memory(memory, cache, name) as snapshot:
-            done.problems += verify_snapshot(snapshot)
+            for problem in verify_snapshot(snapshot):
+                done.past_repair(f"{problem}. See `xmore memory verify {memory} --all --repair`")
             done.read(*(snapshot.path / file["file"] for file in snapshot.manifest["files"]))
     except SnapshotGone as gone:
         done.absent.append(str(gone))
     except SnapshotError as error:
-        (done.absent if may_lack else done.problems).append(str(error))
+        if may_lack:
+            done.absent.append(str(error))
+        else:
+            done.past_repair(str(error))
 
 
 def verify_results(results: Path, repair: bool) -> Verified:
@@ -111,14 +136,17 @@ def verify_results(results: Path, repair: bool) -> Verified:
     for path in track(whole, "verifying", "artifact"):
         done.artifact(path, repair)
     for file in sorted((results / "runs").glob("*/run.json")):
-        what = "damaged. The run is not listed; its artifacts are kept"
-        if done.json(file, what, repair):
+        so = (
+            "The run is not listed; its artifacts are kept. If `--repair` does not mend it, delete "
+            f"{file.parent} and run its benchmark again"
+        )
+        if done.json(file, f"damaged. {so}", repair):
             try:
                 read_contract(file, RunFile)
             except (OSError, ValueError) as error:
                 if is_shortage(error):
                     raise
-                done.problems.append(f"{file}: {error}. The run is not listed")
+                done.past_repair(f"{file}: {error}. {so}")
     runs = all_runs(results)
     for run in runs:
         _verify_views(done, run, repair)
@@ -126,16 +154,21 @@ def verify_results(results: Path, repair: bool) -> Verified:
         refs = [ref for ref in run.artifacts if not Path(ref.path).is_dir()]
         gone = sorted({ref.stage for ref in refs if not is_absent(ref)})
         if gone:
-            done.problems.append(
+            done.past_repair(
                 f"run {run.name}: {', '.join(gone)} are gone: moved aside as damaged, or deleted. "
-                "It cannot be shown until its benchmark is run again"
+                f"`xmore benchmark --resume {run.name}{where(results)}` makes them again"
             )
     _verify_checkpoints(done, runs)
     for path in _damaged_caches(done, results / "cache"):
         done.problems.append(f"{path}: its bytes are not those that were written")
         if repair:
             path.unlink()
-            done.mended.append(path)
+            done.mend(path, done.problems[-1])
+    done.aside = [
+        path
+        for path in sorted((results / "store").rglob("*.broken-*"))
+        if path not in done.moved and not any(".broken-" in part.name for part in path.parents)
+    ]
     return done
 
 
@@ -154,7 +187,7 @@ def _verify_views(done: Verified, run: Run, repair: bool) -> None:
     if views.exists() and not are_whole(views):
         done.problems.append(f"{views}: damaged. `xmore sql {run.name} --write-views` mends it")
         if repair:
-            done.mended.append(write_views(run))
+            done.mend(write_views(run), done.problems[-1])
 
 
 def _verify_checkpoints(done: Verified, runs: Sequence[Run]) -> None:
@@ -167,9 +200,9 @@ def _verify_checkpoints(done: Verified, runs: Sequence[Run]) -> None:
         try:
             read_checkpoint(folder)
             if not is_whole_json(folder / FACTS):
-                done.problems.append(f"{folder / FACTS}: its bytes are not those that were written")
+                done.past_repair(f"{folder / FACTS}: its bytes are not those that were written")
         except ModelError as error:
-            done.problems.append(str(error))
+            done.past_repair(str(error))
         done.read(folder / FACTS, *folder.glob("reco*.safetensors"))
 
 

@@ -76,7 +76,7 @@ def _verify_events(done: Verified, memory: Path, repair: bool) -> None:
             continue
         content, left_out = repaired(path)
         if left_out and path.name == takedown.FILE:
-            done.problems.append(
+            done.past_repair(
                 f"{path}: not repaired, for without its line {left_out[0]} rows may come back. "
                 f"Remove it, and add its value: `xmore memory takedown add {memory} VALUE`"
             )
@@ -85,7 +85,7 @@ def _verify_events(done: Verified, memory: Path, repair: bool) -> None:
             done.moved.append(place_aside(path))
             write_whole(done.moved[-1], path.read_bytes())
         write_whole(path, content)
-        done.mended.append(path)
+        done.mend(path, *done.problems[-len(numbers) :])
 
 
 def _verify_current(done: Verified, memory: Path) -> None:
@@ -100,7 +100,7 @@ def _verify_current(done: Verified, memory: Path) -> None:
     except SnapshotError:
         whole = False
     if not whole:
-        done.problems.append(f"{path}: names no snapshot. `xmore reindex` points it to one")
+        done.past_repair(f"{path}: names no snapshot. `xmore reindex` points it to one")
 
 
 def _verify_snapshot(done: Verified, path: Path, repair: bool) -> None:
@@ -120,7 +120,7 @@ def _verify_snapshot(done: Verified, path: Path, repair: bool) -> None:
             with locked(lock_of(memory, path.name), refuse=f"{path}: in use, so not moved aside"):
                 done.moved.append(move_aside(path))
         except LockedError as error:
-            done.problems.append(str(error))
+            done.past_repair(str(error))
 
 
 def _verify_batch(done: Verified, batch: Batch, repair: bool) -> None:
@@ -156,4 +156,4 @@ def _verify_selection(done: Verified, folder: Path, repair: bool) -> None:
     done.problems += [f"{path}: {WRITTEN}" for path in found]
     if found and repair:
         shutil.rmtree(folder)  # it is listed again
-        done.mended.append(folder)
+        done.mend(folder, *done.problems[-len(found) :])

@@ -152,6 +152,21 @@ def test_a_flip_in_a_memory_is_seen(memory, xmore, kind, n):
     assert answer.returncode == 1 and path.name in answer.stdout, answer
 
 
+def test_a_repair_that_leaves_nothing_damaged_is_a_success(results, done, xmore, tmp_path):
+    copy = linked(results, tmp_path / "results")
+    for kind in ("views", "caches"):
+        flipped(copy, RESULTS[kind], 0)
+    answer = xmore("verify", "--all", "--repair", "--results", copy)
+    assert answer.returncode == 0 and f"{copy}: whole again (" in answer.stdout, answer
+    assert ": intact (" in xmore("verify", "--all", "--results", copy).stdout
+    path = copy / "runs" / done.name / "run.json"
+    path.unlink()
+    path.write_text("{}")
+    answer = xmore("verify", "--all", "--repair", "--results", copy)
+    assert answer.returncode == 1 and "No repair ends this; each line says" in answer.stdout, answer
+    assert f"delete {path.parent} and run its benchmark again" in answer.stdout
+
+
 def numbers(config, name: str) -> list[tuple]:
     """What a run says of each query, but for the last bits."""
     query = (

@@ -24,6 +24,7 @@ def show_up(api: str, logs: Path, wait: bool) -> None:
         say(safe(line))
 
 
+BEYOND = "No repair ends this; each line says what does."
 RESULTS_NEXT = (
     "Run the benchmark again: it rebuilds what is absent.",
     "`--repair` moves damaged artifacts aside, and the next run rebuilds them; it puts single "
@@ -42,6 +43,7 @@ def record_verified(done: Verified) -> None:
     record("damaged", ({"problem": problem} for problem in done.problems))
     record("absent", ({"what": each} for each in done.absent))
     record("moved", ({"path": path} for path in done.moved))
+    record("aside", ({"path": path} for path in done.aside))
     record("repaired", ({"path": path} for path in done.mended))
     record("read", [{"things": done.things, "bytes": done.bytes}])
 
@@ -49,9 +51,9 @@ def record_verified(done: Verified) -> None:
 def show_verified(
     done: Verified, what: str, repair: bool, to_do: tuple[str, str] = RESULTS_NEXT
 ) -> bool:
-    """Print what is damaged, or that nothing is. Returns whether something is damaged.
+    """Print what is damaged, or that nothing is. Returns whether something still is.
 
-    `to_do` is what to do next after a repair, and without one.
+    `to_do` is what to do next after a repair has moved something aside, and without one.
     """
     record_verified(done)
     for problem in done.problems:
@@ -65,6 +67,13 @@ def show_verified(
     read = f"{done.things:,} artifacts and files, {size(done.bytes)} read"
     if not done.problems:
         say(safe(f"{what}: intact ({read})."))
+    elif not done.left:
+        say(safe(f"{what}: whole again ({read})."))
+    elif set(done.left) <= set(done.beyond):
+        say(safe(f"{read}. {BEYOND}"))
     else:
         say(safe(f"{read}. {to_do[0] if repair else to_do[1]}"))
-    return bool(done.problems)
+    if done.aside:
+        names = f"{len(done.aside):,} earlier moved aside as damaged, such as {done.aside[0]}"
+        say(safe(f"{names}: no run reads them; delete them when you like."))
+    return bool(done.left)

@@ -102,8 +102,13 @@ def test_verify_finds_a_flipped_byte_and_repair_lets_it_be_made_again(world, tmp
     assert answer.returncode == 1 and "moved aside" in answer.stdout
     answer = xmore("verify", "--all", "--results", tmp_path)
     assert answer.returncode == 1 and f"run {name}: scores are gone" in answer.stdout
-    xmore_benchmark.fn(config)
+    advice = f"`xmore benchmark --resume {name} --results {tmp_path}` makes them again"
+    assert advice in answer.stdout and "--repair" not in answer.stdout
+    assert xmore("benchmark", "--resume", name, "--results", tmp_path).returncode == 0
     assert part.read_bytes() == good
+    answer = xmore("verify", "--all", "--results", tmp_path)
+    assert answer.returncode == 0 and ": intact (" in answer.stdout
+    assert f"1 earlier moved aside as damaged, such as {part.parent}.broken-1: no" in answer.stdout
     assert xmore("verify", name, "--results", tmp_path).returncode == 0
 
 
