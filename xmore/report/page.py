@@ -18,7 +18,7 @@ from xmore.report.gallery import EVERYTHING, Shown, examples, gallery
 from xmore.report.headline import headline, summary
 from xmore.report.html import TEMPLATES, render
 from xmore.report.plots import Plot, plots
-from xmore.report.table import Table, as_csv, as_markdown
+from xmore.report.table import Table, as_csv, as_markdown, show
 from xmore.report.tables import tables
 from xmore.results.absent import left_out
 from xmore.results.runs import Run
@@ -105,6 +105,7 @@ def write_report(run: Run, folder: Path, shown: Shown = EVERYTHING) -> Path:
         html = render(
             "report.html",
             run=run,
+            started=show(run.started, "time"),
             summary=summary(db, of),
             sections=list(_sections(found, drawn)),
             stages=next(table for table in found if table.name == "stages"),

@@ -109,7 +109,7 @@ def show(value: Any, kind: Kind) -> str:
     if kind == "bytes":
         return size(value)
     if kind == "time":
-        return str(value).replace("T", " ")[: len("2026-01-31 12:00")]
+        return f"{value[: len('2026-01-31T12:00')].replace('T', ' ')} UTC" if value else ""
     return str(value)
 
 

@@ -119,8 +119,8 @@ def test_a_time_is_to_the_minute_and_in_one_line(monkeypatch, capsys):
     console.show_table(Table("t", "", "", columns, [when, when]).filled())
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert (
-        rows.count(["2026-01-31", "12:00"])
-        + rows.count(["a", "run", "of", "a", "long", "name", "2026-01-31", "12:00"])
+        rows.count(["2026-01-31", "12:00", "UTC"])
+        + rows.count(["a", "run", "of", "a", "long", "name", "2026-01-31", "12:00", "UTC"])
         == 2
     )
     assert ["seeds"] not in rows
