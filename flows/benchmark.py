@@ -9,8 +9,10 @@ from prefect import flow
 from flows.cluster import run_on_cluster
 from flows.plan import look_up, settle_batch_size, snapshot_of
 from flows.prefect_ui import show_results
+from flows.retrieval import run_retrieval
 from flows.stages import run_dataset
 from tasks.comparisons import comparisons
+from tasks.retrieval_metrics import retrieval_comparisons
 from tasks.spread import check_runner
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.config.load import absolute
@@ -52,13 +54,21 @@ def xmore_benchmark(params: BenchmarkConfig, resume: str | None = None, again: b
             if config.execution.runner != "local":
                 run_on_cluster(plan)
             plan = replace(plan, record=record)
-            used, compared = [], []
+            used, compared, ranked = [], [], []
             for card in plan.cards:
-                refs, predicted = run_dataset(plan, card)
+                if card.task == "retrieval":
+                    refs, ranks = run_retrieval(plan, card)
+                    ranked += ranks
+                else:
+                    refs, predicted = run_dataset(plan, card)
+                    compared.append(predicted)
                 used += refs
                 run.artifacts = used.copy()  # without those that led to others, as `drop_short`
-                compared.append(predicted)
-            run.artifacts = [*used, comparisons(plan.work, compared)]
+            if compared:
+                used.append(comparisons(plan.work, compared))
+            if ranked:
+                used.append(retrieval_comparisons(plan.work, ranked))
+            run.artifacts = used
             run.costs = [asdict(cost) for cost in costs(run, all_runs(config.results))]
             write_views(run)
         same = None if old or again else same_as_before(run)

@@ -160,7 +160,9 @@ def _stream(like: Run, dataset: str | None) -> str:
     """Return the dataset of a run after whose queries the image comes. Raises ConfigError."""
     names = sorted({ref.dataset for ref in like.artifacts if ref.stage == "scores"})
     if not names:
-        raise ConfigError(f"run {like.name} is {like.status} and has no results.")
+        raise ConfigError(
+            f"run {like.name} is {like.status} and has no results of methods. Name another."
+        )
     if dataset is None and len(names) == 1:
         return names[0]
     if dataset in names:

@@ -7,6 +7,8 @@ the artifacts in the store; the run records them as skipped.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flows.plan import BenchmarkPlan
 from flows.stages import Prepared, listed_queries, prepare, run_model
 from tasks.candidates import candidates
@@ -20,7 +22,8 @@ from xmore.store.artifacts import ArtifactRef
 
 
 def run_on_cluster(plan: BenchmarkPlan) -> None:
-    """Make all artifacts but `metrics` and `comparisons`, which take seconds."""
+    """Make all artifacts but `metrics` and `comparisons`, which take seconds, and retrieval's."""
+    plan = replace(plan, cards=[card for card in plan.cards if card.task != "retrieval"])
     work, config, how = plan.work, plan.config, plan.config.execution
     with prefect_server():  # one for all that follows
         found = spread(queries, [(work, card, config) for card in plan.cards], how)

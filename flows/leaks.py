@@ -47,9 +47,10 @@ def leak_reports(run: Run, snapshot: Snapshot, threshold: float | None) -> list[
     config = config_of(run)
     config = config.model_copy(update={"results": run.path.parents[1]})
     used = config.leaks.threshold if threshold is None else threshold
+    searched = {ref.dataset for ref in run.artifacts if ref.stage == "candidates"}
     by_dataset: dict[str, list[ArtifactRef]] = defaultdict(list)
     for ref in run.artifacts:
-        if ref.stage != "comparisons":  # which covers all datasets
+        if ref.dataset in searched:
             by_dataset[ref.dataset].append(ref)
     return [_report(config, refs, snapshot, used) for refs in by_dataset.values()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from xmore.models.batch_size import settled
 from xmore.models.spec import ModelCard, describe_model
 from xmore.results.runs import Run
 from xmore.store.artifacts import ArtifactRef
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,23 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot | None) -> BenchmarkPlan
     cache = config.results / "cache"
     models = {name: describe_model(name, config.model(name), cache) for name in config.roles.models}
     plan = BenchmarkPlan(config, methods, cards, models, snapshot)
+    _tell_what_does_nothing(config, cards)
     for card in cards:
         classes, _ = listing(card)  # reports mistakes in a card before the run starts
+        if card.task == "retrieval":  # it has no prompts, and no method runs on it
+            continue
         prompts_of_sets(classes, config.prompts_by_set(card.prompt))
         check_methods(plan, card, classes)
     return plan
+
+
+def _tell_what_does_nothing(config: BenchmarkConfig, cards: Sequence[DatasetCard]) -> None:
+    if all(card.task == "retrieval" for card in cards):
+        for_classes = ("memory", "class_names", "prompt", "prompts", "prompt_sets")
+        told = [f"`{key}`" for key in for_classes if getattr(config, key) is not None]
+        if told:
+            have = "has" if len(told) == 1 else "have"
+            log.warning("only retrieval datasets: %s %s no effect", ", ".join(told), have)
 
 
 def _check_need_no_memory(methods: Sequence[MethodRef]) -> None:

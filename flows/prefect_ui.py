@@ -18,8 +18,9 @@ from xmore.files.errors import SnapshotError
 from xmore.memory.snapshot import Snapshot, card_of
 from xmore.report.headline import headline, summary
 from xmore.report.leaderboard import LEGEND, leaderboards
+from xmore.report.recalls import recalls
 from xmore.report.snapshot import snapshot_card
-from xmore.report.table import as_markdown, show
+from xmore.report.table import Table, as_markdown, show
 from xmore.report.tables import comparisons, tables
 from xmore.results.notes import notes
 from xmore.results.runs import Run
@@ -27,7 +28,7 @@ from xmore.results.views import open_views
 
 PLOTS = ("accuracy*.svg", "m-sweep*.svg")  # of the page, in its artifact
 MOST_PLOTS = 8  # each takes some 30 kB of Prefect's database
-TABLES = ("leaderboard", "averages", "hyperparameters", "resolution", "prompt_sets")
+TABLES = ("leaderboard", "recalls", "averages", "hyperparameters", "resolution", "prompt_sets")
 
 
 def show_results(run: Run, page: Path | None, snapshot: Snapshot | None) -> None:
@@ -41,8 +42,10 @@ def show_results(run: Run, page: Path | None, snapshot: Snapshot | None) -> None
     memory = "no memory"
     if snapshot and run.snapshot:
         memory = f"memory {_linked(snapshot, Path(run.snapshot['memory']))}"
-    _show_leaderboard(db, run, memory)
-    _show_comparisons(db, run)
+    if any(ref.stage == "metrics" for ref in run.artifacts):
+        _show_leaderboard(db, run, memory)
+    _show_table(comparisons(db, run), run)
+    _show_table(recalls(db, run), run)
     when = show(run.finished, "time")
     done = f"Run {run.name} was completed on {when}, after {run.seconds} s in its stages"
     log_lines([*notes(db, run), f"{done}. Report: {page or 'not asked for'}"])
@@ -75,13 +78,12 @@ def _images(folder: Path) -> Iterator[str]:
         yield f"![{path.stem}](data:image/svg+xml;base64,{data})"
 
 
-def _show_comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> None:
-    found = comparisons(db, run)
+def _show_table(found: Table, run: Run) -> None:
     if found.rows:
         names = [name for name, _ in found.columns]
         create_table_artifact(
             [_cells(dict(zip(names, line, strict=True))) for line in found.shown()],
-            key=key_of("comparisons", run.config["name"]),
+            key=key_of(found.name, run.config["name"]),
             description=f"Run **{run.name}**. {found.note}",
         )
 

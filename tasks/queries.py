@@ -54,7 +54,7 @@ def queries(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> tupl
     rejected = work.store.write(
         ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
         split_rows(len(found.rejected), rows),
-        lambda start, stop: _rejected(found.rejected[start:stop]),
+        lambda start, stop: rejected_rows(found.rejected[start:stop]),
     )
     return listed, classes, rejected, *others
 
@@ -142,6 +142,7 @@ def classes_table(names: list[str], prompts: list[list[str]]) -> pa.Table:
     return pa.table(columns | {"prompts": prompts}, schema=schemas.CLASSES)
 
 
-def _rejected(rejected: list[tuple[str, str]]) -> pa.Table:
+def rejected_rows(rejected: list[tuple[str, str]]) -> pa.Table:
+    """Return the rows of `rejected`, each a uri and a cause."""
     uris, causes = [uri for uri, _ in rejected], [cause for _, cause in rejected]
     return pa.table({"uri": uris, "cause": causes}, schema=schemas.REJECTED)

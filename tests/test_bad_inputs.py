@@ -981,3 +981,36 @@ def _until(condition) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+PAIRS_CARD = {"name": "pairs", "task": "retrieval", "root": "images"}
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        (PAIRS_CARD, ["pairs.yaml", "`task: retrieval` and `captions` belong together"]),
+        (PAIRS_CARD | {"captions": {"file": "no.csv"}}, ["no.csv: no such table", "`captions`"]),
+        (
+            PAIRS_CARD | {"captions": {"file": "c.csv", "image": "path"}},
+            ["c.csv: no column `path`"],
+        ),
+        (PAIRS_CARD | {"captions": {"file": "k.json"}}, ["k.json: no split `test`; it has train"]),
+        (
+            PAIRS_CARD | {"captions": {"file": "c.csv"}, "prompt": "a {}"},
+            ["no `prompt`; remove it"],
+        ),
+        (
+            PAIRS_CARD | {"captions": {"file": "c.csv"}, "root": "nowhere"},
+            ["no folder", "nowhere; correct `root`"],
+        ),
+    ],
+)
+def test_a_retrieval_card(card, says, case, xmore):
+    (case.folder / "images").mkdir()
+    (case.folder / "c.csv").write_text("image,caption\na.jpg,one\n")
+    (case.folder / "k.json").write_text('{"images": [{"split": "train", "sentences": []}]}')
+    (case.folder / "pairs.yaml").write_text(yaml.safe_dump(card))
+    case.write(datasets=[str(case.folder / "pairs.yaml")])
+    refused(xmore("benchmark", case.config), *says)
+    assert case.made() == []

@@ -15,6 +15,7 @@ from xmore.files.text import counted
 
 if TYPE_CHECKING:
     from xmore.datasets.card import DatasetCard
+    from xmore.datasets.scan import Scan
 
 commands = Commands(
     help="List, show, check and download test datasets.",
@@ -53,7 +54,7 @@ def list_() -> None:
                     card.name,
                     card.expected.classes if card.expected else None,
                     card.expected.images if card.expected else None,
-                    card.source.kind,
+                    _kind(card),
                     "yes" if card.root.is_dir() else "no",
                 )
                 for card in map(load_card, all_cards())
@@ -84,7 +85,7 @@ def show(name: Name) -> None:
         "classes": _shortened([name for _, name in classes] if classes else []),
         "other class names": ", ".join(card.alternatives),
         "expected": _expected(card),
-        "prompt": card.prompt,
+        "prompt": "" if card.captions else card.prompt,
         "how to obtain": f"xmore datasets get {card.name}" if can_get(card) else _by_hand(card),
     }
     for key, text in lines.items():
@@ -112,18 +113,15 @@ def check(
 
     card = _card(name, root, class_names)
     found = scan(card, RESULTS / "cache", max_rejected=1)
-    per_class = Counter(query.label for query in found.queries).values()
-    counts = {"classes": len(found.class_names), "images": len(found.queries)}
+    if card.captions:
+        texts = card.captions.read()
+        found.rejected.extend(texts.rejected)
+        found.notes.extend(texts.notes)
+    counts, told = _counts(card, found)
     record("dataset", [{"name": card.name, "root": card.root} | counts])
     record("rejected", ({"uri": uri, "cause": cause} for uri, cause in found.rejected))
     record("notes", ({"note": note} for note in found.notes))
-    say(
-        safe(
-            f"{card.name}: {len(found.class_names)} classes, "
-            f"{counted(len(found.queries), 'test image')}, "
-            f"{_range(per_class)} per class, in {card.root}"
-        )
-    )
+    say(safe(f"{card.name}: {told}, in {card.root}"))
     if isinstance(card.source, CoopSource):
         sha256 = digest_file(card.root / card.source.split)
         known = "as in the card" if card.source.sha256 else "the card has none"
@@ -133,9 +131,12 @@ def check(
     for uri, cause in found.rejected[:5]:
         say(safe(f"cannot be used: {printable(uri)}: {cause}"))
     if found.rejected:
-        count = counted(len(found.rejected), "image")
+        what = "image or caption" if card.captions else "image"
+        count = counted(len(found.rejected), what)
         say(f"{count} cannot be used: replace or remove them. A run sets them aside.")
         raise typer.Exit(1)
+    if card.captions:
+        return
     complete = "The dataset is complete."
     say(complete if card.expected else "The card has no expected counts: add `expected` to it.")
 
@@ -177,9 +178,28 @@ def _by_hand(card: DatasetCard) -> str:
     return "by hand:" if card.obtain.steps else ""
 
 
+def _counts(card: DatasetCard, found: Scan) -> tuple[dict[str, int], str]:
+    """Return what a scan has found, by name and in words."""
+    images = counted(len(found.queries), "test image")
+    if card.captions is None:
+        per_class = Counter(query.label for query in found.queries).values()
+        counts = {"classes": len(found.class_names), "images": len(found.queries)}
+        told = f"{len(found.class_names)} classes, {images}, {_range(per_class)} per class"
+        return counts, told
+    of = card.captions.read().of
+    per_image = [len(of[query.uri]) for query in found.queries]
+    counts = {"images": len(found.queries), "captions": sum(per_image)}
+    return counts, f"{images}, {counted(sum(per_image), 'caption')}, {_range(per_image)} per image"
+
+
+def _kind(card: DatasetCard) -> str:
+    return "captions" if card.captions else card.source.kind
+
+
 def _source(card: DatasetCard) -> str:
-    facts = card.source.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=True)
-    return ", ".join([card.source.kind, *(f"{key}: {value}" for key, value in facts.items())])
+    of = card.captions or card.source
+    facts = of.model_dump(exclude={"kind"}, exclude_none=True, exclude_defaults=True)
+    return ", ".join([_kind(card), *(f"{key}: {value}" for key, value in facts.items())])
 
 
 def _expected(card: DatasetCard) -> str:

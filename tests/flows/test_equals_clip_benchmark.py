@@ -1,4 +1,4 @@
-"""`clip` against CLIP_benchmark's zero-shot classification: the same numbers to the last digit.
+"""`clip` and retrieval against CLIP_benchmark's two tasks: the same numbers to the last digit.
 
 Its side is built by its own loader, so that a mistake in how we load a model or resize an image is
 seen. It knows no folders: for the demo's tower, open_clip's factory is called as its loader calls
@@ -6,11 +6,14 @@ it, with what that cannot be told: the towers' classes, mean and standard deviat
 """
 
 import json
+import shutil
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
@@ -20,7 +23,7 @@ from xmore.results.runs import load_run
 from xmore.results.views import open_views
 
 builder = pytest.importorskip("clip_benchmark.datasets.builder", reason="no clip-benchmark here")
-from clip_benchmark.metrics import zeroshot_classification  # noqa: E402
+from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval  # noqa: E402
 from clip_benchmark.models import load_clip  # noqa: E402
 
 TOWER = "ViT-S-32-alt"  # of open_clip's own architectures, among the smallest
@@ -94,3 +97,42 @@ def test_top1_and_top5_are_clip_benchmarks(world, real_models, webdataset, tmp_p
             )
             assert (found["acc1"], found["acc5"]) == ours[name, count], (name, count)
     assert len({top1 for top1, _ in ours.values()}) > 1
+
+
+def test_recalls_are_clip_benchmarks(world, real_models, distinct, tmp_path):
+    """Their side decodes, tokenises and encodes by itself."""
+    captions = {row["path"]: row["caption"].split(", ")[:3] for row in distinct.to_pylist()[::60]}
+    assert len(captions) > 25 and {len(texts) for texts in captions.values()} >= {2, 3}
+    (tmp_path / "images").mkdir()
+    for name in captions:
+        shutil.copy(world.images / name, tmp_path / "images" / name)
+    rows = [{"image": name, "caption": text} for name, texts in captions.items() for text in texts]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    card = {"name": "pairs", "task": "retrieval", "root": "images"}
+    card["captions"] = {"file": "captions.jsonl"}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    config = world.config(
+        tmp_path / "results",
+        datasets=[str(tmp_path / "card.yaml")],
+        memory=None,
+        models={"lite0": {"folder": real_models / "lite0"}},
+        roles={"inference": ["lite0"]},
+        retrieval={},
+    )
+    run = load_run(config.results, xmore_benchmark.fn(config))
+    found = open_views(run).execute("select direction, k, recall from recalls").fetchall()
+    model, preprocess, tokenizer = demo_tower(real_models / "lite0", tmp_path)
+    pictures = [preprocess(Image.open(world.images / name)) for name in sorted(captions)]
+    texts = [captions[name] for name in sorted(captions)]
+    batches = [
+        (torch.stack(pictures[i : i + 8]), texts[i : i + 8]) for i in range(0, len(texts), 8)
+    ]
+    theirs = zeroshot_retrieval.evaluate(
+        model, batches, tokenizer, "cpu", amp=False, recall_k_list=[1, 5, 10]
+    )
+    names = {"image-to-text": "text", "text-to-image": "image"}
+    assert {
+        f"{names[direction]}_retrieval_recall@{k}": np.float32(recall)
+        for direction, k, recall in found
+    } == {name: np.float32(recall) for name, recall in theirs.items()}
+    assert len(set(theirs.values())) > 3

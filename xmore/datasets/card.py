@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from xmore.datasets.captions import CaptionsFile
 from xmore.datasets.names import plain, read_classes
 from xmore.datasets.prompts import PAPERS_PROMPT
 from xmore.datasets.sources import FolderSource, Source
@@ -52,7 +53,10 @@ class DatasetCard(Section):
     version: int = Field(
         1, ge=1, description="The card's version; increase it when its meaning changes."
     )
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "retrieval"] = Field(
+        "classification",
+        description="`retrieval`: find the image of each caption and a caption of each image.",
+    )
     title: str = Field("", description="One line about the dataset.")
     paper_name: str | None = Field(None, description="Its name in the paper's tables.")
     licence: str = Field("", description="Licence of the images, as far as it is known.")
@@ -64,6 +68,9 @@ class DatasetCard(Section):
         False, description="Also read images and class folders by links that lead out of `root`."
     )
     source: Source = Field(FolderSource(), description="Layout of its images and labels.")
+    captions: CaptionsFile | None = Field(
+        None, description="Of `task: retrieval`, instead of `source`: the captions of its images."
+    )
     classes: dict[ClassText, ClassText] | AnchoredPath | None = Field(
         None,
         description="Folder -> class name; or a text file with one name per line "
@@ -86,6 +93,11 @@ class DatasetCard(Section):
             raise ValueError(f"`folder` must lie under `data_root`, got {self.folder!r}")
         if "{}" not in self.prompt:
             raise ValueError(f"`prompt` needs `{{}}` for the class name, got {self.prompt!r}")
+        if (self.task == "retrieval") != (self.captions is not None):
+            raise ValueError("`task: retrieval` and `captions` belong together; name both")
+        without_use = {"source", "classes", "alternatives", "expected", "prompt"}
+        if self.captions and (others := without_use & self.model_fields_set):
+            raise ValueError(f"`task: retrieval` has no `{min(others)}`; remove it")
         return self
 
 
@@ -95,7 +107,7 @@ def load_card(
     """Load a card by its name in data/, or by its path; its paths become absolute.
 
     `data_root` contains the datasets whose card has a `folder`. `class_names` is one of the card's
-    alternatives. Raises ConfigError.
+    alternatives; a retrieval card has none. Raises ConfigError.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -113,7 +125,7 @@ def load_card(
         raise ConfigError(f"{path}: {explain(error, DatasetCard)}") from error
     root = (data_root or DATA_ROOT) / card.folder if card.folder else base / card.root
     changes: dict[str, object] = {"root": real(root)}
-    if class_names is not None:
+    if class_names is not None and card.task == "classification":
         if class_names not in card.alternatives:
             available = ", ".join(card.alternatives) or "none"
             raise ConfigError(

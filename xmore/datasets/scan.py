@@ -110,12 +110,15 @@ def set_aside(card: DatasetCard, cache: Path, causes: dict[str, str]) -> None:
 def listing(card: DatasetCard) -> tuple[list[str], Listing]:
     """Return the class names in label order, and all test images, without reading any.
 
+    Images of a retrieval card have no classes, and all the label 0.
     Raises DatasetError if the folder does not match the card.
     """
     if not card.root.is_dir():
         todo = f"see `xmore datasets get {card.name}`" if card.folder else "correct `root`"
         raise DatasetError(f"dataset `{card.name}`: no folder {card.root}; {todo}.")
     try:
+        if card.captions:
+            return [], card.captions.listing(card.root, card.follow_links)
         if isinstance(card.source, FolderSource):
             folders, notes = _class_folders(card)
             names = [name for _, name in folders]

@@ -14,6 +14,7 @@ from xmore.files.errors import QueryError, meant
 from xmore.files.paths import write_whole
 from xmore.methods.base import under
 from xmore.report.leaderboard import averages, leaderboard
+from xmore.report.recalls import model_comparisons, recalls
 from xmore.report.table import as_csv, escaped, records, show
 from xmore.report.tables import comparisons
 from xmore.results.runs import Run
@@ -21,6 +22,7 @@ from xmore.statistics.intervals import LEVEL
 
 Spread = Literal["none", "interval", "seeds"]
 MEAN = "Mean"  # the column of the datasets' macro average
+THEIR_DIRECTIONS = {"image-to-text": "text", "text-to-image": "image"}  # what is retrieved
 LATEX = {  # characters that LaTeX reads as commands
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -96,24 +98,36 @@ def as_json(db: duckdb.DuckDBPyConnection, run: Run) -> str:
     facts: dict[str, Any] = {"run": run.name, "started": run.started, "snapshot": run.snapshot}
     facts |= {"config": run.config, "models": run.models, "versions": run.versions}
     facts |= {"code": run.code}
-    for table in (leaderboard(db, run), averages(db, run), comparisons(db, run)):
+    of_methods = leaderboard(db, run), averages(db, run), comparisons(db, run)
+    for table in (*of_methods, recalls(db, run), model_comparisons(db)):
         facts[table.name] = records(table)
     return json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
 
 
 def leaderboard_csv(db: duckdb.DuckDBPyConnection, run: Run) -> str:
-    """Return the leaderboard as CSV, shares between 0 and 1."""
-    return as_csv(leaderboard(db, run))
+    """Return the leaderboard as CSV, shares between 0 and 1; of retrieval alone, the recalls."""
+    found = leaderboard(db, run)
+    return as_csv(found if found.rows else recalls(db, run))
 
 
 def write_clip_benchmark(
     db: duckdb.DuckDBPyConnection, run: Run, method: str, folder: Path
 ) -> list[Path]:
-    """Write a file per dataset, model, M and prompt set in the form of CLIP_benchmark's results.
+    """Write files in the form of CLIP_benchmark's results: one per dataset, model, M, prompt set.
 
-    `method` is a method with its adjustment, as `xmore minmax`. Raises QueryError if the run lacks
-    it.
+    `method` is a method with its adjustment, as `xmore minmax`; retrieval datasets have none.
+    Raises QueryError if the run lacks it.
     """
+    written = []
+    for name, result in (_of_method(db, run, method) | _of_retrieval(db, run)).items():
+        path = folder / f"{name.replace('/', '-').replace(' ', '-')}.json"
+        write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+        written.append(path)
+    return written
+
+
+def _of_method(db: duckdb.DuckDBPyConnection, run: Run, method: str) -> dict[str, dict[str, Any]]:
+    """Return CLIP_benchmark's results of a method, by the names of their files."""
     rows = db.execute(
         """
         with recalls as (
@@ -130,38 +144,58 @@ def write_clip_benchmark(
         """,
         {"method": method},
     ).fetchall()
-    if not rows:
-        names = "select distinct variant(method, adjustment) from leaderboard_all order by 1"
-        known = [name for (name,) in db.execute(names).fetchall()]
+    names = "select distinct variant(method, adjustment) from leaderboard_all order by 1"
+    known = [name for (name,) in db.execute(names).fetchall()]
+    if known and not rows:
         raise QueryError(
             f"run {run.name} has no method `{method}`.{meant(method, known)} It has "
             f"{', '.join(known)}."
         )
-    written = []
+    results = {}
     for dataset, model, m, prompt_set, top1, top5, recall in rows:
-        architecture, _, pretrained = model.partition("/")
-        result = {
-            "dataset": dataset,
-            "model": architecture,
-            "pretrained": pretrained,
+        of_m = "" if m is None else f"_{m}"
+        of_set = f"_{prompt_set}" if prompt_set else ""
+        results[f"{dataset}_{model}_{method}{of_m}{of_set}"] = {
+            **_of_model(dataset, model),
             "task": "zeroshot_classification",
             "metrics": {"acc1": top1, "acc5": top5, "mean_per_class_recall": recall},
             "language": "en",
             "method": f"{under(method, prompt_set)}{run.trial}",
             "m": m,
         }
-        of_m = "" if m is None else f"_{m}"
-        of_set = f"_{prompt_set}" if prompt_set else ""
-        name = f"{dataset}_{model}_{method}{of_m}{of_set}".replace("/", "-").replace(" ", "-")
-        path = folder / f"{name}.json"
-        write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
-        written.append(path)
-    return written
+    return results
+
+
+def _of_retrieval(db: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, Any]]:
+    """Return CLIP_benchmark's results of the retrieval datasets, by the names of their files."""
+    results: dict[str, dict[str, Any]] = {}
+    rows = db.execute("select dataset, model, direction, k, recall from recalls").fetchall()
+    for dataset, model, direction, k, recall in rows:
+        empty = {
+            **_of_model(dataset, model),
+            "task": "zeroshot_retrieval",
+            "metrics": {},
+            "language": "en",
+            "method": f"retrieval{run.trial}",
+        }
+        result = results.setdefault(f"{dataset}_{model}_retrieval", empty)
+        result["metrics"][f"{THEIR_DIRECTIONS[direction]}_retrieval_recall@{k}"] = recall
+    return results
+
+
+def _of_model(dataset: str, model: str) -> dict[str, Any]:
+    architecture, _, pretrained = model.partition("/")
+    return {"dataset": dataset, "model": architecture, "pretrained": pretrained}
 
 
 def _boards(db: duckdb.DuckDBPyConnection, run: Run, spread: Spread) -> list[Board]:
     found = leaderboard(db, run)
     rows = records(found)
+    if not rows:
+        raise QueryError(
+            f"run {run.name} has retrieval datasets alone. Export it to csv, json or "
+            "clip-benchmark."
+        )
     several = len({row["m"] for row in rows if row["m"] is not None}) > 1
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     for row in records(averages(db, run)):

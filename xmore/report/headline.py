@@ -7,7 +7,6 @@ from typing import Any
 
 import duckdb
 
-from xmore.files.errors import RunError
 from xmore.methods.base import under, variant_name
 from xmore.report.table import show
 from xmore.statistics.intervals import LEVEL
@@ -40,10 +39,10 @@ class Headline:
         return values | {"prompt_set": self.prompt_set}
 
 
-def headline(db: duckdb.DuckDBPyConnection) -> Headline:
+def headline(db: duckdb.DuckDBPyConnection) -> Headline | None:
     """Return `xmore` with its first adjustment if the run has it, else the run's last method.
 
-    Raises RunError if the run has no metrics.
+    None if the run has retrieval datasets alone.
     """
     row = db.execute(
         """
@@ -55,13 +54,13 @@ def headline(db: duckdb.DuckDBPyConnection) -> Headline:
         limit 1
         """
     ).fetchone()
-    if row is None:
-        raise RunError("this run has no metrics to report. Run the benchmark again to resume it.")
-    return Headline(*row)
+    return Headline(*row) if row else None
 
 
-def summary(db: duckdb.DuckDBPyConnection, of: Headline) -> list[str]:
-    """Return one sentence per dataset, model and prompt set."""
+def summary(db: duckdb.DuckDBPyConnection, of: Headline | None) -> list[str]:
+    """Return one sentence per dataset, model and prompt set; none of retrieval datasets."""
+    if of is None:
+        return []
     rows = db.execute(
         """
         select prompt_set, dataset, model, n, top1, ci_low, ci_high, difference, difference_low,

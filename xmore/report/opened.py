@@ -15,6 +15,8 @@ from xmore.report.explain import explain_page
 from xmore.report.html import render
 from xmore.report.leaderboard import LEGEND, LEGEND_OF_FEW, leaderboards
 from xmore.report.pictures import pictures_of
+from xmore.report.recalls import LEGEND as LEGEND_OF_RECALLS
+from xmore.report.recalls import recall_boards
 from xmore.results.absent import warn_of_left_out
 from xmore.results.explain import Explanation, explain
 from xmore.results.notes import notes
@@ -121,7 +123,11 @@ class OpenRun:
             board.table(self.run.snapshot_name, every_column=False)
             for board in leaderboards(self.views, self.run)
         ]
-        told = [*LEGEND[:LEGEND_OF_FEW], *notes(self.views, self.run)]
+        told = [*LEGEND[:LEGEND_OF_FEW]] if boards else []
+        if recalled := recall_boards(self.views, self.run):
+            boards += recalled
+            told += LEGEND_OF_RECALLS
+        told += notes(self.views, self.run)
         return render("leaderboard.html", run=self.name, boards=boards, told=told)
 
 

@@ -7,7 +7,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import yaml
 
 from xmore.files.errors import RunError
@@ -15,7 +17,7 @@ from xmore.files.paths import check_writable, where, write_whole
 from xmore.files.progress import counting
 from xmore.report.figures import INK
 from xmore.report.gallery import EVERYTHING, Shown, examples, gallery
-from xmore.report.headline import headline, summary
+from xmore.report.headline import Headline, headline, summary
 from xmore.report.html import TEMPLATES, render
 from xmore.report.plots import Plot, plots
 from xmore.report.table import Table, as_csv, as_markdown, show
@@ -24,13 +26,20 @@ from xmore.results.absent import left_out
 from xmore.results.runs import Run
 from xmore.results.views import open_views
 
-FOLDED = ("comparisons", "by_class", "weight_ratios", "entropies")  # long tables, shown on demand
+# Long tables, shown on demand.
+FOLDED = ("comparisons", "by_class", "weight_ratios", "entropies", "model_comparisons")
 SECTIONS = {  # id: title, introduction, plots, tables
     "accuracy": (
         "Accuracy",
         "The accuracy of each method, with its uncertainty.",
         ("accuracy", "m-sweep"),
         ("leaderboard", "hyperparameters", "averages", "paper"),
+    ),
+    "recall": (
+        "Recall",
+        "The models on images and their captions: no memory and no method takes part.",
+        (),
+        ("recalls", "model_comparisons"),
     ),
     "certainty": (
         "Statistical significance",
@@ -87,12 +96,10 @@ def write_report(run: Run, folder: Path, shown: Shown = EVERYTHING) -> Path:
         ) from error
     db = open_views(run)
     of = headline(db)
-    draws = (shown.captions or shown.images) and "scores" not in left_out(run)
-    chosen = examples(db, of, captions=run.snapshot is not None) if draws else []
     with counting("report", 3, "part") as done:  # tables, plots, and the page
         found = tables(run, db, of)
         done(1)
-        drawn = plots(run, db, of, {table.name: table for table in found})
+        drawn = plots(run, db, of, {table.name: table for table in found}) if of else []
         done(2)
         for table in found:
             write_whole(folder / "tables" / f"{table.name}.csv", as_csv(table).encode())
@@ -110,7 +117,7 @@ def write_report(run: Run, folder: Path, shown: Shown = EVERYTHING) -> Path:
             sections=list(_sections(found, drawn)),
             stages=next(table for table in found if table.name == "stages"),
             config=yaml.safe_dump(run.config, sort_keys=False),
-            gallery=gallery(run, chosen, of, shown) if draws else None,
+            gallery=_gallery(run, db, of, shown),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             ink=INK,
@@ -128,6 +135,15 @@ class ReportSection:
     intro: str
     plots: list[Plot]
     tables: list[tuple[Table, bool]]
+
+
+def _gallery(
+    run: Run, db: duckdb.DuckDBPyConnection, of: Headline | None, shown: Shown
+) -> dict[str, Any] | None:
+    """Return the examples; None if none are wanted, or if a run has no methods or lacks scores."""
+    if of is None or not (shown.captions or shown.images) or "scores" in left_out(run):
+        return None
+    return gallery(run, examples(db, of, captions=run.snapshot is not None), of, shown)
 
 
 def _sections(found: list[Table], drawn: list[Plot]) -> Iterator[ReportSection]:

@@ -19,6 +19,7 @@ from xmore.report.leaderboard import (
     leaderboard,
 )
 from xmore.report.prompt_sets import prompt_sets
+from xmore.report.recalls import model_comparisons, recalls
 from xmore.report.table import Table, without_unused
 from xmore.results.absent import is_absent
 from xmore.results.runs import Run
@@ -28,9 +29,15 @@ from xmore.store.checks import read_manifest
 CLASSES = 10  # number of classes that captions help most, and of those that they hurt most
 
 
-def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]:
-    """Return all tables of the report for which the run has rows."""
-    all_tables = [
+def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline | None) -> list[Table]:
+    """Return all tables of the report for which the run has rows; `of` is None without methods."""
+    of_methods = _of_methods(run, db, of) if of else []
+    all_tables = [*of_methods, recalls(db, run), model_comparisons(db), stages(run)]
+    return [table for table in all_tables if table.rows]
+
+
+def _of_methods(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]:
+    return [
         leaderboard(db, run),
         hyperparameters(db, run),
         averages(db, run),
@@ -42,9 +49,7 @@ def tables(run: Run, db: duckdb.DuckDBPyConnection, of: Headline) -> list[Table]
         _weight_ratios(db, run),
         _entropies(db, run),
         _retrieval(db, run),
-        stages(run),
     ]
-    return [table for table in all_tables if table.rows]
 
 
 def comparisons(db: duckdb.DuckDBPyConnection, run: Run) -> Table:

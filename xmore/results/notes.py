@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from xmore.datasets.captions import OF_CAPTIONS
 from xmore.files.paths import where
 from xmore.files.text import counted
 from xmore.results.absent import is_absent
@@ -16,11 +18,12 @@ from xmore.store.checks import read_manifest
 
 def notes(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     """Return lines about a completed run's data, none if there is nothing to say."""
-    return [*_rejected(views, run), *_cut_sentences(run), *_leaks(views, run), *_skipped(run)]
+    cut = [*_cut_sentences(run), *_cut_captions(run)]
+    return [*_rejected(views, run), *cut, *_ties(views), *_leaks(views, run), *_skipped(run)]
 
 
 def _rejected(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
-    """Return rejected test images by cause, and classes without a usable test image."""
+    """Return rejected images and captions by cause, and classes without a usable test image."""
     causes = views.execute(
         "select dataset, cause, count(*), min(uri) from rejected group by all order by all"
     ).fetchall()
@@ -28,28 +31,59 @@ def _rejected(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     unused = [] if run.trial else views.execute(query).fetchall()  # a sample lacks some classes
     return [
         *(
-            f"{dataset}: {counted(count, 'test image')} rejected: {cause} ({example})"
+            f"{dataset}: {counted(count, _what(cause))} rejected: {cause} ({example})"
             for dataset, cause, count, example in causes
         ),
         *(f"{dataset}: the class {name} has no usable test image" for dataset, name in unused),
     ]
 
 
-def _cut_sentences(run: Run) -> list[str]:
-    """Return which class sentences are longer than a model reads; older runs: none."""
+def _what(cause: str) -> str:
+    return "caption" if cause in OF_CAPTIONS else "test image"
+
+
+def _cut_captions(run: Run) -> list[str]:
+    """Return how many captions of retrieval datasets are longer than a model reads."""
+    return [
+        f"{dataset}: {cut['count']} of {cut['of']} captions are longer than the {cut['tokens']} "
+        f"tokens of {model} and were cut"
+        for (dataset, model), cut in _cut(run, "ranks", "cut_captions").items()
+    ]
+
+
+def _cut(run: Run, stage: str, fact: str) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """Return what a stage says of cut texts, by dataset and model; older runs: nothing."""
     found = {}
     left_out = left_out_manifests(run)
     for ref in run.artifacts:
-        if ref.stage == "scores":
+        if ref.stage == stage:
             there = not is_absent(ref)
             manifest = read_manifest(Path(ref.path)) if there else left_out.get(ref.digest, {})
             facts = manifest.get("facts", {})
-            if cut := facts.get("cut_sentences"):
+            if cut := facts.get(fact):
                 found[ref.dataset, ref.model] = cut
+    return found
+
+
+def _cut_sentences(run: Run) -> list[str]:
+    """Return which class sentences are longer than a model reads."""
     return [
         f"{dataset}: {cut['count']} of {cut['of']} class sentences are longer than the "
         f"{cut['tokens']} tokens of {model} and were cut; the first is {cut['first']!r}"
-        for (dataset, model), cut in found.items()
+        for (dataset, model), cut in _cut(run, "scores", "cut_sentences").items()
+    ]
+
+
+def _ties(views: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return in how many ranks equal similarities are decided by their order, if in any."""
+    found = views.execute(
+        "select dataset, direction, max(n_tied), any_value(n) from retrieval_metrics "
+        "where n_tied > 0 group by all order by all"
+    )
+    return [
+        f"{dataset}: the order of equal similarities decides {count:,} of {n:,} ranks, "
+        f"{direction}: some images or captions are the same"
+        for dataset, direction, count, n in found.fetchall()
     ]
 
 

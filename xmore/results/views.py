@@ -35,6 +35,7 @@ RAW_NAMES = {  # the flat view with the stage's name adds columns
     "predictions": "raw_predictions",
     "leaks": "raw_leaks",
     "classes": "raw_classes",
+    "ranks": "raw_ranks",
 }
 
 
@@ -52,9 +53,13 @@ STAGES = {  # of which a run has a view
     "predictions": schemas.PREDICTIONS,
     "metrics": schemas.METRICS,
     "comparisons": schemas.COMPARISONS_OF_SETS,
+    "image_captions": schemas.IMAGE_CAPTIONS,
+    "ranks": schemas.RANKS,
+    "retrieval_metrics": schemas.RETRIEVAL_METRICS,
+    "retrieval_comparisons": schemas.RETRIEVAL_COMPARISONS,
 }
-# A run without a memory, or an older one, may lack them; their views are then empty.
-OPTIONAL = ("candidates", "leaks", "captions", "comparisons")
+LAST = ("metrics", "comparisons", "retrieval_metrics", "retrieval_comparisons")  # of a dataset
+OF_ALL = ("comparisons", "retrieval_comparisons")  # of all datasets of a run, which the rows name
 WITH_MODEL = (
     "query_embeddings",
     "view_embeddings",
@@ -62,6 +67,7 @@ WITH_MODEL = (
     "captions",
     "scores",
     "method_scores",
+    "ranks",
 )
 WITH_PROMPTS = ("classes", "scores", "method_scores", "predictions", "metrics")
 
@@ -99,7 +105,7 @@ def open_views(run: Run) -> duckdb.DuckDBPyConnection:
 
     Raises RunError if the run has no results yet, or if an artifact is damaged or absent.
     """
-    if not any(ref.stage == "metrics" for ref in run.artifacts):
+    if not any(ref.stage in ("metrics", "retrieval_metrics") for ref in run.artifacts):
         raise RunError(f"run {run.name} is {run.status} and has no results yet.")
     for ref in filter(is_removed, run.artifacts):
         what = "run %s: the %s of %s were removed and are left out. Its benchmark makes them again"
@@ -151,7 +157,7 @@ def check_query(query: str) -> None:
 
 def views_of(run: Run) -> str:
     """Return the SQL of `<run>/views.sql`, over complete datasets. Raises ArtifactError."""
-    complete = {ref.dataset for ref in run.artifacts if ref.stage in ("metrics", "comparisons")}
+    complete = {ref.dataset for ref in run.artifacts if ref.stage in LAST}
     by_stage = defaultdict(list)
     for record in run.artifacts:
         if record.dataset in complete:
@@ -162,7 +168,7 @@ def views_of(run: Run) -> str:
         f"-- xmore sql {run.name} --write-views --results FOLDER\n"
     )
     stages = [_stage_view(stage, records) for stage, records in by_stage.items()]
-    stages += [_empty_view(stage) for stage in OPTIONAL if stage not in by_stage]
+    stages += [_empty_view(stage) for stage in STAGES if stage not in by_stage]
     sets = list(dict.fromkeys(ref.prompt_set for ref in run.artifacts if ref.stage == "classes"))
     return "\n".join([header, *stages, flat_views(run.path, run.config.get("limit"), sets)])
 
@@ -246,7 +252,7 @@ def _empty_view(stage: str) -> str:
 
 def _columns(stage: str) -> pa.Schema:
     """Return the columns of a stage's view."""
-    added = [] if stage == "comparisons" else [("dataset", pa.string())]
+    added = [] if stage in OF_ALL else [("dataset", pa.string())]
     added += [("model", pa.string())] if stage in WITH_MODEL else []
     added += [("m", pa.int32())] if stage == "scores" else []
     if stage == "view_embeddings":
@@ -284,7 +290,7 @@ def _select(stage: str, record: ArtifactRef) -> str:
         m = f"{params['augmix']} as augmix, {params['count']}::integer as view_count, "
     if stage in WITH_PROMPTS:
         m += f"{quote(record.prompt_set)} as prompt_set, "
-    dataset = "" if stage == "comparisons" else f"{quote(record.dataset)} as dataset, "
+    dataset = "" if stage in OF_ALL else f"{quote(record.dataset)} as dataset, "
     last = ""
     if stage == "comparisons" and "prompt_sets" not in read_manifest(path)["params"]:
         last = ", '' as prompt_set, '' as baseline_prompt_set"

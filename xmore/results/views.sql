@@ -1,5 +1,6 @@
 -- Flat views on top of one view a stage (queries, raw_classes, rejected, query_embeddings, candidates,
--- captions, raw_leaks, scores, raw_predictions, metrics, comparisons), `runs`, `costs` and the macros
+-- captions, raw_leaks, scores, raw_predictions, metrics, comparisons, image_captions, raw_ranks,
+-- retrieval_metrics, retrieval_comparisons), `runs`, `costs` and the macros
 -- method_place, adjustment_place, set_place and trial_limit; each run's views.sql opens its own.
 
 -- Wilson's 95 % bounds of a share p over n; `side` is -1 or 1.
@@ -194,3 +195,22 @@ create or replace view weight_ratios as
   from told where who_was_right is not null
   group by all
   order by all;
+
+-- In a retrieval dataset: where each image finds the best of its captions, and each caption its image.
+create or replace view ranks as
+  select r.dataset, r.model, r.direction, r.query_id, q.uri, r.caption_id, c.caption, r.rank, r.tied
+  from raw_ranks r
+  join queries q using (dataset, query_id)
+  join image_captions c using (dataset, caption_id);
+
+-- Recall at k by direction and model. `difference` is to the config's first inference model on the same
+-- images and captions, with its bootstrap over the images; `p_holm` is that of the sign test over the
+-- images, corrected for all that is compared with that model. `trial_limit`: as in the leaderboard.
+create or replace view recalls as
+  select m.*, c.difference, c.ci_low as difference_low, c.ci_high as difference_high, c.p_holm,
+         trial_limit() as trial_limit
+  from retrieval_metrics m
+  left join retrieval_comparisons c
+    on c.dataset = m.dataset and c.model = m.model and c.direction = m.direction and c.k = m.k
+    and c.baseline_model not in (select model from retrieval_comparisons)
+  order by m.dataset, m.direction, c.p_holm is not null, m.model, m.k;

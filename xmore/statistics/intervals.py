@@ -29,3 +29,18 @@ def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, fl
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
     low, high = np.quantile(drawn @ values / n, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
+
+
+def bootstrap_share(hits: np.ndarray, of: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of `hits`.sum() / `of`.sum(), both (N,), N > 0.
+
+    N groups are drawn with replacement, each with its `of` > 0 items, which may be alike. With
+    differences of hits, it is the interval of a difference. Memory: RESAMPLES x (number of distinct
+    pairs) integers.
+    """
+    pairs, counts = np.unique(np.stack([hits, of], 1), axis=0, return_counts=True)
+    n = len(hits)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
+    shares = (drawn @ pairs[:, 0]) / (drawn @ pairs[:, 1])
+    low, high = np.quantile(shares, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)

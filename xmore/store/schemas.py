@@ -24,6 +24,10 @@ STAGE_VERSIONS = {
     "predictions": 1,
     "metrics": 3,
     "comparisons": 1,
+    "image_captions": 1,
+    "ranks": 1,
+    "retrieval_metrics": 1,
+    "retrieval_comparisons": 1,
 }
 
 COLUMNS = {  # the meaning of each column, the same in every artifact
@@ -31,13 +35,13 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "model": "An inference model; in query_embeddings any model, in candidates the coarse one, in "
     "captions the fine one.",
     "query_id": "A test image: its position among the dataset's images, sorted by uri.",
-    "label": "A class, numbered from 0.",
-    "class_name": "The name of the class.",
+    "label": "A class, numbered from 0; null in a retrieval dataset.",
+    "class_name": "The name of the class; null in a retrieval dataset.",
     "uri": "A test image's file, relative to the card's root.",
     "sha256": "The sha256 of the file's bytes.",
     "prompt": "The first of the class's prompts.",
     "prompts": "All prompts of the class; its feature is the mean over them.",
-    "cause": "Why the image cannot be used.",
+    "cause": "Why the image cannot be used; in a retrieval dataset also why a caption cannot.",
     "embedding": "Features of unit length.",
     "view": "Which augmented view; 0 is the clean one.",
     "memory_ids": "Rows of the memory snapshot, best first.",
@@ -83,7 +87,7 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "top1": "Share of correctly predicted queries; no prediction counts as wrong.",
     "top1_covered": "top1 over the queries with at least one caption; null if there are none.",
     "ci_low": "Lower end of the 95 % interval over the queries: Wilson's of top1, or the paired "
-    "bootstrap of difference.",
+    "bootstrap of difference; in retrieval over the images.",
     "ci_high": "Upper end of that interval.",
     "ece": "Expected calibration error, 15 bins; null without any prediction.",
     "mean_image_entropy": "Mean entropy of the image scores, in nats, over the queries.",
@@ -95,12 +99,29 @@ COLUMNS = {  # the meaning of each column, the same in every artifact
     "baseline_adjustment": "The baseline's adjustment; null if it has none.",
     "only_method": "Number of queries that only the method predicts correctly, for the seed of p.",
     "only_baseline": "Number of queries that only the baseline predicts correctly, for that seed.",
-    "difference": "top1 of the method minus that of the baseline, mean over the order seeds.",
+    "difference": "top1 of the method minus that of the baseline, mean over the order seeds; "
+    "in retrieval the recall of the model minus that of the baseline model.",
     "prompt_set": "A prompt set of the config; empty if the run has only one.",
     "baseline_prompt_set": "The prompt set of the baseline; another one only for the same method.",
-    "p": "p of the exact McNemar test, the largest over the order seeds.",
+    "p": "p of the exact McNemar test, the largest over the order seeds; in retrieval of the exact "
+    "sign test over the images, which is McNemar's where an image has one query.",
     "p_holm": "p corrected by Holm over all rows of this model and baseline; between prompt sets, "
-    "over all rows of this model and of the baseline's set.",
+    "over all rows of this model and of the baseline's set; in retrieval over all rows of this "
+    "baseline model.",
+    "caption_id": "A caption of a test image: its position among the dataset's, by image; of an "
+    "image's own rank the best of its captions.",
+    "caption": "Its text.",
+    "direction": "`image-to-text`, a rank per image, or `text-to-image`, one per caption.",
+    "rank": "The position, from 1, of the caption's image, or of the best of the image's captions, "
+    "by inner product; equal ones are in the order of their ids.",
+    "tied": "How many that do not belong to the query are exactly as similar.",
+    "k": "How many of the most similar are looked at.",
+    "recall": "Share of the queries that find what belongs to them among the first k.",
+    "n_tied": "Number of queries whose rank the order of equal similarities decides.",
+    "median_rank": "Median of the ranks, the same for every k.",
+    "baseline_model": "The inference model that this one is compared with.",
+    "only_model": "Number of images of whose queries the model finds more than the baseline model.",
+    "only_baseline_model": "Number of images of whose queries it finds fewer.",
     "minimum_detectable": "The difference that p < 0.05 would find in 8 of 10 cases; null if too "
     "few queries differ.",
 }
@@ -238,6 +259,48 @@ COMPARISONS = pa.schema(  # one row per pair of methods, for a dataset, model an
 )
 COMPARISONS_OF_SETS = pa.schema(  # of a run with several prompt sets
     [*COMPARISONS, ("prompt_set", pa.string()), ("baseline_prompt_set", pa.string())]
+)
+IMAGE_CAPTIONS = pa.schema(  # of a retrieval dataset: the captions of an image are adjacent
+    [("caption_id", pa.int64()), ("query_id", pa.int64()), ("caption", pa.string())]
+)
+RANKS = pa.schema(  # the rows of all images, then those of all captions
+    [
+        ("direction", pa.string()),
+        ("query_id", pa.int64()),
+        ("caption_id", pa.int64()),
+        ("rank", pa.int64()),
+        ("tied", pa.int64()),
+    ]
+)
+RETRIEVAL_METRICS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("direction", pa.string()),
+        ("k", pa.int32()),
+        ("n", pa.int64()),
+        ("recall", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("median_rank", pa.float64()),
+        ("n_tied", pa.int64()),
+    ]
+)
+RETRIEVAL_COMPARISONS = pa.schema(  # one row per pair of models, for a dataset, direction and k
+    [
+        ("dataset", pa.string()),
+        ("direction", pa.string()),
+        ("k", pa.int32()),
+        ("model", pa.string()),
+        ("baseline_model", pa.string()),
+        ("n", pa.int64()),
+        ("only_model", pa.int64()),
+        ("only_baseline_model", pa.int64()),
+        ("difference", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("p", pa.float64()),
+        ("p_holm", pa.float64()),
+    ]
 )
 
 

@@ -21,6 +21,8 @@ from xmore.report.leaderboard import (
     leaderboards,
 )
 from xmore.report.prompt_sets import prompt_sets
+from xmore.report.recalls import LEGEND as LEGEND_OF_RECALLS
+from xmore.report.recalls import model_comparisons, recall_boards, recalls
 from xmore.report.table import Kind, Table
 from xmore.report.tables import stages
 from xmore.results.notes import notes
@@ -35,7 +37,10 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
         todo = f"Resume it with `xmore benchmark --resume {run.name}{where(results)}`."
         raise RunError(f"run {run.name} is {run.status}. {run.error or todo}")
     db = open_views(run)
-    _show_leaderboard(db, run, oracle, every_column)
+    methods = any(ref.stage == "metrics" for ref in run.artifacts)
+    if methods:
+        _show_leaderboard(db, run, oracle, every_column)
+    _show_recalls(db, run)
     for line in notes(db, run):
         say(safe(line))
     show_table(stages(run))
@@ -43,9 +48,10 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
     here = where(results)
     seen = f"Report: {page}" if page.exists() else f"To write it: xmore report {run.name}{here}"
     say(safe(f"Run {run.name}: {run.seconds} s in its stages. In {real(results)}. {seen}"))
-    if not every_column:
+    if methods and not every_column:
         say(safe(f"All columns: xmore show {run.name} --all-columns{here}"))
-    say(safe(f'SQL: xmore sql {run.name} "from leaderboard"{here}'))
+    table = "leaderboard" if methods else "recalls"
+    say(safe(f'SQL: xmore sql {run.name} "from {table}"{here}'))
     if are_of_here(run):
         say(safe(f"In any DuckDB: {run.path / VIEWS}"))
     else:  # it would read the folder from which this one was copied
@@ -116,6 +122,22 @@ def _show_leaderboard(
         say(text)
     say("")
     _show_hyperparameters(db, run, oracle)
+
+
+def _show_recalls(db: duckdb.DuckDBPyConnection, run: Run) -> None:
+    """Print the recall of each model on each retrieval dataset."""
+    found = recalls(db, run)
+    if not found.rows:
+        return
+    if wants_json():
+        show_table(found)
+        show_table(model_comparisons(db))
+    else:
+        for board in recall_boards(db, run):
+            show_table(board)
+        for text in LEGEND_OF_RECALLS:
+            say(text)
+        say("")
 
 
 def _show_hyperparameters(db: duckdb.DuckDBPyConnection, run: Run, oracle: bool) -> None:
