@@ -53,6 +53,10 @@ SCHEMAS = {
     "predictions": schemas.PREDICTIONS,
     "metrics": schemas.METRICS,
     "comparisons": schemas.COMPARISONS_OF_SETS,
+    "image_captions": schemas.IMAGE_CAPTIONS,
+    "ranks": schemas.RANKS,
+    "retrieval_metrics": schemas.RETRIEVAL_METRICS,
+    "retrieval_comparisons": schemas.RETRIEVAL_COMPARISONS,
 }
 
 

@@ -201,7 +201,7 @@ create or replace view ranks as
   select r.dataset, r.model, r.direction, r.query_id, q.uri, r.caption_id, c.caption, r.rank, r.tied
   from raw_ranks r
   join queries q using (dataset, query_id)
-  join image_captions c using (dataset, caption_id);
+  left join image_captions c using (dataset, caption_id); -- a packed run may lack the texts
 
 -- Recall at k by direction and model. `difference` is to the config's first inference model on the same
 -- images and captions, with its bootstrap over the images; `p_holm` is that of the sign test over the

@@ -73,7 +73,7 @@ def _stages(refs: Sequence[ArtifactRef]) -> Table:
 
 
 def show_reproduced(found: Reproduced) -> bool:
-    """Print what is the same, artifact by artifact. Returns whether all predictions are."""
+    """Print what is the same, artifact by artifact. Returns whether all answers and recalls are."""
     if wants_json():
         show_table(Table("artifacts", "", "", COLUMNS, [_row(each) for each in found.rows]))
     else:
@@ -84,7 +84,7 @@ def show_reproduced(found: Reproduced) -> bool:
             (name, "text") for name in ("dataset", "artifact", "because")
         ]
         show_table(Table("partings", "Where they part first", "", columns, because))
-    if not found.same:
+    if not found.same_answers:
         say("top-1: points, here minus the study's, of the adjustment that moved most.")
     facts = _facts(found)
     record("reproduced", [facts])
@@ -92,11 +92,13 @@ def show_reproduced(found: Reproduced) -> bool:
         of_all = f"{facts['reused']} of {len(found.run.artifacts)} artifacts"
         say(f"{of_all} were here before; an empty --results makes all of them anew.")
     verdict = f"Same answers: all {facts['predictions']:,} predictions are equal."
-    if not found.same:
+    if not found.same_answers:
         verdict = (
             f"Other answers: {facts['differ']:,} of {facts['predictions']:,} predictions differ"
         )
         verdict += f"; {facts['absent']:,} more are not here." if facts["absent"] else "."
+    if not found.same_recalls:
+        verdict += " Other recalls: see retrieval_metrics."
     say(safe(f"Study {found.study.name}, here {found.run.name}. {verdict}"))
     return found.same
 

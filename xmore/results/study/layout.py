@@ -20,13 +20,24 @@ from xmore.store.contracts import StudyFile, read_contract
 FORMAT = 1
 INDEX = "study.json"
 INPUTS = "inputs"  # the cards of a run, and the files of names and prompts outside of the project
-PACKED = ("queries", "classes", "rejected", "leaks", "predictions", "metrics", "comparisons")
-CAPTIONS = "captions"  # packed on request
+PACKED = (
+    "queries",
+    "classes",
+    "rejected",
+    "leaks",
+    "predictions",
+    "metrics",
+    "comparisons",
+    "ranks",
+    "retrieval_metrics",
+    "retrieval_comparisons",
+)
+CAPTIONS = ("captions", "image_captions")  # packed on request
 MOST_FILES = 100_000
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 MEMBER = re.compile(
-    rf"store/({'|'.join((*PACKED, CAPTIONS))})/{_NAME}/[0-9a-f]{{64}}"
+    rf"store/({'|'.join((*PACKED, *CAPTIONS))})/{_NAME}/[0-9a-f]{{64}}"
     r"/(manifest\.json|part-[0-9]{5,}\.parquet)"
     rf"|runs/{_NAME}/(run\.json|{INPUTS}/{_NAME}\.(yaml|txt|json)|report/report\.html"
     rf"|report/(figures|tables)/{_NAME}\.(svg|pdf|csv|md))"

@@ -59,7 +59,7 @@ class Contents:
 def gather(run: Run, captions: bool) -> Contents:
     """Return what is packed of a completed run, all but its report. Raises ArtifactError."""
     found = Contents(run)
-    stages = (*PACKED, *([CAPTIONS] if captions else []))
+    stages = (*PACKED, *(CAPTIONS if captions else ()))
     refs = [
         replace(ref, left_out=ref.stage not in stages or is_absent(ref)) for ref in run.artifacts
     ]

@@ -31,7 +31,7 @@ class Compared:
 
     pair: Pair
     answers: Answers | None = None  # of predictions
-    off: float | None = None  # of metrics and comparisons: the largest difference of a number
+    off: float | None = None  # of a stage in NUMBERS: the largest difference of a number
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,24 @@ class Reproduced:
 
     @property
     def same(self) -> bool:
+        """Whether all predictions and recalls of the study were made here again, and are the same."""
+        return self.same_answers and self.same_recalls
+
+    @property
+    def same_answers(self) -> bool:
         """Whether each prediction of the study was made here again, and is the same."""
         return all(each.differ == each.absent == 0 and each.n for each in self.answers)
+
+    @property
+    def same_recalls(self) -> bool:
+        """Whether all recalls of the study's retrieval datasets are the same here."""
+        return all(row.off == 0 for row in self.rows if row.pair.stage == "retrieval_metrics")
 
 
 def reproduced(study: Run, run: Run, reused: int) -> Reproduced:
     """Compare a packed run with one made here. Memory: the predictions of both. Raises RunError."""
     with open_views(study) as theirs, open_views(run) as ours, duckdb.connect() as db:
-        for name in ("predictions", "metrics", "comparisons"):
+        for name in ("predictions", *NUMBERS):
             db.register(f"a_{name}", _rows(theirs, name))
             db.register(f"b_{name}", _rows(ours, name))
         answers, off = _answers(db), {name: _off(db, name) for name in NUMBERS}
@@ -85,6 +95,10 @@ NUMBERS = {  # stage: what names a row of it, and the numbers in it
          "baseline", "baseline_adjustment"),
         ("n", "only_method", "only_baseline", "difference", "ci_low", "ci_high", "p", "p_holm",
          "minimum_detectable"),
+    ),
+    "retrieval_metrics": (
+        ("dataset", "model", "direction", "k"),
+        ("n", "recall", "ci_low", "ci_high", "median_rank", "n_tied"),
     ),
 }  # fmt: skip
 
@@ -143,7 +157,8 @@ def _answers(db: duckdb.DuckDBPyConnection) -> dict[Key, Answers]:
 def _off(db: duckdb.DuckDBPyConnection, name: str) -> dict[tuple[str, str], float]:
     """Return the largest difference of a number, by dataset and prompt set; NaN if rows lack."""
     keys, numbers = NUMBERS[name]
-    of = "a.dataset, a.prompt_set" if name == "metrics" else "'', ''"
+    places = {"metrics": "a.dataset, a.prompt_set", "retrieval_metrics": "a.dataset, ''"}
+    of = places.get(name, "'', ''")
     gaps = ", ".join(
         f"case when a.{n} is null and b.{n} is null then 0 else abs(a.{n} - b.{n}) end"
         for n in numbers
