@@ -50,7 +50,7 @@ class Reproduced:
 
     @property
     def same(self) -> bool:
-        """Whether all predictions and recalls of the study were made here again, and are the same."""
+        """Whether all predictions and recalls of the study were made here again, the same."""
         return self.same_answers and self.same_recalls
 
     @property
