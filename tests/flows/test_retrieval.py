@@ -186,6 +186,23 @@ def test_commands_and_exports_say_it(run, xmore, tmp_path):
     ]
 
 
+def test_a_packed_run_has_ranks_and_recalls_but_no_caption(run, db, xmore, tmp_path):
+    study = tmp_path / "pairs.zip"
+    assert xmore("pack", run.name, study, "--results", run.results).returncode == 0
+    assert xmore("open", study, tmp_path / "there").returncode == 0
+    there = open_views(load_run(tmp_path / "there", run.name))
+    for query in (
+        "from recalls",
+        "from retrieval_comparisons",
+        "select * exclude caption from ranks",
+    ):
+        rows = there.execute(query).fetchall()
+        assert rows and sorted(rows, key=str) == sorted(db.execute(query).fetchall(), key=str)
+    assert column(there, "select count(caption) from ranks") == [0]
+    made = xmore("reproduce", study, "--results", run.results)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
 def test_the_same_run_is_found_again_and_nothing_is_made(run, place, encoded):
     assert xmore_benchmark.fn(place.config) == run.name
     assert encoded == {"texts": 0, "images": 0}

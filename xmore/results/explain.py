@@ -68,7 +68,7 @@ def explain(db: duckdb.DuckDBPyConnection, query: str, dataset: str | None) -> E
     """Explain one query, given by its id or the end of its file's path. Raises QueryError."""
     row = _find(db, query, dataset)
     where = {"d": row["dataset"], "q": row["query_id"]}
-    if _rows(db, "select 1 from image_captions where dataset = $d and query_id = $q", where):
+    if _rows(db, "select 1 from raw_ranks where dataset = $d and query_id = $q", where):
         raise QueryError(
             f"no method classifies a retrieval dataset: query {row['query_id']} of "
             f"{row['dataset']} has ranks instead. See the view `ranks` with `xmore sql`."
