@@ -72,15 +72,19 @@ def _show_scores(scores: ModelScores) -> None:
 def _show_retrieved(found: Explanation) -> None:
     similarities = [row.similarity for row in found.candidates]
     record("captions", map(asdict, found.captions))
-    if wants_json() or all(scores.m is None for scores in found.scores):  # no memory
+    no_memory = not found.captions and all(scores.m is None for scores in found.scores)
+    if wants_json() or no_memory:
         return
-    if not similarities:
+    if not similarities and not found.captions:
         say("no candidates\n")
         return
-    say(
-        f"{len(similarities)} candidates, similarity {similarities[0]:.3f} to "
-        f"{similarities[-1]:.3f}; {len(found.captions)} captions kept:"
-    )
+    told = f"{len(found.captions)} captions kept:"
+    if similarities:  # a packed run lacks them
+        told = (
+            f"{len(similarities)} candidates, similarity {similarities[0]:.3f} to "
+            f"{similarities[-1]:.3f}; {told}"
+        )
+    say(told)
     show_table(
         Table(
             "captions",

@@ -334,7 +334,7 @@ def test_cards_and_prompts_go_with_it_and_lead_to_them(run, tmp_path, world):
     assert load_card(str(opened.path / "inputs" / "dtd.yaml")).expected == load_card("dtd").expected
 
 
-def test_captions_are_packed_on_request(run, tmp_path):
+def test_captions_are_packed_on_request(run, tmp_path, xmore):
     found = gather(run, captions=True)
     assert any(name.startswith("store/captions/") for name in found.files)
     write_study(found, tmp_path / "x.zip")
@@ -343,6 +343,8 @@ def test_captions_are_packed_on_request(run, tmp_path):
     views = open_views(unpack(tmp_path / "x.zip", tmp_path / "opened"))
     assert views.sql("from captions").fetchall() == open_views(run).sql("from captions").fetchall()
     assert views.sql("from candidates").fetchall() == []
+    answer = xmore("explain", "latest", "0", "--results", tmp_path / "opened")
+    assert "8 captions kept:" in answer.stdout and "no candidates" not in answer.stdout
 
 
 def test_a_damaged_part_is_not_packed(run, tmp_path):
