@@ -13,7 +13,7 @@ from xmore.files.paths import where
 from xmore.files.text import counted
 from xmore.report.table import Kind, Table, show, size
 from xmore.results.runs import Run
-from xmore.results.study.layout import INPUTS, texts
+from xmore.results.study.layout import CAPTIONS, INPUTS, texts
 from xmore.results.study.pack import Contents
 from xmore.results.study.pairs import Pair
 from xmore.results.study.reproduced import Compared, Reproduced
@@ -24,7 +24,8 @@ def show_packed(packed: Contents, study: Path, images: bool) -> None:
     """Print what is in a study and what is not, and what it tells of this machine."""
     run, names = packed.run, [file["file"] for file in packed.written]
     show_table(_stages(run.artifacts))
-    shown = [("captions", any(name.startswith("store/captions/") for name in names))]
+    kept = tuple(f"store/{stage}/" for stage in CAPTIONS)
+    shown = [("captions", any(name.startswith(kept) for name in names))]
     shown.append(("images", images))
     cards = [name for name in names if f"/{INPUTS}/" in name and name.endswith(".yaml")]
     say(f"Also in it: config, {counted(len(cards), 'card')}, versions, report.")
