@@ -2,12 +2,13 @@
 
     XMORE_REALSET=/data/realset .venv/bin/python benchmarks/realset.py FOLDER
 
-Four test sets (PACS' domains: 7 classes, 140 images each) and a memory of some 4,000 captioned
-photos. The memory is embedded twice: by the coarse model, and by the inference model for `reco`,
-`tip-x` and `ra-tta`. RECO's layers are trained on it. Methods and options are those of
-`configs/rivals.yaml`, with `reco`, under Lite2. The sentences on the seven classes that lie beside
-this file were written for this project by an AI model (Claude), before any run. All results
-stay in FOLDER: run the same command again to resume.
+Four test sets (PACS' domains, 7 classes, 140 images each: `pacs/<domain>/<class>/`) and a memory of
+some 4,000 captioned photos (`memory/captions.parquet`, with the columns path and caption). The
+memory is embedded twice: by the coarse model, and by the inference model for `reco`, `tip-x` and
+`ra-tta`. RECO's layers are trained on it. Methods and options are those of `configs/rivals.yaml`,
+with `reco`, under Lite2. The sentences on the seven classes that lie beside this file were written
+for this project by an AI model (Claude), before any run. All results stay in FOLDER: run the same
+command again to resume.
 """
 
 from __future__ import annotations
