@@ -101,7 +101,7 @@ def test_keys_are_changed_on_the_command_line_and_recorded(config_file, tmp_path
     }
     # The commands that it recommends find the run.
     assert f"xmore report {run.name} --results {tmp_path / 'here' / 'out'}" in answer.stdout
-    assert f"s, in {tmp_path / 'here' / 'out'}. " in answer.stdout
+    assert f"s in its stages, results in {tmp_path / 'here' / 'out'}. " in answer.stdout
 
 
 @pytest.mark.parametrize(

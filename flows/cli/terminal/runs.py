@@ -47,7 +47,7 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
     page = run.path / "report" / "report.html"
     here = where(results)
     seen = f"Report: {page}" if page.exists() else f"To write it: xmore report {run.name}{here}"
-    say(safe(f"Run {run.name}: {run.seconds} s in its stages. In {real(results)}. {seen}"))
+    say(safe(f"Run {run.name}: {run.seconds} s in its stages, results in {real(results)}. {seen}"))
     if methods and not every_column:
         say(safe(f"All columns: xmore show {run.name} --all-columns{here}"))
     table = "leaderboard" if methods else "recalls"

@@ -41,7 +41,7 @@ def test_benchmark_from_another_directory_prints_the_leaderboard(config_file, tm
     assert answer.returncode == 0, answer.stderr
     assert "every stage was already complete" in answer.stdout
     assert "xmore minmax" in answer.stdout and "views.sql" in answer.stdout
-    stages = float(re.search(r"^Run tiny-.*: ([\d.]+) s in its stages\.", answer.stdout, re.M)[1])
+    stages = float(re.search(r"^Run tiny-.*: ([\d.]+) s in its stages, ", answer.stdout, re.M)[1])
     whole = re.fullmatch(r"This command took (\d+) s in all\.", answer.stdout.splitlines()[-1])
     assert whole and int(whole[1]) > stages, "start-up alone takes more than a second"
 
