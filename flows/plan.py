@@ -101,7 +101,7 @@ def look_up(config: BenchmarkConfig, snapshot: Snapshot | None) -> BenchmarkPlan
 
 
 def _tell_what_does_nothing(config: BenchmarkConfig, cards: Sequence[DatasetCard]) -> None:
-    if all(card.task == "retrieval" for card in cards):
+    if cards and all(card.task == "retrieval" for card in cards):  # one image alone has no card
         for_classes = ("memory", "class_names", "prompt", "prompts", "prompt_sets")
         told = [f"`{key}`" for key in for_classes if getattr(config, key) is not None]
         if told:
