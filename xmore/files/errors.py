@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -111,8 +112,15 @@ def one_line(error: Exception) -> str:
         what = f"{place}{error.strerror or error}"
     else:
         what, unknown = cause_of(error), "`xmore --debug ...` shows where."
-    todo = what_to_do(f"{what} {error}") or unknown
+    todo = _readable(error) or what_to_do(f"{what} {error}") or unknown
     return printable(f"{what.rstrip('.')}. {todo} {RESUME}")
+
+
+def _readable(error: Exception) -> str:
+    """Return what helps if a file is there, but is another user's and not to be read."""
+    if not isinstance(error, PermissionError) or not os.path.isfile(error.filename or ""):
+        return ""
+    return "" if os.access(error.filename, os.R_OK, effective_ids=True) else "Make it readable."
 
 
 def what_to_do(told: str) -> str:

