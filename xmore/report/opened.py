@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xmore.files.errors import QueryError
 from xmore.files.paths import RESULTS
 from xmore.files.sql import complaint, only_reads
+from xmore.files.text import counted
 from xmore.report.explain import explain_page
 from xmore.report.html import render
 from xmore.report.leaderboard import LEGEND, LEGEND_OF_FEW, leaderboards
@@ -35,6 +36,10 @@ class Explained(Explanation):
     """How an image was classified; in a notebook, with the pictures of what was retrieved."""
 
     page: str = field(default="", repr=False)  # HTML that needs no network
+
+    def __repr__(self) -> str:
+        of = f"{self.dataset}, query {self.query_id}, {self.uri!r}"
+        return f"Explained({of}, {counted(len(self.answers), 'answer')})"
 
     def _repr_html_(self) -> str:
         # In a frame: the page's styles are not the notebook's.
