@@ -92,7 +92,7 @@ def test_python_and_the_exports_do_what_the_page_says(checkout):
     answer = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     assert answer.returncode == 0 and "similarity" in answer.stdout, answer.stderr
     printed = run("".join(text for kind, text in found if kind == "sh"), checkout)
-    assert r"\toprule" in printed and "**" in printed and "1 files" in printed
+    assert r"\toprule" in printed and "**" in printed and "1 file;" in printed
     assert (checkout / "run.json").stat().st_size and (checkout / "leaderboard.csv").stat().st_size
 
 

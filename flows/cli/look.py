@@ -211,6 +211,7 @@ def export(
     """Print or write a run's accuracies for a paper, or for another program."""
     from flows.cli.terminal.console import safe, say
     from xmore.files.paths import write_whole
+    from xmore.files.text import counted
     from xmore.report import export as forms
     from xmore.results.views import open_views
 
@@ -220,7 +221,8 @@ def export(
         if output is None:
             raise ConfigError("clip-benchmark needs a folder: add `--output FOLDER`.")
         written = forms.write_clip_benchmark(db, found, method, output)
-        say(safe(f"{output}: {len(written)} files; `clip_benchmark build {output}` reads them"))
+        files = counted(len(written), "file")
+        say(safe(f"{output}: {files}; `clip_benchmark build {output}` reads such a folder"))
         return
     if to in ("csv", "json"):
         text = forms.leaderboard_csv(db, found) if to == "csv" else forms.as_json(db, found)

@@ -88,7 +88,7 @@ def verify(
         found = named_run(results, str(run))
         if found.status != "completed":
             raise RunError(f"run {found.name} is {found.status}. Name a completed run.")
-        name = f"{found.name} and {found.snapshot_name or 'no memory'}"
+        name = " and ".join(filter(None, (found.name, found.snapshot_name)))
         damaged = show_verified(verify_run(found, repair), name, repair)
     if damaged:
         raise typer.Exit(1)

@@ -206,7 +206,7 @@ class Leaderboard:
         """Return the board as a table, with the columns FEW or with all."""
         memory = f"memory {snapshot}" if snapshot else "no memory"
         title = f"{self.dataset}, {self.model}, n = {self.n}, {memory}"
-        return _table_of(title, self.columns, self.lines, None if every_column else FEW)
+        return _table_of(title, self.columns, self.lines, None if every_column else FEW).filled()
 
 
 LEGEND = (

@@ -12,10 +12,12 @@ from xmore.results.ranks import KS
 from xmore.results.runs import Run
 
 LEGEND = (
-    "recall@k ± half of its 95 % interval over the images: the share of images that find one of",
-    "their captions, or of captions that find their image, among the k most similar.",
-    "to NAME: points of recall@1 on the same images; * is significant (p < 0.05, exact sign test",
-    "over the images, Holm-corrected over all comparisons with that model).",
+    "recall@k ± half of its 95 % interval over the images: the share of images that",
+    "find one of their captions, or of captions that find their image, among the k",
+    "most similar.",
+    "to NAME: points of recall@1 on the same images; * is significant (p < 0.05,",
+    "exact sign test over the images, Holm-corrected over all comparisons with that",
+    "model).",
 )
 
 

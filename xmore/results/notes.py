@@ -81,8 +81,7 @@ def _ties(views: duckdb.DuckDBPyConnection) -> list[str]:
         "where n_tied > 0 group by all order by all"
     )
     return [
-        f"{dataset}: the order of equal similarities decides {count:,} of {n:,} ranks, "
-        f"{direction}: some images or captions are the same"
+        f"{dataset}, {direction}: {count:,} of {n:,} ranks are ties (equal images or captions)"
         for dataset, direction, count, n in found.fetchall()
     ]
 

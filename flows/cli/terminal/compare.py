@@ -58,7 +58,8 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
         columns: list[tuple[str, Kind]] = [("config", "text"), ("A", "text"), ("B", "text")]
         changed = [(key, _yaml(mine), _yaml(theirs)) for key, mine, theirs in found.differences]
         show_table(Table("config", "", "", columns, changed))
-    show_table(flips_table(found.flips), by=3)
+    flips = flips_table(found.flips)
+    show_table(flips if wants_json() or not flips.rows else flips.filled(), by=3)
     if found.examples or wants_json():
         names = (
             "dataset",
@@ -75,10 +76,8 @@ def show_comparison(a: Run, b: Run, found: Comparison) -> None:
     flipped = sum(row.only_a + row.only_b for row in found.flips)
     if len(found.examples) < flipped:
         say(f"{len(found.examples)} of {flipped} flips are listed; --json has all.")
-    say(
-        "points: B minus A, of an ordered method in the order of its first seed; p: two-sided exact"
-    )
-    say("sign test (McNemar) over the flipped queries.")
+    say("points: B minus A, of an ordered method in the order of its first seed; p: two-")
+    say("sided exact sign test (McNemar) over the flipped queries.")
 
 
 def _yaml(value: Any) -> str:

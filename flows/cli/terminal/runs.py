@@ -41,8 +41,11 @@ def show_run(results: Path, name: str, oracle: bool = False, every_column: bool 
     if methods:
         _show_leaderboard(db, run, oracle, every_column)
     _show_recalls(db, run)
-    for line in notes(db, run):
+    told = notes(db, run)
+    for line in told:
         say(safe(line))
+    if told:
+        say("")
     show_table(stages(run))
     page = run.path / "report" / "report.html"
     here = where(results)

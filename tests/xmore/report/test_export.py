@@ -107,7 +107,7 @@ def test_the_command_prints_or_writes_what_the_leaderboard_has(to, done, xmore, 
 def test_clip_benchmark_builds_its_table_of_the_files(done, xmore, run, db, tmp_path):
     answer = xmore("export", done.name, "--to", "clip-benchmark", "--results", done.config.results,
                    "--output", tmp_path / "json")  # fmt: skip
-    assert answer.returncode == 0 and "1 files" in answer.stdout
+    assert answer.returncode == 0 and "1 file;" in answer.stdout
     words = ["build", tmp_path / "json", "--output", tmp_path / "all.csv"]
     subprocess.run([sys.executable, "-c", BUILD, *words], check=True, capture_output=True)
     (row,) = csv.DictReader((tmp_path / "all.csv").open())
