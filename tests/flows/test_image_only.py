@@ -85,7 +85,8 @@ def asked(alone, xmore):
 
 
 def test_tables_say_that_it_had_no_memory(with_memory, alone, asked, tmp_path):
-    assert "tiny, lite0, n = 20, no memory" in asked("show", alone.name)
+    shown = asked("show", alone.name)
+    assert "tiny, lite0, n = 20, no memory" in shown and "  M  " not in shown
     runs = json.loads(asked("runs", "--json"))["runs"]
     assert [run["snapshot"] for run in runs] == [with_memory.snapshot_name, None]
     compared = asked("compare", with_memory.name, alone.name)
@@ -131,10 +132,12 @@ def test_one_image_is_classified_as_in_it(world, alone, asked, xmore, tmp_path):
     assert "no models to read a memory with" in refusal
 
 
-def test_what_is_about_a_memory_is_refused_or_left_out(alone, asked):
+def test_what_is_about_a_memory_is_refused_or_left_out(alone, asked, tmp_path):
     assert "had no memory" in asked("leaks", alone.name, code=2)
-    assert f"{alone.name} and no memory: intact" in asked("verify", alone.name)
+    assert f"{alone.name}: intact" in asked("verify", alone.name)
     asked("verify", "--all")
+    packed = asked("pack", alone.name, tmp_path / "x.zip")
+    assert "With" in packed and "captions" not in packed
 
 
 def test_its_artifacts_in_prefect_name_no_snapshot(alone, monkeypatch):

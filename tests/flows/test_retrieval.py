@@ -14,6 +14,7 @@ from flows.benchmark import xmore_benchmark
 from xmore.files.errors import DatasetError, QueryError
 from xmore.report.opened import OpenRun
 from xmore.report.page import write_report
+from xmore.report.recalls import LEGEND
 from xmore.results.notes import notes
 from xmore.results.runs import load_run
 from xmore.results.views import open_views
@@ -160,6 +161,7 @@ def test_commands_and_exports_say_it(run, xmore, tmp_path):
     where = ("--results", run.results)
     shown = xmore("show", run.name, *where)
     assert shown.returncode == 0 and "pairs, image-to-text, n = 11" in shown.stdout
+    assert all(len(line) <= 80 for line in LEGEND) and LEGEND[-1] in shown.stdout
     assert "recall@10 %" in shown.stdout and "to clip" not in shown.stdout
     data = json.loads(xmore("show", run.name, "--json", *where).stdout)
     assert len(data["recalls"]) == 12 and len(data["model_comparisons"]) == 6
@@ -201,6 +203,18 @@ def test_a_packed_run_has_ranks_and_recalls_but_no_caption(run, db, xmore, tmp_p
     assert column(there, "select count(caption) from ranks") == [0]
     made = xmore("reproduce", study, "--results", run.results)
     assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stdout.splitlines()[-1].endswith(". Same recalls.")
+
+
+def test_what_a_study_of_it_has_is_said(run, xmore, tmp_path):
+    where = ("--results", run.results)
+    for option, says in (((), "Without captions"), (("--captions",), "With captions.")):
+        packed = xmore("pack", run.name, tmp_path / "pairs.zip", *option, *where)
+        assert packed.returncode == 0 and says in packed.stdout, packed
+        card = run.config["datasets"][0]
+        assert card.replace("pairs.yaml", "images") in packed.stdout  # a place that the card names
+    told = xmore("open", tmp_path / "pairs.zip", tmp_path / "opened").stdout
+    assert '"from ranks"' in told and "predictions" not in told
 
 
 def test_the_same_run_is_found_again_and_nothing_is_made(run, place, encoded):

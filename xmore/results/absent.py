@@ -51,5 +51,5 @@ def require(run: Run, *stages: str) -> None:
     if lacking:
         raise RunError(
             f"run {run.name}: left out when it was packed: {', '.join(lacking)}, which this needs. "
-            f"`xmore show`, `sql` and `compare` read what is there."
+            "`xmore show`, `sql`, `compare` and `report --output FOLDER` read what is there."
         )

@@ -13,7 +13,7 @@ from xmore.files.paths import where
 from xmore.files.text import counted
 from xmore.report.table import Kind, Table, show, size
 from xmore.results.runs import Run
-from xmore.results.study.layout import CAPTIONS, INPUTS, texts
+from xmore.results.study.layout import CAPTIONS, texts
 from xmore.results.study.pack import Contents
 from xmore.results.study.pairs import Pair
 from xmore.results.study.reproduced import Compared, Reproduced
@@ -24,15 +24,14 @@ def show_packed(packed: Contents, study: Path, images: bool) -> None:
     """Print what is in a study and what is not, and what it tells of this machine."""
     run, names = packed.run, [file["file"] for file in packed.written]
     show_table(_stages(run.artifacts))
-    kept = tuple(f"store/{stage}/" for stage in CAPTIONS)
-    shown = [("captions", any(name.startswith(kept) for name in names))]
-    shown.append(("images", images))
-    cards = [name for name in names if f"/{INPUTS}/" in name and name.endswith(".yaml")]
-    say(f"Also in it: config, {counted(len(cards), 'card')}, versions, report.")
-    for what, there in shown:
+    kept = [ref for ref in run.artifacts if ref.stage in CAPTIONS]
+    shown = [("captions", any(not ref.left_out for ref in kept)), ("images", images)]
+    say(f"Also in it: config, {counted(len(packed.cards), 'card')}, versions, report.")
+    for what, there in shown if kept else shown[1:]:  # no captions: a run without a memory
         say(f"With {what}." if there else f"Without {what}; to add them: --{what}.")
     say("Test images are in it by their names and hashes, classes by their prompts.")
-    places = sorted({t for t in texts([run.config, run.snapshot]) if t.startswith(("/", "~"))})
+    told = texts([run.config, run.snapshot, *packed.cards])
+    places = sorted({text for text in told if text.startswith(("/", "~"))})
     if places:
         say(safe(f"It names these places: {', '.join(places)}"))
     record("places", ({"place": place} for place in places))
@@ -47,10 +46,11 @@ def show_opened(run: Run, study: Path) -> None:
     show_table(_stages(run.artifacts))
     record("study", [{"run": run.name, "results": run.results}])
     here = where(run.results)
+    classified = any(ref.stage == "predictions" for ref in run.artifacts)
     say(safe(f"Run {run.name}, in {run.results}. Its report: {run.path / 'report/report.html'}"))
     for line in (
         f"xmore show {run.name}{here}",
-        f'xmore sql {run.name} "from predictions"{here}',
+        f'xmore sql {run.name} "from {"predictions" if classified else "ranks"}"{here}',
         f"xmore verify {run.name}{here}",
         f"xmore reproduce {study}",
     ):
@@ -98,9 +98,11 @@ def show_reproduced(found: Reproduced) -> bool:
             f"Other answers: {facts['differ']:,} of {facts['predictions']:,} predictions differ"
         )
         verdict += f"; {facts['absent']:,} more are not here." if facts["absent"] else "."
-    if not found.same_recalls:
-        verdict += " Other recalls: see retrieval_metrics."
-    say(safe(f"Study {found.study.name}, here {found.run.name}. {verdict}"))
+    verdicts = [verdict] if facts["predictions"] or facts["absent"] else []
+    if any(each.pair.stage == "retrieval_metrics" for each in found.rows):
+        other = "Other recalls: see retrieval_metrics."
+        verdicts.append("Same recalls." if found.same_recalls else other)
+    say(safe(f"Study {found.study.name}, here {found.run.name}. {' '.join(verdicts)}"))
     return found.same
 
 

@@ -55,6 +55,16 @@ class Contents:
         """The run's folder in the zip."""
         return f"runs/{self.run.name}"
 
+    @property
+    def cards(self) -> list[dict[str, Any]]:
+        """The cards, as they are packed."""
+        begin = f"{self.here}/{INPUTS}/"
+        return [
+            yaml.safe_load(data)
+            for name, data in self.files.items()
+            if isinstance(data, bytes) and name.startswith(begin) and name.endswith(".yaml")
+        ]
+
 
 def gather(run: Run, captions: bool) -> Contents:
     """Return what is packed of a completed run, all but its report. Raises ArtifactError."""

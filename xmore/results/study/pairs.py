@@ -139,7 +139,7 @@ def _other_bytes(pair: Pair) -> str:
     source = [manifest.get("source") or {} for manifest in (pair.theirs, pair.ours or {})]
     if source[0] != source[1]:
         differ.append("the method's source")
-    told = "; ".join(differ) or "the same versions: another processor, or batch size"
+    told = "; ".join(differ) or "the same versions: another processor, or other batches"
     return f"same digest, other last bits: {told}"
 
 

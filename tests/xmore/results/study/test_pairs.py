@@ -64,7 +64,7 @@ def run_of(folder: Path, **changes) -> Run:
         (
             {"scores": {"bytes": "y"}},
             "scores",
-            "same digest, other last bits: the same versions: another processor, or batch size",
+            "same digest, other last bits: the same versions: another processor, or other batches",
         ),
         (
             {"scores": {"bytes": "y", "source": {"a.py": "1"}}},
