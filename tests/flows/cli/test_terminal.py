@@ -55,9 +55,9 @@ TABLES = {  # a command -> the tables of its JSON
     "memory show {memory}": {"snapshot", "absent"},
     "memory takedown list {memory}": {"takedowns"},
     "memory takedown traces {memory} --results {results}": {"traces"},
-    "memory verify {memory}": {"damaged", "absent", "moved", "repaired", "read"},
-    "memory verify {memory} --all": {"damaged", "absent", "moved", "repaired", "read"},
-    "verify {run}": {"damaged", "absent", "moved", "repaired", "read"},
+    "memory verify {memory}": {"damaged", "absent", "moved", "aside", "repaired", "read"},
+    "memory verify {memory} --all": {"damaged", "absent", "moved", "aside", "repaired", "read"},
+    "verify {run}": {"damaged", "absent", "moved", "aside", "repaired", "read"},
     "datasets list": {"datasets"},
 }
 
