@@ -77,7 +77,7 @@ def test_both_deployments_run_from_anywhere_and_leave_their_artifacts(server, wo
     watched(server, "xmore-benchmark", config, tmp_path)
     assert "query_embeddings tiny, lite0: 20 rows, " in server.log()
     assert "predictions tiny, lite0, clip: 20 rows" in server.log()
-    assert " s. Report: " in server.log() and "clip, M=" not in server.log()
+    assert " s in its stages. Report: " in server.log() and "clip, M=" not in server.log()
     board = server.artifact("leaderboard-tiny")
     assert board["type"] == "table" and '"method": "xmore minmax"' in board["data"]
     (linked,) = re.findall(r"\(/artifacts/artifact/(\S+)\)", board["description"])

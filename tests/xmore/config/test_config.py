@@ -112,7 +112,7 @@ def test_the_configs_of_the_repository_load(path):
     kinds = {"datasets": BenchmarkConfig, "sources": ReindexConfig, "output": RecoTrainConfig}
     kind = next(kind for key, kind in kinds.items() if key in yaml.safe_load(path.read_text()))
     memory = load_config(path, kind).memory
-    assert memory.is_absolute() if memory else path.stem == "image-only"
+    assert memory.is_absolute() if memory else path.stem in ("image-only", "retrieval")
 
 
 def test_a_config_of_another_kind_names_its_command():
