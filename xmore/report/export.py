@@ -21,6 +21,7 @@ from xmore.results.runs import Run
 from xmore.statistics.intervals import LEVEL
 
 Spread = Literal["none", "interval", "seeds"]
+FEWER = "†"  # beside a method that has seen some images of a dataset only: `options.views.limit`
 MEAN = "Mean"  # the column of the datasets' macro average
 THEIR_DIRECTIONS = {"image-to-text": "text", "text-to-image": "image"}  # what is retrieved
 LATEX = {  # characters that LaTeX reads as commands
@@ -37,7 +38,7 @@ class Cell:
 
     top1: float
     spread: float | None  # half of its interval, or the deviation over the orders
-    best: bool  # of its model and dataset, as displayed
+    best: bool  # of its model and dataset, as displayed, among methods that saw all images
     significant: bool  # its difference to clip
 
 
@@ -212,16 +213,22 @@ def _board(
 ) -> Board:
     def name_of(row: dict[str, Any]) -> str:
         name = under(row["method"], row.get("prompts", ""))
-        return f"{name}, M = {row['m']}" if several and row["m"] else name
+        name = f"{name}, M = {row['m']}" if several and row["m"] else name
+        return f"{name} {FEWER}" if row["method"] in fewer else name
 
+    most: dict[str, int] = {}
+    for row in rows:
+        most[row["dataset"]] = max(most.get(row["dataset"], 0), row.get("n", 0))  # a mean has none
+    fewer = {row["method"] for row in rows if row.get("n", 0) < most[row["dataset"]]}
     best: dict[str, float] = {}
     for row in rows:
-        best[row["dataset"]] = max(best.get(row["dataset"], 0.0), _shown(row["top1"]))
+        if row["method"] not in fewer:
+            best[row["dataset"]] = max(best.get(row["dataset"], 0.0), _shown(row["top1"]))
     cells = {
         (name_of(row), row["dataset"]): Cell(
             row["top1"],
             _spread(row, spread),
-            _shown(row["top1"]) == best[row["dataset"]],
+            row["method"] not in fewer and _shown(row["top1"]) == best[row["dataset"]],
             row["p"] is not None and row["p"] < LEVEL,
         )
         for row in rows
@@ -249,7 +256,8 @@ def _legend(run: Run, spread: Spread) -> str:
     return (
         f"Run {run.name}, {run.read}{run.trial}. "
         f"Top-1 accuracy in %{told[spread]}. Bold: the best. *: differs from clip on the same "
-        "images (exact McNemar test, Holm-corrected, p < 0.05)."
+        f"images (exact McNemar test, Holm-corrected, p < 0.05). {FEWER}: on fewer images than the "
+        "others, so never in bold."
     )
 
 

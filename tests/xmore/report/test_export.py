@@ -15,7 +15,7 @@ from xmore.results.views import open_views
 
 ROW = {
     "dataset": "pets & co", "model": "ViT-B-16/openai", "method": "clip", "m": None, "top1": 0.895,
-    "ci_low": 0.88, "ci_high": 0.91, "p": None, "top1_std": None,
+    "ci_low": 0.88, "ci_high": 0.91, "p": None, "top1_std": None, "n": 100,
 }  # fmt: skip
 ROWS = [
     ROW,
@@ -75,6 +75,15 @@ def test_latex_has_a_column_for_each_dataset_the_best_bold_and_what_is_significa
         r"clip & 89.5 & \textbf{50.0} & \textbf{69.8} \\",
         r"xmore minmax & \textbf{100.0}$^{*}$ & 10.0 & 55.0 \\",
     ]
+
+
+def test_who_saw_fewer_images_is_marked_and_never_the_best(made, monkeypatch):
+    few = ROW | {"method": "tpt", "top1": 0.99, "n": 10}
+    tables = {"leaderboard": [ROW, few], "averages": []}
+    monkeypatch.setattr(export, "records", lambda name: tables[name])
+    clip, tpt = export.as_latex(None, made, "none").splitlines()[7:9]
+    assert clip == r"clip & \textbf{89.5} \\" and tpt == r"tpt † & 99.0 \\"
+    assert "| tpt † | 99.0 |" in export.as_markdown(None, made, "none")
 
 
 def test_the_spread_is_the_interval_or_the_deviation(made):
