@@ -112,7 +112,7 @@ def test_the_notebook_runs(checkout):
     pages = [data["text/html"] for data in shown if "text/html" in data]
     assert "xmore minmax" in pages[0] and any("data:image/webp" in page for page in pages)
     assert any("image/png" in data for data in shown)
-    assert (checkout / "gains.pdf").read_bytes().startswith(b"%PDF")
+    assert (checkout / "results" / "gains.pdf").read_bytes().startswith(b"%PDF")
 
 
 def read_scores(checkout):
