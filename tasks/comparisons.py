@@ -14,7 +14,7 @@ from tasks.metrics import Scored
 from tasks.predictions import by_variant
 from tasks.stage import Workspace, stage
 from xmore.statistics.intervals import LEVEL, RESAMPLES
-from xmore.statistics.significance import POWER, holm, paired
+from xmore.statistics.significance import POWER, correct, paired
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
 
@@ -56,7 +56,7 @@ def comparisons(work: Workspace, datasets: list[DatasetAnswers]) -> ArtifactRef:
 
     def make_part(start: int, stop: int) -> pa.Table:
         rows = [row for dataset in datasets for row in _pairs(dataset)]
-        _correct_for_number(rows)
+        correct(rows, _family)
         schema = schemas.COMPARISONS_OF_SETS if any(sets) else schemas.COMPARISONS
         return pa.Table.from_pylist(rows, schema=schema)
 
@@ -144,16 +144,6 @@ def _compare(mine: _Predictions, baseline: _Predictions, both: np.ndarray) -> di
         "prompt_set": mine.prompt_set,
         "baseline_prompt_set": baseline.prompt_set,
     }
-
-
-def _correct_for_number(rows: list[dict[str, Any]]) -> None:
-    """Add `p_holm` to the rows."""
-    families = defaultdict(list)
-    for row in rows:
-        families[_family(row)].append(row)
-    for family in families.values():
-        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p_holm"] = p
 
 
 def _family(row: dict[str, Any]) -> tuple[str | None, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tasks.queries import rejected_rows
+from tasks.queries import query_rows, usable, write_rejected
 from tasks.stage import Workspace, stage
 from xmore.config.benchmark import BenchmarkConfig
 from xmore.datasets.captions import OF_REJECTED, CaptionsFile, ImageCaptions
 from xmore.datasets.card import DatasetCard
-from xmore.datasets.scan import Scan, scan
+from xmore.datasets.scan import Scan
 from xmore.files.digests import digest_of
 from xmore.files.errors import DatasetError, printable
 from xmore.store import schemas
@@ -45,7 +45,7 @@ def captioned_queries(
     listed = work.store.write(
         ArtifactKey("queries", card.name, {"task": card.task, "files": files}),
         split_rows(len(files), rows),
-        lambda start, stop: _queries(found.images, start, stop),
+        lambda start, stop: query_rows(found.images, start, stop),
     )
     params = {"captions": digest_of(found.captions)}
     captions = work.store.write(
@@ -53,22 +53,15 @@ def captioned_queries(
         split_rows(len(found.captions), rows),
         lambda start, stop: _captions(found.captions[start:stop], start),
     )
-    rejected = work.store.write(
-        ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
-        split_rows(len(found.rejected), rows),
-        lambda start, stop: rejected_rows(found.rejected[start:stop]),
-    )
-    return listed, captions, rejected
+    return listed, captions, write_rejected(work, card.name, found.rejected)
 
 
 def _captioned(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> Captioned:
     file = card.captions
     assert file is not None, card.name  # of a retrieval card: see DatasetCard
     texts = file.read()
-    images = scan(card, work.cache, config.max_rejected, config.limit)
-    if not images.queries:
-        raise DatasetError(f"dataset `{card.name}`: {_first(card, images.rejected)}")
-    for note in [*images.notes, *texts.notes]:
+    images = usable(work, card, config)
+    for note in texts.notes:
         log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
     captions = [
         (number, text)
@@ -78,13 +71,6 @@ def _captioned(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> C
     unused = _unused(texts, images, trial=config.limit is not None)
     _check_share(file, unused, len(captions), config.max_rejected)
     return Captioned(images, captions, [*images.rejected, *unused])
-
-
-def _first(card: DatasetCard, rejected: list[tuple[str, str]]) -> str:
-    uri, cause = rejected[0]
-    return (
-        f"none of its {len(rejected)} images can be used; the first is {card.root / uri} ({cause})."
-    )
 
 
 def _unused(texts: ImageCaptions, images: Scan, trial: bool) -> list[tuple[str, str]]:
@@ -105,18 +91,6 @@ def _check_share(file: CaptionsFile, unused: list[tuple[str, str]], used: int, m
             f"{file.file}: {count} of {count + used} captions cannot be used ({causes}), the first "
             f"is of {where}. Fix them or raise `max_rejected`."
         )
-
-
-def _queries(found: Scan, start: int, stop: int) -> pa.Table:
-    part = found.queries[start:stop]
-    columns = {
-        "query_id": range(start, stop),
-        "label": pa.nulls(len(part), pa.int32()),
-        "class_name": pa.nulls(len(part), pa.string()),
-        "uri": [query.uri for query in part],
-        "sha256": [query.sha256 for query in part],
-    }
-    return pa.table(columns, schema=schemas.QUERIES)
 
 
 def _captions(part: list[tuple[int, str]], start: int) -> pa.Table:

@@ -29,15 +29,7 @@ def queries(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> tupl
     They are followed by the `classes` of all prompt sets but the first. Raises DatasetError if
     none or too few of the images can be used.
     """
-    found = scan(card, work.cache, config.max_rejected, config.limit)
-    if not found.queries:
-        uri, cause = found.rejected[0]
-        raise DatasetError(
-            f"dataset `{card.name}`: none of its {len(found.rejected)} images can be used; the "
-            f"first is {card.root / uri} ({cause})."
-        )
-    for note in found.notes:
-        log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
+    found = usable(work, card, config)
     sets = prompts_of_sets(found.class_names, config.prompts_by_set(card.prompt))
     content = {
         "classes": found.class_names,
@@ -48,15 +40,24 @@ def queries(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> tupl
     listed = work.store.write(
         ArtifactKey("queries", card.name, content),
         split_rows(len(found.queries), rows),
-        lambda start, stop: _queries(found, start, stop),
+        lambda start, stop: query_rows(found, start, stop),
     )
     classes, *others = write_classes(work, card.name, found.class_names, sets)
-    rejected = work.store.write(
-        ArtifactKey("rejected", card.name, {"rejected": found.rejected}),
-        split_rows(len(found.rejected), rows),
-        lambda start, stop: rejected_rows(found.rejected[start:stop]),
-    )
-    return listed, classes, rejected, *others
+    return listed, classes, write_rejected(work, card.name, found.rejected), *others
+
+
+def usable(work: Workspace, card: DatasetCard, config: BenchmarkConfig) -> Scan:
+    """Return a dataset's images, and log what may be meant otherwise. Raises DatasetError."""
+    found = scan(card, work.cache, config.max_rejected, config.limit)
+    if not found.queries:
+        uri, cause = found.rejected[0]
+        raise DatasetError(
+            f"dataset `{card.name}`: none of its {len(found.rejected)} images can be used; the "
+            f"first is {card.root / uri} ({cause})."
+        )
+    for note in found.notes:
+        log.warning("%s", printable(f"dataset `{card.name}`: {note}"))
+    return found
 
 
 @stage("queries {queries.dataset} with K hits")
@@ -108,13 +109,14 @@ def full_queries(
     return fewer, more, mine, cut(work.store, candidates, places, renamed, rows)
 
 
-def _queries(found: Scan, start: int, stop: int) -> pa.Table:
-    part = found.queries[start:stop]
+def query_rows(found: Scan, start: int, stop: int) -> pa.Table:
+    """Return rows of `queries`; images without classes have neither label nor class_name."""
+    part, names = found.queries[start:stop], found.class_names
     return pa.table(
         {
             "query_id": range(start, stop),
-            "label": [query.label for query in part],
-            "class_name": [found.class_names[query.label] for query in part],
+            "label": [query.label if names else None for query in part],
+            "class_name": [names[query.label] if names else None for query in part],
             "uri": [query.uri for query in part],
             "sha256": [query.sha256 for query in part],
         },
@@ -142,7 +144,15 @@ def classes_table(names: list[str], prompts: list[list[str]]) -> pa.Table:
     return pa.table(columns | {"prompts": prompts}, schema=schemas.CLASSES)
 
 
-def rejected_rows(rejected: list[tuple[str, str]]) -> pa.Table:
-    """Return the rows of `rejected`, each a uri and a cause."""
+def write_rejected(work: Workspace, dataset: str, rejected: list[tuple[str, str]]) -> ArtifactRef:
+    """Write the `rejected` of a dataset, each a uri and a cause."""
+    return work.store.write(
+        ArtifactKey("rejected", dataset, {"rejected": rejected}),
+        split_rows(len(rejected), work.execution.part_rows),
+        lambda start, stop: _rejected(rejected[start:stop]),
+    )
+
+
+def _rejected(rejected: list[tuple[str, str]]) -> pa.Table:
     uris, causes = [uri for uri, _ in rejected], [cause for _, cause in rejected]
     return pa.table({"uri": uris, "cause": causes}, schema=schemas.REJECTED)

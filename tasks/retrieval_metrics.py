@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.comparisons import ALL
 from tasks.stage import Workspace, stage
 from xmore.results.ranks import DIRECTIONS, KS, compare_found, recall_row
 from xmore.statistics.intervals import LEVEL, RESAMPLES
-from xmore.statistics.significance import holm
+from xmore.statistics.significance import correct
 from xmore.store import schemas
 from xmore.store.artifacts import ArtifactKey, ArtifactRef, read_rows
-
-ALL = "all"  # the datasets of a run, together
 
 
 @stage("retrieval_metrics {ranks[0].dataset}")
@@ -54,12 +54,7 @@ def retrieval_comparisons(work: Workspace, ranks: list[ArtifactRef]) -> Artifact
         for ref in ranks:
             by_dataset[ref.dataset].append(ref)
         rows = [row for refs in by_dataset.values() for row in _pairs(refs)]
-        families = defaultdict(list)
-        for row in rows:
-            families[row["baseline_model"]].append(row)
-        for family in families.values():
-            for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-                row["p_holm"] = p
+        correct(rows, itemgetter("baseline_model"))
         return pa.Table.from_pylist(rows, schema=schemas.RETRIEVAL_COMPARISONS)
 
     return work.store.write(key, [1], make_part)

@@ -14,6 +14,7 @@ from xmore.files.paths import RESULTS
 from xmore.files.text import counted
 
 if TYPE_CHECKING:
+    from xmore.datasets.captions import ImageCaptions
     from xmore.datasets.card import DatasetCard
     from xmore.datasets.scan import Scan
 
@@ -113,11 +114,11 @@ def check(
 
     card = _card(name, root, class_names)
     found = scan(card, RESULTS / "cache", max_rejected=1)
-    if card.captions:
-        texts = card.captions.read()
+    texts = card.captions.read() if card.captions else None
+    if texts:
         found.rejected.extend(texts.rejected)
         found.notes.extend(texts.notes)
-    counts, told = _counts(card, found)
+    counts, told = _counts(found, texts)
     record("dataset", [{"name": card.name, "root": card.root} | counts])
     record("rejected", ({"uri": uri, "cause": cause} for uri, cause in found.rejected))
     record("notes", ({"note": note} for note in found.notes))
@@ -178,16 +179,15 @@ def _by_hand(card: DatasetCard) -> str:
     return "by hand:" if card.obtain.steps else ""
 
 
-def _counts(card: DatasetCard, found: Scan) -> tuple[dict[str, int], str]:
+def _counts(found: Scan, texts: ImageCaptions | None) -> tuple[dict[str, int], str]:
     """Return what a scan has found, by name and in words."""
     images = counted(len(found.queries), "test image")
-    if card.captions is None:
+    if texts is None:
         per_class = Counter(query.label for query in found.queries).values()
         counts = {"classes": len(found.class_names), "images": len(found.queries)}
         told = f"{len(found.class_names)} classes, {images}, {_range(per_class)} per class"
         return counts, told
-    of = card.captions.read().of
-    per_image = [len(of[query.uri]) for query in found.queries]
+    per_image = [len(texts.of[query.uri]) for query in found.queries]
     counts = {"images": len(found.queries), "captions": sum(per_image)}
     return counts, f"{images}, {counted(sum(per_image), 'caption')}, {_range(per_image)} per image"
 

@@ -147,6 +147,15 @@ def _ends(data: dict[str, Any]) -> bool:
     return True
 
 
+def flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested sections with its key, as in `retrieval.candidates`."""
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Return pydantic's first error as one sentence; for an unknown key, name the closest one."""
     complaints = error.errors()

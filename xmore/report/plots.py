@@ -103,7 +103,9 @@ class _Drawing:
         for item in items:
             by_model[item.model].append(item)
         for number, (model, mine) in enumerate(by_model.items(), 1):
-            sizes = {item.dataset: item.n for item in sorted(mine, key=lambda item: item.n)}
+            sizes: dict[str, int] = {}
+            for item in mine:
+                sizes[item.dataset] = max(item.n, sizes.get(item.dataset, 0))
             sets = ", ".join(f"{dataset} (n = {n:,})" for dataset, n in sizes.items())
             drawing, alt = draw(mine, self.of, self.styles)
             prompts = f"prompts {self.of.prompt_set}; " if self.of.prompt_set else ""

@@ -15,6 +15,7 @@ import duckdb
 from xmore.datasets.card import load_card
 from xmore.files.errors import RunError, XmoreError
 from xmore.files.paths import PROJECT_ROOT
+from xmore.files.yaml import flat
 from xmore.methods.base import under, variant_name
 from xmore.results.runs import Run
 from xmore.results.views import open_views
@@ -212,7 +213,7 @@ def between(a: Run, b: Run, examples: int | None = 10) -> Comparison:
         "select * exclude (place, turn) from chosen order by dataset, model, place, variant, uri",
         {"n": examples},
     ).fetchall()
-    theirs, ours = dict(_flat(a.config)), dict(_flat(b.config))
+    theirs, ours = dict(flat(a.config)), dict(flat(b.config))
     keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     differences = [(key, theirs.get(key), ours.get(key)) for key in keys]  # in the config's order
     snapshots = (a.snapshot_name, b.snapshot_name)
@@ -254,11 +255,3 @@ def _sources(run: Run) -> dict[str, dict[str, str]]:
         read_manifest(Path(ref.path)) for ref in run.artifacts if ref.stage == "predictions"
     ]
     return {each["params"]["method"][0]: each.get("source") or {} for each in manifests}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

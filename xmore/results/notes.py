@@ -15,10 +15,13 @@ from xmore.results.runs import Run
 from xmore.results.study.layout import left_out_manifests
 from xmore.store.checks import read_manifest
 
+Manifests = dict[str, dict[str, Any]]  # by digest
+
 
 def notes(views: duckdb.DuckDBPyConnection, run: Run) -> list[str]:
     """Return lines about a completed run's data, none if there is nothing to say."""
-    cut = [*_cut_sentences(run), *_cut_captions(run)]
+    left_out = left_out_manifests(run)
+    cut = [*_cut_sentences(run, left_out), *_cut_captions(run, left_out)]
     return [*_rejected(views, run), *cut, *_ties(views), *_leaks(views, run), *_skipped(run)]
 
 
@@ -42,19 +45,20 @@ def _what(cause: str) -> str:
     return "caption" if cause in OF_CAPTIONS else "test image"
 
 
-def _cut_captions(run: Run) -> list[str]:
+def _cut_captions(run: Run, left_out: Manifests) -> list[str]:
     """Return how many captions of retrieval datasets are longer than a model reads."""
     return [
         f"{dataset}: {cut['count']} of {cut['of']} captions are longer than the {cut['tokens']} "
         f"tokens of {model} and were cut"
-        for (dataset, model), cut in _cut(run, "ranks", "cut_captions").items()
+        for (dataset, model), cut in _cut(run, left_out, "ranks", "cut_captions").items()
     ]
 
 
-def _cut(run: Run, stage: str, fact: str) -> dict[tuple[str, str | None], dict[str, Any]]:
+def _cut(
+    run: Run, left_out: Manifests, stage: str, fact: str
+) -> dict[tuple[str, str | None], dict[str, Any]]:
     """Return what a stage says of cut texts, by dataset and model; older runs: nothing."""
     found = {}
-    left_out = left_out_manifests(run)
     for ref in run.artifacts:
         if ref.stage == stage:
             there = not is_absent(ref)
@@ -65,12 +69,12 @@ def _cut(run: Run, stage: str, fact: str) -> dict[tuple[str, str | None], dict[s
     return found
 
 
-def _cut_sentences(run: Run) -> list[str]:
+def _cut_sentences(run: Run, left_out: Manifests) -> list[str]:
     """Return which class sentences are longer than a model reads."""
     return [
         f"{dataset}: {cut['count']} of {cut['of']} class sentences are longer than the "
         f"{cut['tokens']} tokens of {model} and were cut; the first is {cut['first']!r}"
-        for (dataset, model), cut in _cut(run, "scores", "cut_sentences").items()
+        for (dataset, model), cut in _cut(run, left_out, "scores", "cut_sentences").items()
     ]
 
 

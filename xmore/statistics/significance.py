@@ -7,8 +7,10 @@ standard deviation is reported separately and never makes an interval narrower.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +70,16 @@ def holm(p: Sequence[float]) -> list[float]:
         return multipletests(p, method="holm")[1].tolist()
     finally:
         gc.unfreeze()
+
+
+def correct(rows: list[dict[str, Any]], family: Callable[[dict[str, Any]], Hashable]) -> None:
+    """Add `p_holm` to rows that have a `p`, Holm-corrected within each family."""
+    families = defaultdict(list)
+    for row in rows:
+        families[family(row)].append(row)
+    for mine in families.values():
+        for row, p in zip(mine, holm([row["p"] for row in mine]), strict=True):
+            row["p_holm"] = p
 
 
 def minimum_detectable(discordant: int, n: int) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ import yaml
 
 from xmore.datasets.card import load_card
 from xmore.files.errors import ArtifactError, StudyError, XmoreError
-from xmore.files.paths import PROJECT_ROOT, fsync_dir, naming, real
+from xmore.files.paths import PROJECT_ROOT, writing_whole
 from xmore.files.progress import track
 from xmore.files.sealed import sealed
 from xmore.results.absent import is_absent
@@ -47,6 +46,7 @@ class Contents:
 
     run: Run
     files: dict[str, Path | bytes] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)  # sha256 of those files that are parts
     left_out: list[dict[str, Any]] = field(default_factory=list)  # manifests
     written: list[dict[str, Any]] = field(default_factory=list)  # File entries, once packed
 
@@ -92,8 +92,10 @@ def _add_artifact(found: Contents, ref: ArtifactRef) -> None:
         which = {"stage": ref.stage, "dataset": ref.dataset, "digest": ref.digest}
         found.left_out.append(manifest | which)
         return
-    for name in (MANIFEST, *(part["file"] for part in manifest["parts"])):
-        found.files[f"{place}/{name}"] = path / name
+    found.files[f"{place}/{MANIFEST}"] = path / MANIFEST
+    for part in manifest["parts"]:
+        found.files[f"{place}/{part['file']}"] = path / part["file"]
+        found.parts[f"{place}/{part['file']}"] = part["sha256"]
 
 
 def _with_inputs(found: Contents, config: dict[str, Any]) -> dict[str, Any]:
@@ -146,27 +148,20 @@ def write_study(found: Contents, out: Path) -> None:
             f"run {found.run.name}: has {len(found.files):,} files to pack; {MOST_FILES:,} are the "
             "most. Run it again with a larger `execution.part_rows`."
         )
-    if out.is_dir():
-        raise IsADirectoryError(21, "is a directory", str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with naming(out), temporary.open("wb") as stream:
-            with ZipFile(stream, "w") as archive:
-                for name in track(sorted(found.files), "packing", "file"):
-                    found.written.append(_write(archive, name, found.files[name]))
-                index = {"format": FORMAT, "run": found.run.name, "left_out": found.left_out}
-                _write(archive, INDEX, sealed(index | {"files": found.written}))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(out)
-        fsync_dir(real(out.parent))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing_whole(out) as stream, ZipFile(stream, "w") as archive:
+        for name in track(sorted(found.files), "packing", "file"):
+            source = found.files[name]
+            written = _write(archive, name, source)
+            is_part = name.endswith(".parquet")
+            if isinstance(source, Path) and is_part and written["sha256"] != found.parts[name]:
+                raise ArtifactError(f"{source}: {DIFFERS}. See `xmore verify`.")
+            found.written.append(written)
+        index = {"format": FORMAT, "run": found.run.name, "left_out": found.left_out}
+        _write(archive, INDEX, sealed(index | {"files": found.written}))
 
 
 def _write(archive: ZipFile, name: str, source: Path | bytes) -> dict[str, Any]:
-    """Write one file; returns its entry in the index. Raises ArtifactError if it is damaged."""
+    """Write one file; returns its entry in the index."""
     info = ZipInfo(name, TIME)
     info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
     info.compress_type = ZIP_STORED if name.endswith(".parquet") else ZIP_DEFLATED
@@ -176,10 +171,6 @@ def _write(archive: ZipFile, name: str, source: Path | bytes) -> dict[str, Any]:
             stream.write(block)
             digest.update(block)
             size += len(block)
-    if name.endswith(".parquet") and isinstance(source, Path):
-        part = next(p for p in read_manifest(source.parent)["parts"] if p["file"] == source.name)
-        if part["sha256"] != digest.hexdigest():
-            raise ArtifactError(f"{source}: {DIFFERS}. See `xmore verify`.")
     return {"file": name, "bytes": size, "sha256": digest.hexdigest()}
 
 

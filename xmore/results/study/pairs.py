@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xmore.files.text import counted
+from xmore.files.yaml import flat
 from xmore.results.runs import Run
 from xmore.results.study.layout import left_out_manifests
 from xmore.store.artifacts import ArtifactRef
@@ -96,7 +97,7 @@ def _other_digest(pair: Pair, found: list[Pair], theirs: Run, ours: Run) -> str:
     reasons = []
     if other.get("version") != mine.get("version"):
         reasons.append(f"version {other.get('version')} of the stage, here {mine.get('version')}")
-    a, b = dict(_flat(other.get("params", {}))), dict(_flat(mine.get("params", {})))
+    a, b = dict(flat(other.get("params", {}))), dict(flat(mine.get("params", {})))
     differing = [key for key in dict.fromkeys((*a, *b)) if a.get(key) != b.get(key)]
     reasons += [_differ(key, a.get(key), b.get(key)) for key in differing]
     known = {each["digest"] for both in found for each in (both.theirs, both.ours or {}) if each}
@@ -146,11 +147,3 @@ def _other_bytes(pair: Pair) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= SHOWN else f"{text[:8]}…"
-
-
-def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

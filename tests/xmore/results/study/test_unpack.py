@@ -14,7 +14,7 @@ from xmore.files.sealed import sealed, unsealed
 from xmore.results.runs import config_of, load_run
 from xmore.results.study import unpack as unpacking
 from xmore.results.study.layout import INDEX
-from xmore.results.study.pack import Contents, gather, write_study
+from xmore.results.study.pack import gather, write_study
 from xmore.results.study.unpack import unpack
 
 
@@ -354,7 +354,7 @@ def test_a_damaged_part_is_not_packed(run, tmp_path):
     spoiled.mkdir(parents=True)
     (spoiled / "manifest.json").write_bytes((path.parent / "manifest.json").read_bytes())
     (spoiled / path.name).write_bytes(path.read_bytes()[:-1] + b"x")
-    wrong = Contents(found.run, found.files | {name: spoiled / path.name}, found.left_out)
+    wrong = replace(found, files=found.files | {name: spoiled / path.name})
     with pytest.raises(ArtifactError, match="its bytes differ"):
         write_study(wrong, tmp_path / "x.zip")
     with pytest.raises(IsADirectoryError):
