@@ -46,6 +46,7 @@ docs: setup ## Write docs/reference/ anew from the code
 bench: setup ## Measure memory and speed, as ratios
 	$(BIN)/python benchmarks/memory_growth.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/peer_on_cpu.py
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/report.py

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ import numpy as np
 import open_clip
 import torch
 from gpu_world import FULL, SMALL, Figures, World
-from PIL import Image
+from peer import BATCH, Photos, peers_loop
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tasks.query_embeddings import query_embeddings
 from xmore.memory.adopt import adopt
@@ -68,21 +68,8 @@ def image_features(world: World, listed: Any, name: str, precision: str) -> None
     world.rate(f"{title}, as the stage", count, lambda: query_embeddings(*listed, card))
 
 
-class Photos(Dataset):
-    """Images as CLIP_benchmark's datasets give them: preprocessed by open_clip, with a label."""
-
-    def __init__(self, folder: Path, names: list[str], transform: Any) -> None:
-        self.folder, self.names, self.transform = folder, names, transform
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.open(self.folder / self.names[i])), 0
-
-
 def peer(world: World, name: str) -> None:
-    """Measure CLIP_benchmark's loop: its batches of 64, amp on a GPU, as many workers and half."""
+    """Measure CLIP_benchmark's loop: its batch size, amp on a GPU, as many workers and half."""
     theirs, run = peers_loop()
     encoder, folder = world.encoder(name, "fp32"), world.inputs.folder / "images"
     model = deepcopy(encoder.model).to(memory_format=torch.contiguous_format)
@@ -94,31 +81,11 @@ def peer(world: World, name: str) -> None:
     classifier = normalize(torch.randn(dim, world.size.classes, device=world.device), dim=0)
     amp = world.device != "cpu"
     for workers in sorted({world.workers, max(1, world.workers // 2)}):
-        loader = DataLoader(photos, batch_size=64, num_workers=workers)
+        loader = DataLoader(photos, batch_size=BATCH, num_workers=workers)
         what = f"images, {name}, {theirs}, {'amp' if amp else 'float32'}, {workers} workers"
         with contextlib.redirect_stderr(io.StringIO()):  # its progress
             _, seconds = world.timed(run, model, classifier, loader, world.device, amp)
         world.figures.add(what, len(photos) / seconds, "a second")
-
-
-def peers_loop() -> tuple[str, Callable[..., Any]]:
-    """Return CLIP_benchmark's own function if it is installed, else one that does as it does."""
-    try:
-        from clip_benchmark.metrics.zeroshot_classification import run_classification
-    except ImportError:
-        return "a loop as CLIP_benchmark's (which is not installed)", as_the_peer
-    return "CLIP_benchmark", run_classification
-
-
-@torch.no_grad()
-def as_the_peer(model, classifier, loader, device, amp) -> torch.Tensor:
-    """Do as CLIP_benchmark does: copy a batch, encode it, compare with classes, copy back."""
-    answers = []
-    for pixels, _ in loader:
-        with torch.autocast(device, enabled=amp):
-            features = normalize(model.encode_image(pixels.to(device)), dim=-1)
-            answers.append((100 * features @ classifier).float().cpu())
-    return torch.cat(answers)
 
 
 def search(world: World) -> None:

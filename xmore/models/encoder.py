@@ -69,6 +69,11 @@ class OpenClipEncoder:
         return not self.card.spec.pooled
 
     @property
+    def by_core(self) -> bool:
+        """Whether images are encoded faster if each pass has a core: not by timm's convolutions."""
+        return self.device == "cpu" and not hasattr(self.model.visual, "trunk")
+
+    @property
     def weight_bytes(self) -> int:
         """Memory of the weights."""
         return sum(weight.nbytes for weight in self.model.parameters())
@@ -145,7 +150,7 @@ class OpenClipEncoder:
 
     def rows(self, coming: Coming) -> np.ndarray:
         """Wait for features -> (N, D) float32. Raises ModelError if fp16 could not hold them."""
-        rows = coming.wait()
+        rows = coming()
         check_range(self.card.name, self.card.precision, rows)
         return rows
 

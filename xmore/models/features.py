@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
 from xmore.files.progress import advance
 from xmore.images.readers import ListedImages
+from xmore.models.cores import Cores
 from xmore.models.decoding import Decoded, Decoder, Resized, ToPixels
 from xmore.models.encoder import OpenClipEncoder, TextFeatures
 from xmore.models.transfer import Coming, to_device
@@ -72,22 +74,31 @@ def encode_parts(
     """Yield the features of each part, which have `count` images in all, in their order.
 
     Worker processes decode while the model runs; they start once. Batches, and with them the last
-    bits, are those of each part alone. Memory: AHEAD units per worker, and the features of a part;
-    on a GPU IN_FLIGHT batches more.
+    bits, are those of each part alone. Memory: AHEAD units per worker, the features of a part, and
+    what is in flight: IN_FLIGHT batches on a GPU, at most a batch and cores.EACH passes of each
+    core on a CPU.
     """
-    in_flight = 0 if encoder.device == "cpu" else IN_FLIGHT
+    inputs, batch_inputs = count * decoder.views, decoder.batch * decoder.views
     waiting: deque[tuple[Batch, list[Coming]]] = deque()
     found = _Part(encoder)
-    for batch in batches(parts, count, encoder.device, decoder):
-        pixels = batch.pixels
-        begun = [] if pixels is None else encoder.in_parts(_start(encoder), pixels)
-        waiting.append((batch, begun))
-        while len(waiting) > in_flight:
+
+    def start(pixels: torch.Tensor) -> Coming:
+        return encoder.start_images(encoder.normalise(pixels))
+
+    with Cores() as cores:
+        if encoder.by_core and cores.would_be_busy(inputs):
+            begin, in_flight = partial(cores.begin, start), cores.in_flight(batch_inputs)
+        else:
+            begin = partial(encoder.in_parts, start)
+            in_flight = 0 if encoder.device == "cpu" else IN_FLIGHT
+        for batch in batches(parts, count, encoder.device, decoder):
+            waiting.append((batch, [] if batch.pixels is None else begin(batch.pixels)))
+            while len(waiting) > in_flight:
+                if done := found.add(*waiting.popleft()):
+                    yield done
+        while waiting:
             if done := found.add(*waiting.popleft()):
                 yield done
-    while waiting:
-        if done := found.add(*waiting.popleft()):
-            yield done
 
 
 def batches(
@@ -111,10 +122,6 @@ def _batch(units: list[Decoded], part: int, device: str, views: int) -> Batch:
     rejected = {i: cause for unit in units for i, cause in unit.rejected.items()}
     kept = [i for unit in units for i in unit.kept]
     return Batch(pixels, kept, rejected, part, units[-1].ends_part)
-
-
-def _start(encoder: OpenClipEncoder) -> Callable[[torch.Tensor], Coming]:
-    return lambda pixels: encoder.start_images(encoder.normalise(pixels))
 
 
 @dataclass

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-
-@dataclass(frozen=True)
-class Coming:
-    """Rows that the device may still be computing, and copying to this memory."""
-
-    rows: torch.Tensor  # (n, D) float32, on the CPU once `ready`
-    ready: Any = None  # a torch.cuda.Event; None if they are there
-
-    def wait(self) -> np.ndarray:
-        """Return them once they are there: (n, D) float32."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return self.rows.numpy()
+Coming = Callable[[], np.ndarray]
+"""Waits for rows that are still being computed or copied; returns them: (n, D) float32."""
 
 
 def to_device(parts: Sequence[torch.Tensor], device: str) -> torch.Tensor:
@@ -42,14 +30,19 @@ def to_device(parts: Sequence[torch.Tensor], device: str) -> torch.Tensor:
 
 
 def to_host(rows: torch.Tensor, device: str) -> Coming:
-    """Begin to copy (n, D) rows of a device to this process."""
+    """Begin to copy (n, D) float32 rows of a device to this process."""
     if device == "cpu":
-        return Coming(rows)
+        return rows.numpy
     host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
     host.copy_(rows, non_blocking=True)
-    ready = torch.cuda.Event()
-    ready.record(torch.cuda.current_stream(device))
-    return Coming(host, ready)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+
+    def wait() -> np.ndarray:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 @cache

@@ -38,16 +38,16 @@ def test_images_count_as_they_are_encoded(told, tmp_path):
     import torch
 
     from xmore.models.features import encode_images
-    from xmore.models.transfer import Coming
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     encoder = SimpleNamespace(
         device="cpu",
+        by_core=False,
         resize=lambda image: image,
         normalise=lambda pixels: pixels,
         in_parts=lambda run, batch: [run(batch)],
-        start_images=lambda pixels: Coming(torch.zeros(len(pixels), 1)),
-        rows=Coming.wait,
+        start_images=lambda pixels: torch.zeros(len(pixels), 1).numpy,
+        rows=lambda coming: coming(),
     )
     source = ListedImages(Files(tmp_path), ["a.png"] * 5, [None] * 5)
     for _ in track(["a part"], "work", "row", sizes=[5]):

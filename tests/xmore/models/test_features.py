@@ -143,7 +143,8 @@ def test_a_gpu_has_batches_before_it_while_one_is_waited_for(encoder, images, mo
     told = []
 
     class Gpu:
-        device, normalise = "cuda", staticmethod(lambda pixels: pixels)
+        device, by_core = "cuda", False
+        normalise = staticmethod(lambda pixels: pixels)
 
         def in_parts(self, run, batch):
             return [run(batch)]

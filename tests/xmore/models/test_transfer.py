@@ -13,7 +13,7 @@ def test_on_a_cpu_nothing_is_copied():
     one = torch.arange(6).view(3, 2)
     assert to_device([one], "cpu") is one
     assert torch.equal(to_device([one, one[:1]], "cpu"), torch.cat([one, one[:1]]))
-    assert to_host(one.float(), "cpu").wait().tolist() == one.tolist()
+    assert to_host(one.float(), "cpu")().tolist() == one.tolist()
 
 
 @pytest.fixture
@@ -78,5 +78,5 @@ def test_pixels_are_copied_beside_the_computing_which_waits_for_them(gpu):
 def test_features_come_back_without_anyone_waiting_until_they_are_used(gpu):
     coming = to_host(torch.ones(2, 3), "cuda:1")
     assert gpu == ["back by computing, True", "event of computing"]
-    assert coming.wait().tolist() == [[1] * 3] * 2
+    assert coming().tolist() == [[1] * 3] * 2
     assert gpu[2:] == ["the process waits"]
