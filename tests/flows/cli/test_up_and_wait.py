@@ -22,8 +22,13 @@ def asleep(tmp_path, monkeypatch):
 
     monkeypatch.setattr(services, "HOME", tmp_path)
     monkeypatch.setattr(services, "up", up)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    # Tests may run as a script's background job, and a shell lets those ignore Ctrl+C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: {each.name: each.pid for each in services._services()}
     services.down()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def soon(then) -> None:
@@ -40,24 +45,16 @@ def soon(then) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_and_is_no_error(asleep, capsys, number):
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        soon(lambda: os.kill(os.getpid(), number))
-        upkeep.up(wait=True)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    soon(lambda: os.kill(os.getpid(), number))
+    upkeep.up(wait=True)
     assert "Stop it with: Ctrl+C" in (told := capsys.readouterr().out)
     assert told.splitlines()[-1] == "stopped: server, worker"
     assert not asleep() and not services._marked()
 
 
 def test_a_service_that_ends_by_itself_stops_all_and_is_named(asleep, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        soon(lambda: os.kill(asleep()["worker"], signal.SIGKILL))
-        with pytest.raises(ServiceError, match=r"the worker has ended by itself. See .*worker.log"):
-            upkeep.up(wait=True)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    soon(lambda: os.kill(asleep()["worker"], signal.SIGKILL))
+    with pytest.raises(ServiceError, match=r"the worker has ended by itself. See .*worker.log"):
+        upkeep.up(wait=True)
     assert capsys.readouterr().out.splitlines()[-1] == "stopped: server"
     assert not asleep() and not services._marked()
