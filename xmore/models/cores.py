@@ -17,7 +17,7 @@ import torch
 
 from xmore.models.transfer import Coming
 
-INPUTS = 16  # of a pass: fewer can have other last bits, and far more leave the cache
+INPUTS = 16  # of a pass, at least where a batch has as many: with fewer, RN50 has other last bits
 EACH = 2  # passes for each core, so that none is idle while the next batch is prepared
 
 Run = Callable[[torch.Tensor], Coming]

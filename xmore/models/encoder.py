@@ -70,7 +70,7 @@ class OpenClipEncoder:
 
     @property
     def by_core(self) -> bool:
-        """Whether images are encoded faster if each pass has a core: not by timm's convolutions."""
+        """Whether each pass of images has a core; timm's convolutions would be slower so."""
         return self.device == "cpu" and not hasattr(self.model.visual, "trunk")
 
     @property
