@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from threads import threads
 
 from flows import benchmark
 from flows.reindex import xmore_reindex
@@ -82,10 +82,8 @@ def few(world, tmp_path_factory):
         folder / "captions.parquet", memory=folder / "memory", shard_rows=10
     )
     # Each worker of a cluster has one thread, and the last bit of a feature may hang on that.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = xmore_reindex.fn(config)
-    torch.set_num_threads(threads)
+    with threads(1):
+        made = xmore_reindex.fn(config)
     return config, made
 
 

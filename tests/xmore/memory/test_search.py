@@ -5,9 +5,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threads import threads
 
 from xmore.files.errors import SnapshotError
 from xmore.memory import search
@@ -117,10 +117,8 @@ def test_a_memory_id_starts_where_its_block_says():
 @pytest.fixture
 def one_thread():
     """Several share a product's columns as their kernels like: docs/footguns.md, 11."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads(1):
+        yield
 
 
 @pytest.mark.parametrize("rows", [10, 100, 1003])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from threads import threads
 
 from xmore.images.readers import Files, ListedImages
 from xmore.models import cores
@@ -22,10 +23,8 @@ FULL = 2 * EACH * INPUTS  # images that keep two cores busy
 
 @pytest.fixture(autouse=True)
 def two_cores():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    with threads(2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +64,12 @@ def passes(monkeypatch, tower: OpenClipEncoder) -> list[tuple[int, int]]:
 def test_features_are_those_of_passes_that_all_cores_share(tower, images, monkeypatch, batch):
     told = passes(monkeypatch, tower)
     by_core = encode_images(images, tower, batch)
-    assert {threads for _, threads in told} == {1}
+    assert {count for _, count in told} == {1}
     assert all(size < 2 * INPUTS for size, _ in told)
     told.clear()
     monkeypatch.setattr(OpenClipEncoder, "by_core", False)
     shared = encode_images(images, tower, batch)
-    assert {threads for _, threads in told} == {2}
+    assert {count for _, count in told} == {2}
     assert by_core.kept == shared.kept and by_core.rejected == shared.rejected
     np.testing.assert_array_equal(by_core.unit, shared.unit)
 
@@ -80,9 +79,9 @@ def test_few_images_are_shared_by_all_cores(tower, images, monkeypatch):
     some = ListedImages(images.reader, images.names[: FULL - 1], images.hashes[: FULL - 1])
     encode_images(some, tower, 64)
     assert told == [(FULL - 2, 2)]  # one is no image
-    torch.set_num_threads(1)
-    encode_images(images, tower, 64)
-    assert {threads for _, threads in told[1:]} == {1} and max(told[1:])[0] > 2 * INPUTS
+    with threads(1):
+        encode_images(images, tower, 64)
+    assert {count for _, count in told[1:]} == {1} and max(told[1:])[0] > 2 * INPUTS
 
 
 def test_threads_that_start_later_have_all_cores(tower, images):
